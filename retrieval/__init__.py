@@ -1,1 +1,91 @@
-"""placeholder"""
+"""Two-stage retrieval for RAG: find candidates with vectors and BM25, re-rank them, measure both.
+
+    import retrieval
+
+    retrieval.ingest("my-documents/", collection="docs")
+    with retrieval.open("docs") as retriever:
+        for hit in retriever.search("how are invoices approved?").hits:
+            print(hit.rank, hit.relevance, hit.passage.source, hit.passage.text)
+
+Names are imported on first use, so `import retrieval` stays cheap and pulls in no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrieval.corpus.readers import read as read_documents
+    from retrieval.errors import RetrievalError
+    from retrieval.evaluation.evaluate import evaluate
+    from retrieval.index.embedded import EmbeddedIndex
+    from retrieval.index.server import ServerIndex
+    from retrieval.models.encoder import BiEncoder
+    from retrieval.models.late_interaction import LateInteractionReranker
+    from retrieval.models.reranker import CrossEncoderReranker
+    from retrieval.opening import ingest, open, parse_where
+    from retrieval.rendering import result_as_dict
+    from retrieval.retriever import TwoStageRetriever
+    from retrieval.types import Document, Hit, IngestProgress, IngestReport, Passage, SearchResult
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BiEncoder": "retrieval.models.encoder",
+    "CrossEncoderReranker": "retrieval.models.reranker",
+    "Document": "retrieval.types",
+    "EmbeddedIndex": "retrieval.index.embedded",
+    "Hit": "retrieval.types",
+    "IngestProgress": "retrieval.types",
+    "IngestReport": "retrieval.types",
+    "LateInteractionReranker": "retrieval.models.late_interaction",
+    "Passage": "retrieval.types",
+    "RetrievalError": "retrieval.errors",
+    "SearchResult": "retrieval.types",
+    "ServerIndex": "retrieval.index.server",
+    "TwoStageRetriever": "retrieval.retriever",
+    "evaluate": "retrieval.evaluation.evaluate",
+    "ingest": "retrieval.opening",
+    "open": "retrieval.opening",
+    "parse_where": "retrieval.opening",
+    "read_documents": "retrieval.corpus.readers",
+    "result_as_dict": "retrieval.rendering",
+}
+_RENAMED = {"read_documents": "read"}
+
+__all__ = [
+    "BiEncoder",
+    "CrossEncoderReranker",
+    "Document",
+    "EmbeddedIndex",
+    "Hit",
+    "IngestProgress",
+    "IngestReport",
+    "LateInteractionReranker",
+    "Passage",
+    "RetrievalError",
+    "SearchResult",
+    "ServerIndex",
+    "TwoStageRetriever",
+    "__version__",
+    "evaluate",
+    "ingest",
+    "open",
+    "parse_where",
+    "read_documents",
+    "result_as_dict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'retrieval' has no attribute {name!r}")
+    value = getattr(import_module(home), _RENAMED.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -236,7 +236,7 @@ class Reranker(Protocol):
         ...
 
     def relevance(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Raw scores mapped monotonically to [0, 1]: sigmoid for logits, clipped cosine for MaxSim."""
+        """Scores mapped monotonically to [0, 1]: sigmoid for logits, clipped cosine for MaxSim."""
         ...
 
 
@@ -391,6 +391,17 @@ class SearchResult:
     reranker: str | None
     timings: Timings
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far an indexing run is. Totals are None until the source has been read to its end."""
+
+    documents: int
+    total_documents: int | None
+    passages: int
+    tokens: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The Gradio pages. gradio is imported in this package and nowhere else."""

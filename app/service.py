@@ -1,0 +1,207 @@
+"""One process, one port: the FastAPI app that carries the page, and the server that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from retrieval.errors import InvalidInput, PortInUse
+
+# Open tabs and running searches get this long when the server is asked to stop.
+GRACE_SECONDS = 3
+
+# The page loads nothing from other hosts, and the browser is told to hold it to that. Gradio's
+# own scripts are inline and compile templates, so those two cannot be forbidden.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+    )
+)
+
+
+def create_app(*, hosts: list[str] | None = None) -> FastAPI:
+    """The service without its page: `GET /healthz`, security headers.
+
+    Args:
+        hosts: names the service answers to; None answers to any. On a loopback address this
+            keeps foreign web pages from reaching it through a name of theirs (DNS rebinding).
+    """
+    app = FastAPI(title="two-stage-retrieval", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.add_middleware(_SecurityHeaders)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return app
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def loopback_names(host: str) -> list[str]:
+    """The names under which a service on a loopback address is called."""
+    names = ["127.0.0.1", "localhost", "::1", "[::1]"]
+    return names if host in names else [*names, host]
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Bind the address before any long work begins; the socket is later given to `serve`.
+
+    Raises:
+        PortInUse: another process has the port.
+        InvalidInput: the address is not of this machine, or may not be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError):
+        raise InvalidInput(
+            f"the host {host!r} is not an address of this machine",
+            fix="Use --host 127.0.0.1, or 0.0.0.0 with --public for all addresses.",
+        ) from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        # Without it a port stays refused for a minute after its last server ended.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise _bind_error(error, host, port) from None
+    return sock
+
+
+def address_of(sock: socket.socket) -> tuple[str, str]:
+    """Host and port of a bound socket as they stand in a URL."""
+    host, port = sock.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host), str(port)
+
+
+def serve(
+    app: FastAPI,
+    sock: socket.socket,
+    *,
+    ready: Callable[[], None] | None = None,
+    stopping: Callable[[], None] | None = None,
+) -> None:
+    """Run until SIGINT or SIGTERM; returns when all is closed. Call it in the main thread.
+
+    Args:
+        sock: from `reserve_port`; closed at the end.
+        ready: called once the server answers.
+        stopping: called before connections are closed.
+
+    Raises:
+        PortInUse: another process began to listen after the port was reserved.
+    """
+    host, port = sock.getsockname()[:2]
+    try:
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise _bind_error(error, host, port) from None
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+        ),
+        ready,
+        stopping,
+    )
+    # The server stops at the signal, then raises it again for whoever waits around it.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[sock])
+
+
+class _Server(uvicorn.Server):
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None] | None,
+        stopping: Callable[[], None] | None,
+    ) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._stopping = stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ready is not None and not self.should_exit:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._stopping is not None:
+            self._stopping()
+        await super().shutdown(sockets)
+
+
+class _SecurityHeaders:
+    """Adds the headers to every response; plain ASGI, so that streams stay streams."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+        self._headers = [
+            (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self._headers]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _bind_error(error: OSError, host: str, port: int) -> PortInUse | InvalidInput:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(
+            f"port {port} on {host} is in use by another process",
+            fix=f"Stop that process, or take another port: --port {_other(port)}",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return InvalidInput(
+            f"port {port} on {host} may not be opened by this user",
+            fix="Take a port from 1024 upwards, such as --port 7860.",
+        )
+    return InvalidInput(
+        f"{host} port {port} cannot be listened on ({error.strerror or error})",
+        fix="Use an address of this machine, such as --host 127.0.0.1.",
+    )
+
+
+def _other(port: int) -> int:
+    return port + 1 if port < 65535 else 7860

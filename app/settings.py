@@ -1,0 +1,54 @@
+"""Settings of the service. The only reader of environment variables.
+
+`RETRIEVAL_HOST`, `RETRIEVAL_PORT`, `RETRIEVAL_COLLECTION`, … : each field of `Settings`, with the
+prefix `RETRIEVAL_`. An option on the command line goes before the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from retrieval.errors import InvalidInput
+
+PREFIX = "RETRIEVAL_"
+
+
+class Settings(BaseSettings):
+    """What the service needs to know before it starts."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(7860, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    public: bool = Field(False, description="allow an address that other machines can reach")
+    collection: str = Field("docs", min_length=1, description="the collection to search")
+    store: str = Field(".retrieval", min_length=1, description="the folder of the collections")
+    encoder: str | None = Field(None, description="encoder; None takes the collection's own")
+    reranker: str = Field("auto", min_length=1, description="second stage; none: no re-ranking")
+    title: str = Field("Two-stage retrieval", min_length=1, description="the page's heading")
+
+
+def load(**options: Any) -> Settings:
+    """Settings from the environment, with the options that are not None going before it.
+
+    Raises:
+        InvalidInput: a value cannot be used; says which, from where, and what was expected.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if name in given:
+            origin, fix = f"--{name.replace('_', '-')}", "Correct the option"
+        else:
+            origin, fix = f"the environment variable {PREFIX}{name.upper()}", "Correct or unset it"
+        expected = first["msg"][:1].lower() + first["msg"][1:]
+        raise InvalidInput(
+            f"{origin} is {first['input']!r}: {expected}",
+            fix=f"{fix}; it is the {Settings.model_fields[name].description}.",
+        ) from None

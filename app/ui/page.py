@@ -1,0 +1,241 @@
+"""The first page: a question, both stages' orders side by side, and what each stage cost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, cast
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.routes import App as GradioApp
+from starlette.routing import Mount
+
+from app.ui import render, theme
+from retrieval.errors import RetrievalError
+from retrieval.types import Mode, SearchResult
+
+log = logging.getLogger(__name__)
+
+# A question is a sentence or a paragraph; every re-ranked pair carries it through the tokeniser.
+MAX_QUERY_CHARACTERS = 8_000
+MAX_TOP_K = 50
+MAX_CANDIDATES = 200
+MAX_WAITING = 32
+
+Parts = tuple[str, str, str]
+"""HTML of the status above the columns, of stage 1 and of stage 2."""
+
+
+class Searcher(Protocol):
+    """What the page needs of a retriever; `retrieval.TwoStageRetriever` has it."""
+
+    def search(
+        self,
+        query: str,
+        *,
+        top_k: int = 10,
+        candidates: int | None = None,
+        mode: Mode | None = None,
+        rerank: bool = True,
+    ) -> SearchResult: ...
+
+
+def build(
+    searcher: Searcher,
+    *,
+    title: str,
+    examples: Sequence[str] = (),
+    collection: str = "",
+    passages: int | None = None,
+    encoder: str = "",
+    reranker: str | None = None,
+    notices: Sequence[str] = (),
+    mode: Mode = "hybrid",
+    candidates: int = 50,
+    top_k: int = 10,
+) -> gr.Blocks:
+    """The page over an open retriever.
+
+    Args:
+        searcher: answers the questions, one at a time.
+        title: the page's heading.
+        examples: questions that are asked by a click.
+        collection, passages, encoder, reranker, notices: facts for the head of the page.
+        mode, candidates, top_k: what the options are set to at first.
+    """
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(
+            render.header(
+                title,
+                collection=collection,
+                passages=passages,
+                encoder=encoder,
+                reranker=reranker,
+                notices=notices,
+            ),
+            elem_id="tsr-head",
+        )
+        with gr.Row(elem_id="tsr-ask"):
+            question = gr.Textbox(
+                label="Your question",
+                placeholder="Ask in your own words",
+                lines=1,
+                max_lines=1,
+                autofocus=True,
+                container=False,
+                scale=1,
+                elem_id="tsr-question",
+                html_attributes=gr.InputHTMLAttributes(
+                    autocomplete="off", enterkeyhint="search", spellcheck=True
+                ),
+            )
+            go = gr.Button("Search", variant="primary", scale=0, elem_id="tsr-go")
+        chips: list[gr.Button] = []
+        if examples:
+            with gr.Row(elem_id="tsr-examples"):
+                chips = [gr.Button(text, size="sm") for text in examples]
+        with gr.Accordion("Options", open=False, elem_id="tsr-options"), gr.Row():
+            chosen_mode = gr.Radio(
+                [("Hybrid", "hybrid"), ("Dense vectors", "dense"), ("BM25 terms", "sparse")],
+                value=mode,
+                label="First stage",
+                elem_id="tsr-mode",
+            )
+            chosen_top_k = gr.Slider(
+                1, MAX_TOP_K, value=top_k, step=1, label="Passages shown", elem_id="tsr-top-k"
+            )
+            chosen_candidates = gr.Slider(
+                1,
+                MAX_CANDIDATES,
+                value=candidates,
+                step=1,
+                label="Candidates to re-rank",
+                elem_id="tsr-candidates",
+            )
+            chosen_rerank = gr.Checkbox(
+                value=reranker is not None or not encoder,
+                label="Re-rank",
+                interactive=reranker is not None or not encoder,
+                elem_id="tsr-rerank",
+            )
+        status = gr.HTML(
+            elem_id="tsr-status",
+            html_template='<div role="status" aria-live="polite">${value}</div>',
+        )
+        with gr.Row(elem_id="tsr-columns"):
+            stage1 = gr.HTML(elem_id="tsr-stage1")
+            stage2 = gr.HTML(elem_id="tsr-stage2")
+
+        answer = answerer(searcher)
+        inputs = [question, chosen_mode, chosen_top_k, chosen_candidates, chosen_rerank]
+        outputs = [status, stage1, stage2]
+        _on_search([question.submit, go.click], answer, inputs, outputs)
+        for chip in chips:
+            filled = chip.click(
+                None, chip, question, js="(text) => text", api_visibility="private"
+            )
+            _on_search([filled.then], answer, inputs, outputs)
+        page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    return page
+
+
+def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[], None]:
+    """Serve the page from a FastAPI app, and return what must be called before it shuts down.
+
+    A browser tab holds a connection open to keep its session; without the call the server would
+    wait for the tabs to be closed.
+    """
+    gr.mount_gradio_app(
+        service,
+        page,
+        path=path,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=1,  # the page takes no files
+        theme=theme.theme(),
+        head=theme.head(),
+    )
+    mounted = next(r.app for r in reversed(service.routes) if isinstance(r, Mount))
+    stop_event = cast(GradioApp, mounted).stop_event
+    return stop_event.set
+
+
+def answerer(searcher: Searcher) -> Callable[[str, Mode, int, int, bool], Iterator[Parts]]:
+    """The page's one action: yields what to show while searching, then what was found.
+
+    Whatever goes wrong is shown as a sentence; only what the library didn't expect is logged.
+    """
+
+    def answer(
+        question: str, mode: Mode, top_k: int, candidates: int, rerank: bool
+    ) -> Iterator[Parts]:
+        question = (question or "").strip()
+        if not question:
+            yield render.message("The question is empty", "Write what you are looking for."), "", ""
+            return
+        if len(question) > MAX_QUERY_CHARACTERS:
+            yield (
+                render.message(
+                    f"The question has {len(question):,} characters; this page takes up to "
+                    f"{MAX_QUERY_CHARACTERS:,}",
+                    "Ask in a sentence or two: the models read only the beginning of a long text.",
+                ),
+                "",
+                "",
+            )
+            return
+        yield render.searching(question), "", ""
+        try:
+            result = searcher.search(
+                question,
+                top_k=int(top_k),
+                candidates=int(candidates),
+                mode=mode,
+                rerank=rerank,
+            )
+        except RetrievalError as error:
+            yield render.message(error.problem, error.fix), "", ""
+        except Exception as error:  # the page must answer; the cause is in the log
+            log.exception("search failed")
+            yield (
+                render.message(
+                    f"The search failed inside the program ({type(error).__name__})",
+                    "Try again. If it happens again, the server's log says where.",
+                ),
+                "",
+                "",
+            )
+        else:
+            shown = int(top_k)
+            yield (
+                render.summary(result),
+                render.stage1_column(result, shown),
+                render.stage2_column(result, shown),
+            )
+
+    return answer
+
+
+def _on_search(
+    triggers: list[Any],
+    answer: Callable[[str, Mode, int, int, bool], Iterator[Parts]],
+    inputs: Sequence[gr.Component],
+    outputs: Sequence[gr.Component],
+) -> None:
+    gr.on(
+        triggers,
+        answer,
+        list(inputs),
+        list(outputs),
+        api_visibility="private",
+        show_progress="hidden",  # the status line says that a search runs
+        # One search at a time, whatever started it: the models use all cores they get.
+        concurrency_limit=1,
+        concurrency_id="search",
+        trigger_mode="once",
+    )

@@ -1,0 +1,1 @@
+"""WIP interface: see BiEncoder."""

@@ -1,0 +1,284 @@
+"""The reference engine: the transformers module, its head in torch, on any device torch knows."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
+from retrieval.models.engines.base import Dtype, Head, TokenBatch
+from retrieval.types import FloatArray
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LOADING = threading.Lock()
+
+
+class HeadedModel(nn.Module):
+    """A transformers model with its head: ids in, float32 vectors or logits out."""
+
+    def __init__(self, model: nn.Module, head: Head, *, takes_type_ids: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.head: Head = head
+        self.takes_type_ids = takes_type_ids
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        if self.head == "logits":
+            logits: torch.Tensor = self.model(**inputs, return_dict=False)[0]
+            return logits.float().squeeze(-1)
+        hidden: torch.Tensor = self.model(**inputs, return_dict=False)[0]
+        return pool(hidden.float(), attention_mask, self.head)
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, head: Head) -> torch.Tensor:
+    """(batch, length, dimension) → (batch, dimension), or unchanged for `tokens`.
+
+    `last` is the last position under the mask, on whichever side the padding is.
+    """
+    if head == "tokens":
+        return hidden
+    if head == "cls":
+        return hidden[:, 0]
+    if head == "mean":
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    last = (positions.unsqueeze(0) * mask).argmax(1)
+    index = last.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
+    return hidden.gather(1, index).squeeze(1)
+
+
+class TransformersEngine:
+    """Runs batches through a `HeadedModel`.
+
+    Args:
+        path: a model folder with safetensors or torch weights.
+        head: what to compute, see `engines.base.Head`.
+        device: a torch device (`cpu`, `cuda`, `cuda:1`, `mps`), or `auto`.
+        dtype: number format; `auto` is bf16 (else fp16) on CUDA, bf16 on CPUs that multiply it
+            natively, fp32 elsewhere.
+        threads: CPU threads; None leaves torch's own setting. It holds for the whole process.
+
+    Raises:
+        InvalidInput: an unknown device or dtype.
+        ModelNotFound, ModelFault, ModelSettingUnknown: see `load_module`.
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        path: Path,
+        head: Head,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self._device = choose_device(device)
+        self._dtype = choose_dtype(self._device, dtype)
+        self._head: Head = head
+        if threads is not None:
+            torch.set_num_threads(threads)
+        module = load_module(path, head, _DTYPES[self._dtype])
+        try:
+            self._module = module.to(self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelFault(
+                f"the model in {path} could not be moved to {self._device}: {error}",
+                fix="Free memory there, or choose device='cpu'.",
+            ) from error
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    @property
+    def dtype(self) -> str:
+        return self._dtype
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    def run(self, batch: TokenBatch) -> FloatArray:
+        """See `engines.base.Engine.run`. Out of device memory, the batch is halved and tried again."""
+        try:
+            return self._forward(batch)
+        except torch.OutOfMemoryError as error:
+            rows = len(batch.input_ids)
+            if rows == 1:
+                raise ModelFault(
+                    f"{self.device} has no memory for one text of {batch.input_ids.shape[1]} "
+                    f"tokens: {error}",
+                    fix="Choose a smaller max_length or model, or device='cpu'.",
+                ) from error
+        except RuntimeError as error:
+            raise ModelFault(
+                f"{self.device} failed on a batch of shape {batch.input_ids.shape}: {error}",
+                fix="Try another device, dtype='fp32', or a smaller token_budget.",
+            ) from error
+        # Outside the handler, so that the failed forward's tensors are no longer referenced.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = rows // 2
+        return np.concatenate([self.run(_part(batch, 0, half)), self.run(_part(batch, half, rows))])
+
+    def _forward(self, batch: TokenBatch) -> FloatArray:
+        inputs = [batch.input_ids, batch.attention_mask]
+        if self._module.takes_type_ids:
+            types = batch.token_type_ids
+            inputs.append(np.zeros_like(batch.input_ids) if types is None else types)
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(array).to(self._device) for array in inputs]
+            output: FloatArray = self._module(*tensors).cpu().numpy()
+        return output
+
+
+def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
+    """The model of a folder with its head, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelNotFound: the folder holds no weights that transformers can load.
+        ModelFault: weights are missing from the file, so they would be random.
+        ModelSettingUnknown: a score head with other than one logit.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    auto = AutoModelForSequenceClassification if head == "logits" else AutoModel
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "local_files_only": True,
+        "output_loading_info": True,
+    }
+    with _quiet():
+        try:
+            try:
+                model, loading = auto.from_pretrained(
+                    str(path), attn_implementation="sdpa", **options
+                )
+            except ValueError as error:
+                if "scaled_dot_product_attention" not in str(error):
+                    raise
+                model, loading = auto.from_pretrained(str(path), **options)
+        except Exception as error:  # noqa: BLE001  the one boundary: whatever transformers raises
+            raise ModelNotFound(
+                f"the model in {path} cannot be loaded ({type(error).__name__}: "
+                f"{str(error).strip()[:300]})",
+                fix="Check that the folder holds config.json and complete safetensors weights.",
+            ) from error
+    _check_loaded(path, head, model, loading)
+    model.eval().requires_grad_(False)
+    return HeadedModel(model, head, takes_type_ids=_takes_type_ids(model))
+
+
+def choose_device(device: str) -> torch.device:
+    """The torch device meant by `device`; `auto` is cuda, else mps, else cpu.
+
+    Raises:
+        InvalidInput: no such device here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"device={device!r} was given, which torch cannot use here ({_first_line(error)})",
+            fix="Choose 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', as the machine has it.",
+        ) from error
+    return chosen
+
+
+def choose_dtype(device: torch.device, dtype: Dtype) -> str:
+    """The number format meant by `dtype` on `device`."""
+    if dtype != "auto":
+        if dtype not in _DTYPES:
+            raise InvalidInput(
+                f"dtype={dtype!r} was given", fix="Choose one of auto, fp32, bf16, fp16."
+            )
+        return dtype
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively (AVX-512-BF16 or AMX): 2 to 4 times fp32's rate."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _takes_type_ids(model: Any) -> bool:
+    if "token_type_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    # XLM-RoBERTa has the argument but one type only: a second one would be out of range.
+    return int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
+
+
+def _check_loaded(path: Path, head: Head, model: Any, loading: dict[str, Any]) -> None:
+    # A pooler is loaded for some architectures and used by none of the heads.
+    missing = sorted(
+        key for key in loading["missing_keys"] if head == "logits" or "pooler" not in key
+    )
+    if missing:
+        what = "a trained score head" if head == "logits" else "all weights of its architecture"
+        raise ModelFault(
+            f"the model in {path} was expected to hold {what}, but {len(missing)} tensors are "
+            f"missing from its file, among them {missing[0]!r}",
+            fix="Use a cross-encoder for re-ranking and a complete encoder for encoding.",
+        )
+    if head == "logits" and model.config.num_labels != 1:
+        raise ModelSettingUnknown(
+            f"the model in {path} gives {model.config.num_labels} logits, expected one score",
+            fix="Use a cross-encoder that was trained with num_labels=1.",
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no loading report while a model loads: what matters is raised."""
+    from transformers.utils import logging
+
+    with _LOADING:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+
+
+def _part(batch: TokenBatch, start: int, stop: int) -> TokenBatch:
+    types = batch.token_type_ids
+    return TokenBatch(
+        batch.input_ids[start:stop],
+        batch.attention_mask[start:stop],
+        None if types is None else types[start:stop],
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -1,0 +1,329 @@
+"""What is known of each model: pooling, instructions, lengths, head, licence.
+
+Facts are those of the model cards and of FlagEmbedding's own tables. Instructions are byte-exact:
+a trailing blank or a full-width colon is part of them, and leaving it out costs quality.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from retrieval.types import ModelKind, ModelSpec, Pooling
+
+BGE_ENGLISH_INSTRUCTION = "Represent this sentence for searching relevant passages: "
+BGE_CHINESE_INSTRUCTION = "为这个句子生成表示以用于检索相关文章："
+WEB_SEARCH_TASK = "Given a web search query, retrieve relevant passages that answer the query."
+
+STARTER = "starter"
+STARTER_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+_DIMENSIONS = {"small": 384, "base": 768, "large": 1024}
+_MULTILINGUAL = ("multilingual",)
+
+
+def _bert(
+    name: str,
+    dimension: int,
+    pooling: Pooling,
+    *,
+    languages: tuple[str, ...] = ("en",),
+    licence: str = "MIT",
+    query: str = "",
+    passage: str = "",
+    max_length: int = 512,
+    architecture: str = "BertModel",
+    note: str = "",
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        kind="encoder",
+        max_length=max_length,
+        dimension=dimension,
+        pooling=pooling,
+        normalize=True,
+        query_instruction=query,
+        passage_instruction=passage,
+        licence=licence,
+        languages=languages,
+        architecture=architecture,
+        note=note,
+    )
+
+
+def _reranker(
+    name: str,
+    architecture: str,
+    *,
+    languages: tuple[str, ...],
+    licence: str,
+    max_length: int = 512,
+    note: str = "",
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        kind="reranker",
+        max_length=max_length,
+        score_head="classification",
+        licence=licence,
+        languages=languages,
+        architecture=architecture,
+        note=note,
+    )
+
+
+def _bge() -> list[ModelSpec]:
+    v1 = "cosines lie in about [0.6, 1]: calibrate a threshold on your own data"
+    specs = []
+    for version, note in (("-v1.5", ""), ("", v1)):
+        for size, dimension in _DIMENSIONS.items():
+            specs.append(
+                _bert(
+                    f"BAAI/bge-{size}-en{version}",
+                    dimension,
+                    "cls",
+                    query=BGE_ENGLISH_INSTRUCTION,
+                    note=note,
+                )
+            )
+        for size, dimension in _DIMENSIONS.items():
+            specs.append(
+                _bert(
+                    f"BAAI/bge-{size}-zh{version}",
+                    512 if size == "small" else dimension,  # the small Chinese model is wider
+                    "cls",
+                    languages=("zh",),
+                    query=BGE_CHINESE_INSTRUCTION,
+                    note=note,
+                )
+            )
+    specs.append(
+        _bert(
+            "BAAI/bge-m3",
+            1024,
+            "cls",
+            languages=_MULTILINGUAL,
+            max_length=8192,
+            architecture="XLMRobertaModel",
+            note="dense vectors only; takes no instruction",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-multilingual-gemma2",
+            kind="encoder",
+            max_length=4096,
+            dimension=3584,
+            pooling="last",
+            query_instruction=f"<instruct>{WEB_SEARCH_TASK}\n<query>",
+            licence="Gemma",
+            languages=_MULTILINGUAL,
+            architecture="Gemma2Model",
+            note="9 billion parameters, 37 GB of weights: wants a GPU; "
+            "other tasks: query_instruction='<instruct>YOUR TASK\\n<query>'",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-en-icl",
+            kind="encoder",
+            max_length=4096,
+            dimension=4096,
+            pooling="last",
+            query_instruction=f"<instruct>{WEB_SEARCH_TASK}\n<query>",
+            licence="Apache-2.0",
+            languages=("en",),
+            architecture="MistralModel",
+            note="listed only: a query also ends in '\\n<response>', which cannot be put before it",
+        )
+    )
+    return specs
+
+
+def _bge_rerankers() -> list[ModelSpec]:
+    specs = [
+        _reranker(
+            f"BAAI/bge-reranker-{size}",
+            "XLMRobertaForSequenceClassification",
+            languages=("zh", "en"),
+            licence="MIT",
+        )
+        for size in ("base", "large")
+    ]
+    specs.append(
+        _reranker(
+            "BAAI/bge-reranker-v2-m3",
+            "XLMRobertaForSequenceClassification",
+            languages=_MULTILINGUAL,
+            licence="Apache-2.0",
+            max_length=1024,
+            note="accepts 8192 tokens, was tuned at 1024",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-reranker-v2-gemma",
+            kind="reranker",
+            max_length=1024,
+            score_head="yes-logit",
+            licence="Apache-2.0",
+            languages=_MULTILINGUAL,
+            architecture="GemmaForCausalLM",
+            note="listed only: scores the 'Yes' logit of a prompt",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-reranker-v2-minicpm-layerwise",
+            kind="reranker",
+            max_length=1024,
+            score_head="layerwise-yes-logit",
+            licence="Apache-2.0",
+            languages=_MULTILINGUAL,
+            architecture="LayerWiseMiniCPMForCausalLM",
+            note="listed only: 'Yes' logit of a chosen layer, by code of its own repository",
+        )
+    )
+    return specs
+
+
+def _peers() -> list[ModelSpec]:
+    specs = [
+        _bert(
+            f"intfloat/e5-{size}-v2", dimension, "mean", query="query: ", passage="passage: "
+        )
+        for size, dimension in _DIMENSIONS.items()
+    ]
+    specs += [
+        _bert(
+            f"intfloat/multilingual-e5-{size}",
+            dimension,
+            "mean",
+            languages=_MULTILINGUAL,
+            query="query: ",
+            passage="passage: ",
+            architecture="BertModel" if size == "small" else "XLMRobertaModel",
+        )
+        for size, dimension in _DIMENSIONS.items()
+    ]
+    specs += [
+        _bert(f"thenlper/gte-{size}", dimension, "mean") for size, dimension in _DIMENSIONS.items()
+    ]
+    specs.append(
+        _bert(
+            "Alibaba-NLP/gte-multilingual-base",
+            768,
+            "cls",
+            languages=_MULTILINGUAL,
+            licence="Apache-2.0",
+            max_length=8192,
+            architecture="NewModel",
+            note="listed only: needs code of its own repository",
+        )
+    )
+    specs.append(
+        _bert(
+            STARTER_ENCODER,
+            384,
+            "mean",
+            licence="Apache-2.0",
+            max_length=256,
+            note="the encoder of `starter`: its weights are installed with this library",
+        )
+    )
+    specs += [
+        _reranker(
+            f"cross-encoder/ms-marco-MiniLM-L{layers}-v2",
+            "BertForSequenceClassification",
+            languages=("en",),
+            licence="Apache-2.0",
+        )
+        for layers in (6, 12)
+    ]
+    specs.append(
+        ModelSpec(
+            name=STARTER,
+            kind="reranker",
+            max_length=256,
+            dimension=384,
+            score_head="maxsim",
+            licence="Apache-2.0",
+            languages=("en",),
+            architecture="BertModel",
+            note="late interaction over the token vectors of all-MiniLM-L6-v2; no further weights",
+        )
+    )
+    return specs
+
+
+MODELS: Mapping[str, ModelSpec] = MappingProxyType(
+    {spec.name: spec for spec in (*_bge(), *_bge_rerankers(), *_peers())}
+)
+"""Every known model by its full name. `starter` stands for the second stage of that pair here."""
+
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "BAAI/bge-en-icl": "its queries end in '\\n<response>' after the text, and this library "
+        "only puts instructions before the text",
+        "BAAI/bge-reranker-v2-gemma": "it is a language model whose 'Yes' logit for a prompt is "
+        "the score, and this library runs classification heads and late interaction",
+        "BAAI/bge-reranker-v2-minicpm-layerwise": "it is a language model whose 'Yes' logit at a "
+        "chosen layer is the score, and it needs code from its own repository, which is never run",
+        "Alibaba-NLP/gte-multilingual-base": "it needs code from its own repository, which is "
+        "never run",
+    }
+)
+"""Models that are listed so that their facts are at hand, and why they cannot be run here."""
+
+
+def _alias_table() -> dict[str, str]:
+    table = {name.casefold(): name for name in MODELS}
+    table |= {name.rpartition("/")[2].casefold(): name for name in MODELS}
+    for layers in (6, 12):  # the hub renamed these two and keeps forwarding the old names
+        name = f"cross-encoder/ms-marco-MiniLM-L{layers}-v2"
+        table[f"cross-encoder/ms-marco-minilm-l-{layers}-v2"] = name
+        table[f"ms-marco-minilm-l-{layers}-v2"] = name
+    return table
+
+
+_ALIASES = MappingProxyType(_alias_table())
+
+
+def list_models() -> list[ModelSpec]:
+    """Every known model, encoders first: the rows of `retrieval models`."""
+    return sorted(MODELS.values(), key=lambda spec: spec.kind)
+
+
+def find(name: str, kind: ModelKind | None = None) -> ModelSpec | None:
+    """The model of that full name or short name, in any case; None when it is not known here.
+
+    `starter` names a pair: with `kind="reranker"` its second stage, else its encoder. A model of
+    another kind than asked for is returned all the same, so that the caller can say what it is.
+    """
+    wanted = name.strip().casefold()
+    if wanted == STARTER and kind != "reranker":
+        return MODELS[STARTER_ENCODER]
+    canonical = _ALIASES.get(wanted)
+    return None if canonical is None else MODELS[canonical]
+
+
+def near_names(name: str, kind: ModelKind, *, limit: int = 3) -> list[str]:
+    """Known models of that kind whose full or short name looks like `name`, best first."""
+    wanted = name.strip().casefold().removeprefix("./")
+    tail = wanted.rpartition("/")[2]
+    keys = [alias for alias, full in _ALIASES.items() if MODELS[full].kind == kind]
+    if kind == "encoder":
+        keys.append(STARTER)
+    found: dict[str, None] = {}
+    matches = difflib.get_close_matches(wanted, keys, n=2 * limit, cutoff=0.6)
+    matches += difflib.get_close_matches(tail, keys, n=2 * limit, cutoff=0.6)
+    for key in matches:
+        found.setdefault(STARTER if key == STARTER else _ALIASES[key])
+    return list(found)[:limit]
+
+
+def renamed(spec: ModelSpec, name: str) -> ModelSpec:
+    """The same facts under another name: a copy of a known model in a folder."""
+    return replace(spec, name=name)

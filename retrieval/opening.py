@@ -1,0 +1,305 @@
+"""The one-line ways in: `ingest` a source into a collection, `open` a collection for searching."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from retrieval.corpus.readers import read
+from retrieval.corpus.splitting import Splitter, document_hash
+from retrieval.errors import CollectionNotFound, InvalidFilter
+from retrieval.index.embedded import EmbeddedIndex
+from retrieval.index.embedded import list_collections as list_embedded_collections
+from retrieval.index.embedded import read_manifest as read_embedded_manifest
+from retrieval.index.server import ServerIndex
+from retrieval.index.server import list_collections as list_server_collections
+from retrieval.index.server import read_manifest as read_server_manifest
+from retrieval.index.sparse import bm25_info
+from retrieval.ingestion import IngestProgressCallback, ingest_documents
+from retrieval.models.load import load_encoder, load_reranker
+from retrieval.models.resolve import choose_models
+from retrieval.retriever import DEFAULT_CANDIDATES, DEFAULT_MODE, TwoStageRetriever
+from retrieval.types import (
+    Blend,
+    Document,
+    Encoder,
+    IngestReport,
+    Manifest,
+    Mode,
+    Problem,
+    Reranker,
+    SplitterInfo,
+)
+
+DEFAULT_STORE = ".retrieval"
+DEFAULT_COLLECTION = "docs"
+# Measured in docs/evaluation.md on the python-docs questions and on training splits.
+DEFAULT_MAX_TOKENS = 256
+DEFAULT_OVERLAP_TOKENS = 32
+
+
+def open(
+    collection: str = DEFAULT_COLLECTION,
+    *,
+    store: str | os.PathLike[str] = DEFAULT_STORE,
+    encoder: str | Encoder | None = None,
+    reranker: str | Reranker | None = "auto",
+    mode: Mode = DEFAULT_MODE,
+    candidates: int = DEFAULT_CANDIDATES,
+    blend: Blend | None = None,
+    api_key: str | None = None,
+    **model_options: Any,
+) -> TwoStageRetriever:
+    """Open a collection for searching, with the encoder that it was built with.
+
+    Args:
+        collection: its name, as given to `ingest` or `retrieval index`.
+        store: folder of the embedded store, or the URL of a Qdrant server.
+        encoder: None takes the model named in the collection's manifest; another is refused
+            unless it has the same fingerprint.
+        reranker: "auto", "none" or None, a model's name or folder, or a reranker.
+        mode, candidates, blend: defaults of the searches, see `TwoStageRetriever`.
+        api_key: for a Qdrant server.
+        model_options: `device`, `engine`, `dtype`, `token_budget` for both models.
+
+    Raises:
+        CollectionNotFound: no such collection; the message lists those there are.
+        ManifestMismatch: `encoder` is not the one the collection was built with.
+        ModelNotFound: the manifest's model is not on this machine and no hub answers.
+        StoreLocked: another process has the embedded store open.
+    """
+    manifest = read_manifest(collection, store=store, api_key=api_key)
+    loaded = _encoder_of(manifest, encoder, model_options)
+    notices: tuple[str, ...] = ()
+    if isinstance(reranker, str):
+        choice = choose_models(
+            loaded.info.model, reranker, device=str(model_options.get("device", "auto"))
+        )
+        notices = choice.notices
+        second = load_reranker(choice.reranker or "none", encoder=loaded, **model_options)
+    else:
+        second = reranker
+    index = _open_index(collection, store, api_key)
+    try:
+        return TwoStageRetriever(
+            loaded,
+            index,
+            second,
+            mode=mode,
+            candidates=candidates,
+            blend=blend,
+            notices=notices,
+        )
+    except BaseException:
+        index.close()
+        raise
+
+
+def ingest(
+    source: str | os.PathLike[str] | Iterable[Document],
+    collection: str = DEFAULT_COLLECTION,
+    *,
+    store: str | os.PathLike[str] = DEFAULT_STORE,
+    encoder: str | Encoder = "auto",
+    language: str = "auto",
+    max_tokens: int | Literal["default"] | None = "default",
+    overlap_tokens: int | None = None,
+    on_error: Literal["skip", "raise"] = "skip",
+    encoding: str | None = None,
+    progress: IngestProgressCallback | None = None,
+    api_key: str | None = None,
+    **model_options: Any,
+) -> IngestReport:
+    """Read, split, encode and write a source; what is already there unchanged is skipped.
+
+    Args:
+        source: a file or folder (txt, md, html, jsonl, csv, BEIR), "python-docs", or documents.
+        collection: made when it does not exist; otherwise its own models and splitter are used.
+        store: folder of the embedded store, or the URL of a Qdrant server.
+        encoder: a model's name, folder or hub id, "starter", "auto", or an encoder.
+        language: of BM25's words: "auto" looks at the first documents; else a name or ISO code.
+        max_tokens: longest passage in the encoder's tokens; None makes one passage a document.
+        overlap_tokens: how much of a passage is repeated in the next.
+        on_error: "skip" reports bad input and goes on, "raise" stops at the first.
+        encoding: of text files, where it is not UTF-8.
+        progress: called with an `IngestProgress` about ten times a second.
+
+    Raises:
+        CorpusError: the source does not exist, or is bad and `on_error` is "raise".
+        ManifestMismatch: the collection was built with another encoder or splitter.
+        DiskFull: not enough space; what was acknowledged is kept, run again to go on.
+    """
+    problems: list[Problem] = []
+    documents: Iterable[Document]
+    if isinstance(source, (str, os.PathLike)):
+        documents = read(source, on_error=on_error, on_problem=problems.append, encoding=encoding)
+    else:
+        documents = source
+
+    try:
+        manifest: Manifest | None = read_manifest(collection, store=store, api_key=api_key)
+    except CollectionNotFound:
+        manifest = None
+
+    notices: tuple[str, ...] = ()
+    if manifest is None:
+        if isinstance(encoder, str):
+            choice = choose_models(encoder, "none", device=str(model_options.get("device", "auto")))
+            notices = choice.notices
+            loaded: Encoder = load_encoder(choice.encoder, **model_options)
+        else:
+            loaded = encoder
+        splitter_info = SplitterInfo(
+            max_tokens=_default_max_tokens(loaded) if max_tokens == "default" else max_tokens,
+            overlap_tokens=(DEFAULT_OVERLAP_TOKENS if overlap_tokens is None else overlap_tokens)
+            if max_tokens is not None
+            else 0,
+        )
+        sample, documents = _peek(documents, 200)
+        manifest = Manifest(
+            collection=collection,
+            encoder=loaded.info,
+            splitter=splitter_info,
+            bm25=bm25_info(language, [document.text for document in sample]),
+        )
+    else:
+        asked = None if encoder == "auto" else encoder
+        loaded = _encoder_of(manifest, asked, model_options)
+        splitter_info = replace(
+            manifest.splitter,
+            **({} if max_tokens == "default" else {"max_tokens": max_tokens}),
+            **({} if overlap_tokens is None else {"overlap_tokens": overlap_tokens}),
+        )
+        if language != "auto":
+            manifest = replace(manifest, bm25=bm25_info(language, []))
+
+    splitter = Splitter(
+        loaded.token_counter,
+        max_tokens=splitter_info.max_tokens,
+        overlap_tokens=splitter_info.overlap_tokens,
+    )
+    expected = replace(manifest, encoder=loaded.info, splitter=splitter.info)
+    with _open_or_create_index(expected, store, api_key) as index:
+        report = ingest_documents(
+            documents,
+            index=index,
+            encoder=loaded,
+            splitter=splitter,
+            document_hash=document_hash,
+            problems=problems,
+            on_error=on_error,
+            progress=progress,
+        )
+    return replace(report, notices=notices)
+
+
+def read_manifest(
+    collection: str, *, store: str | os.PathLike[str] = DEFAULT_STORE, api_key: str | None = None
+) -> Manifest:
+    """What built a collection, read without opening it.
+
+    Raises:
+        CollectionNotFound: no such collection; the message lists those there are.
+        ManifestCorrupt: the manifest cannot be read.
+    """
+    if _is_url(store):
+        return read_server_manifest(str(store), collection, api_key=api_key)
+    return read_embedded_manifest(Path(store), collection)
+
+
+def collection_names(
+    *, store: str | os.PathLike[str] = DEFAULT_STORE, api_key: str | None = None
+) -> list[str]:
+    """The collections of a store, sorted; a store that does not exist yet has none."""
+    if _is_url(store):
+        return list_server_collections(str(store), api_key=api_key)
+    return list_embedded_collections(Path(store))
+
+
+def parse_where(text: str) -> dict[str, Any]:
+    """A `where` from text: a JSON object, or `key=value` pairs joined by commas.
+
+    In pairs a value is read as JSON where it is JSON (`year=2020`, `draft=false`), else as text.
+
+    Raises:
+        InvalidFilter: neither form fits.
+    """
+    text = text.strip()
+    if text.startswith("{"):
+        try:
+            parsed = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidFilter(
+                f"the filter {text!r} is not valid JSON ({error})",
+                fix='Write it as \'{"year": {"gte": 2020}}\', or as year=2020,lang=en.',
+            ) from error
+        return dict(parsed)
+    where: dict[str, Any] = {}
+    for pair in text.split(","):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise InvalidFilter(
+                f"the filter part {pair!r} has no key=value form",
+                fix='Write year=2020,lang=en, or a JSON object such as \'{"lang": ["en", "de"]}\'.',
+            )
+        try:
+            where[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            where[key.strip()] = value.strip()
+    return where
+
+
+def _encoder_of(
+    manifest: Manifest, asked: str | Encoder | None, options: dict[str, Any]
+) -> Encoder:
+    """The encoder a collection was built with, or the one asked for; the manifest decides later."""
+    if asked is not None and not isinstance(asked, str):
+        return asked
+    if asked is not None:
+        return load_encoder(asked, **options)
+    built = manifest.encoder
+    return load_encoder(
+        built.model,
+        query_instruction=built.query_instruction,
+        passage_instruction=built.passage_instruction,
+        pooling=built.pooling,
+        max_length=built.max_length,
+        **options,
+    )
+
+
+def _default_max_tokens(encoder: Encoder) -> int:
+    return min(DEFAULT_MAX_TOKENS, encoder.info.max_length)
+
+
+def _peek(documents: Iterable[Document], n: int) -> tuple[Sequence[Document], Iterable[Document]]:
+    iterator = iter(documents)
+    sample = list(itertools.islice(iterator, n))
+    return sample, itertools.chain(sample, iterator)
+
+
+def _is_url(store: str | os.PathLike[str]) -> bool:
+    return isinstance(store, str) and store.startswith(("http://", "https://"))
+
+
+def _open_index(
+    collection: str, store: str | os.PathLike[str], api_key: str | None
+) -> EmbeddedIndex | ServerIndex:
+    if _is_url(store):
+        return ServerIndex.open(str(store), collection, api_key=api_key)
+    return EmbeddedIndex.open(Path(store), collection)
+
+
+def _open_or_create_index(
+    manifest: Manifest, store: str | os.PathLike[str], api_key: str | None
+) -> EmbeddedIndex | ServerIndex:
+    if _is_url(store):
+        return ServerIndex.open_or_create(
+            str(store), manifest.collection, manifest, api_key=api_key
+        )
+    return EmbeddedIndex.open_or_create(Path(store), manifest.collection, manifest)

@@ -1,0 +1,103 @@
+"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from retrieval.types import IngestProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def indexing_bar(what: str) -> Iterator[Callable[[IngestProgress], None]]:
+    """A callback for `ingest(progress=…)`; the bar goes away when the block ends."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _indexing_lines(what)
+        return
+    with _bar(console, TextColumn("{task.fields[rate]}")) as bar:
+        task = bar.add_task(f"Indexing {escape(what)}", total=None, rate="", start=True)
+
+        def show(event: IngestProgress) -> None:
+            bar.update(
+                task, completed=event.documents, total=event.total_documents, rate=_rate(event)
+            )
+
+        yield show
+
+
+@contextmanager
+def evaluation_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for `evaluate(progress=…)`, called as (what, done, total)."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    with _bar(console) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(escape(what), total=total)
+            bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield show
+
+
+def show_notices(notices: Sequence[str], *, label: str = "note", most: int = 10) -> None:
+    """Print notices to standard error, at most so many, and how many more there are."""
+    for notice in notices[:most]:
+        sys.stderr.write(f"{label}: {notice}\n")
+    if len(notices) > most:
+        sys.stderr.write(f"{label}: … and {len(notices) - most:,} more\n")
+
+
+def _bar(console: Console, *more: TextColumn) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *more,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _rate(event: IngestProgress) -> str:
+    if not event.passages or event.seconds <= 0:
+        return "reading"
+    return f"{event.passages:,} passages · {event.passages / event.seconds:,.0f}/s"
+
+
+def _indexing_lines(what: str) -> Callable[[IngestProgress], None]:
+    last = time.monotonic()
+
+    def show(event: IngestProgress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        total = "" if event.total_documents is None else f" of {event.total_documents:,}"
+        sys.stderr.write(f"indexing {what}: {event.documents:,}{total} documents, {_rate(event)}\n")
+
+    return show

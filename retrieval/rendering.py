@@ -1,0 +1,199 @@
+"""Results as JSON-able mappings (the documented, stable form) and as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from retrieval.types import (
+    Candidate,
+    Hit,
+    IngestReport,
+    Manifest,
+    ModelSpec,
+    Passage,
+    SearchResult,
+)
+
+
+def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[str, Any]:
+    """A search result in its stable JSON form, described in docs/json.md.
+
+    `candidates` adds the first stage's list.
+    """
+    data: dict[str, Any] = {
+        "query": result.query,
+        "mode": result.mode,
+        "blend": result.blend,
+        "models": {"encoder": result.encoder, "reranker": result.reranker},
+        "timings_ms": {
+            "encode": round(result.timings.encode_ms, 3),
+            "retrieve": round(result.timings.retrieve_ms, 3),
+            "rerank": round(result.timings.rerank_ms, 3),
+            "total": round(result.timings.total_ms, 3),
+        },
+        "notices": list(result.notices),
+        "hits": [_hit(hit) for hit in result.hits],
+    }
+    if candidates:
+        data["candidates"] = [_candidate(candidate) for candidate in result.candidates]
+    return data
+
+
+def report_as_dict(report: IngestReport) -> dict[str, Any]:
+    """An indexing report in its stable JSON form, described in docs/json.md."""
+    return {
+        "collection": report.collection,
+        "documents": {
+            "read": report.read,
+            "new": report.new,
+            "changed": report.changed,
+            "unchanged": report.unchanged,
+            "failed": len(report.failed),
+        },
+        "passages": report.passages,
+        "tokens": report.tokens,
+        "truncated_passages": report.truncated_passages,
+        "seconds": round(report.seconds, 3),
+        "problems": [
+            {"source": p.source, "line": p.line, "reason": p.reason} for p in report.failed
+        ],
+        "notices": list(report.notices),
+    }
+
+
+def manifest_as_dict(manifest: Manifest) -> dict[str, Any]:
+    """A manifest in its stable JSON form."""
+    return asdict(manifest)
+
+
+def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 320) -> str:
+    """A search result for reading in a terminal; control characters of passages are dropped."""
+    lines: list[str] = []
+    for hit in result.hits:
+        passage = hit.passage
+        relevance = "" if hit.relevance is None else f"  relevance {hit.relevance:.3f}"
+        stage2 = "" if hit.stage2_score is None else f"  rerank {hit.stage2_score:.3f}"
+        lines.append(f"{hit.rank:>2}. {plain(passage.title or passage.document_id)}")
+        lines.append(
+            f"    {plain(passage.source or passage.document_id)}"
+            f"  [{result.mode} #{hit.stage1_rank} {hit.stage1_score:.3f}]{stage2}{relevance}"
+        )
+        text = textwrap.shorten(plain(passage.text), characters, placeholder=" …")
+        lines += textwrap.wrap(text, width - 4, initial_indent="    ", subsequent_indent="    ")
+        lines.append("")
+    if not result.hits:
+        lines += ["Nothing found.", ""]
+    timings = result.timings
+    lines.append(
+        f"{len(result.candidates)} candidates · encode {timings.encode_ms:.0f} ms · "
+        f"retrieve {timings.retrieve_ms:.0f} ms · rerank {timings.rerank_ms:.0f} ms · "
+        f"models {result.encoder} + {result.reranker or 'no reranker'}"
+    )
+    return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text safe for a terminal: one line, no control characters that could move the cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _passage(passage: Passage) -> dict[str, Any]:
+    return {
+        "id": passage.id,
+        "document_id": passage.document_id,
+        "position": passage.position,
+        "text": passage.text,
+        "start": passage.start,
+        "end": passage.end,
+        "title": passage.title,
+        "headings": list(passage.headings),
+        "metadata": _thaw(passage.metadata),
+        "source": passage.source,
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        "stage1_rank": hit.stage1_rank,
+        "stage1_score": hit.stage1_score,
+        "stage2_rank": hit.stage2_rank,
+        "stage2_score": hit.stage2_score,
+        "passage": _passage(hit.passage),
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "rank": candidate.rank,
+        "score": candidate.score,
+        "passage": _passage(candidate.passage),
+    }
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _thaw(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_thaw(item) for item in value]
+    return value
+
+
+def manifest_as_text(manifest: Manifest) -> str:
+    """A manifest, one setting a line."""
+    rows = {
+        "collection": manifest.collection,
+        "created": manifest.created,
+        "format": str(manifest.format_version),
+        "encoder": manifest.encoder.model,
+        "fingerprint": manifest.encoder.fingerprint,
+        "dimension": str(manifest.encoder.dimension),
+        "pooling": manifest.encoder.pooling,
+        "max length": f"{manifest.encoder.max_length} tokens",
+        "query instruction": repr(manifest.encoder.query_instruction),
+        "passage instruction": repr(manifest.encoder.passage_instruction),
+        "splitter": (
+            "one passage a document"
+            if manifest.splitter.max_tokens is None
+            else f"{manifest.splitter.max_tokens} tokens, "
+            f"{manifest.splitter.overlap_tokens} of them overlap"
+        ),
+        "BM25": (
+            f"{manifest.bm25.language}, {manifest.bm25.tokenizer} tokeniser, "
+            f"average length {manifest.bm25.avg_len:g}"
+        ),
+    }
+    width = max(len(key) for key in rows)
+    return "\n".join(f"{key:<{width}}  {plain(value)}" for key, value in rows.items())
+
+
+def models_as_dicts(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """The model table in its stable JSON form; `cached` says which lie on this machine."""
+    return [{**asdict(spec), "cached": cached[spec.name]} for spec in specs]
+
+
+def models_as_text(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> str:
+    """The model table for a terminal, encoders first."""
+    head = ("model", "here", "dim", "tokens", "pooling/head", "query instruction", "licence")
+    rows = [
+        (
+            spec.name,
+            "yes" if cached[spec.name] else "",
+            "" if spec.dimension is None else str(spec.dimension),
+            "" if spec.max_length is None else str(spec.max_length),
+            spec.pooling or spec.score_head or "",
+            repr(spec.query_instruction) if spec.query_instruction else "",
+            spec.licence,
+        )
+        for spec in sorted(specs, key=lambda s: s.kind != "encoder")
+    ]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    )

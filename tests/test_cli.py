@@ -1,0 +1,365 @@
+"""The command line as a stranger meets it, on the starter models and real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval.cli import run
+
+DOCUMENTS = {
+    "trees.md": "# Trees\n\n## Oak\n\nThe oak is a slow growing tree whose fruit is the acorn.\n\n"
+    "## Willow\n\nWillows grow beside rivers and their bark gave us aspirin.\n",
+    "money.txt": "An invoice is approved by the head of the department before it is paid.\n\n"
+    "Travel expenses are refunded within thirty days.",
+    "rows.jsonl": '{"id": "r1", "text": "Bees dance to tell the way to flowers.", "year": 2001}\n'
+    '{"id": "r2", "text": "Cats sleep for most of the day.", "year": 2020, "draft": true}\n',
+    "bäume/中文.txt": "橡树是一种生长缓慢的树，它的果实叫橡子。",
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("documents")
+    for name, text in DOCUMENTS.items():
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store") / "retrieval"
+    assert run(["index", str(folder), "--store", str(store), "--encoder", "starter"]) == 0
+    return store
+
+
+@pytest.fixture
+def copied(store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(store, tmp_path / "copied"))
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Run a command that must fail; its one-sentence message."""
+    capsys.readouterr()
+    assert run(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    message = captured.err.strip()
+    assert message
+    return message
+
+
+def search(capsys: pytest.CaptureFixture[str], store: Path, query: str, *more: str) -> Any:
+    capsys.readouterr()
+    assert run(["search", query, "--store", str(store), "--json", *more]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_search_finds_and_tells_what_each_stage_said(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = search(capsys, store, "who signs off a bill?")
+    first = result["hits"][0]
+    assert first["passage"]["document_id"] == "money.txt"
+    assert first["rank"] == 1
+    assert 0.0 <= first["relevance"] <= 1.0
+    assert {hit["stage1_rank"] for hit in result["hits"]} <= set(range(1, 51))
+    assert first["stage2_score"] is not None
+    assert set(result["timings_ms"]) == {"encode", "retrieve", "rerank", "total"}
+    assert result["models"]["encoder"] == "sentence-transformers/all-MiniLM-L6-v2"
+    text = DOCUMENTS["money.txt"]
+    passage = first["passage"]
+    assert text[passage["start"] : passage["end"]] == passage["text"]
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_every_mode_finds_the_word(
+    mode: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = search(capsys, store, "aspirin", "--mode", mode, "--no-rerank")
+    assert result["mode"] == mode
+    assert result["models"]["reranker"] is None
+    assert result["hits"][0]["passage"]["document_id"] == "trees.md"
+
+
+def test_where_filters(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for where in ('{"year": {"gte": 2010}}', "draft=true", "year=2020"):
+        result = search(capsys, store, "animals", "--where", where)
+        assert [hit["passage"]["metadata"]["year"] for hit in result["hits"]] == [2020], where
+
+
+def test_human_output_has_the_passage_and_the_stages(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["search", "acorns", "--store", str(store)]) == 0
+    out = capsys.readouterr().out
+    assert "acorn" in out
+    assert "candidates · encode" in out
+
+
+def test_indexing_again_changes_nothing(
+    folder: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["index", str(folder), "--store", str(copied), "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["documents"] == {
+        "read": 5,
+        "new": 0,
+        "changed": 0,
+        "unchanged": 5,
+        "failed": 0,
+    }
+    assert report["passages"] == 0
+
+
+def test_bad_files_are_named_and_the_rest_is_indexed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/good.txt").write_text("Good text about harbours.")
+    (tmp_path / "in/binary.txt").write_bytes(b"\x00\x01\x02" * 50)
+    (tmp_path / "in/empty.txt").write_text("")
+    (tmp_path / "in/rows.jsonl").write_text('{"text": "fine row"}\n{"text": broken\n')
+    store = str(tmp_path / "store")
+    assert run(["index", str(tmp_path / "in"), "--store", store, "--encoder", "starter"]) == 0
+    captured = capsys.readouterr()
+    for named in ("binary.txt", "empty.txt", "rows.jsonl:2"):
+        assert named in captured.err
+    assert "2 documents read" in captured.out
+    message = fails(capsys, "index", str(tmp_path / "in"), "--store", store, "--on-error", "raise")
+    assert "binary.txt" in message
+
+
+def test_info_and_models(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["info", "--store", str(store)]) == 0
+    assert capsys.readouterr().out.split() == ["docs"]
+    assert run(["info", "docs", "--store", str(store), "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert manifest["encoder"]["pooling"] == "mean"
+    assert manifest["encoder"]["dimension"] == 384
+    assert run(["info", "docs", "--store", str(store)]) == 0
+    assert "all-MiniLM-L6-v2" in capsys.readouterr().out
+    assert run(["models"]) == 0
+    assert "BAAI/bge-small-en-v1.5" in capsys.readouterr().out
+    assert run(["models", "--json"]) == 0
+    by_name = {m["name"]: m for m in json.loads(capsys.readouterr().out)}
+    assert by_name["BAAI/bge-small-en-v1.5"]["query_instruction"] == (
+        "Represent this sentence for searching relevant passages: "
+    )
+    assert by_name["BAAI/bge-small-en-v1.5"]["pooling"] == "cls"
+
+
+def test_eval_prints_and_writes_every_mode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    rows = [("a", "Oaks bear acorns."), ("b", "Bees dance."), ("c", "Cats sleep all day.")]
+    (beir / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": i, "title": "", "text": t}) + "\n" for i, t in rows)
+    )
+    (beir / "queries.jsonl").write_text('{"_id": "q1", "text": "which tree has acorns"}\n')
+    (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ta\t1\n")
+    figures, runs = tmp_path / "figures.json", tmp_path / "runs"
+    arguments = ["eval", str(beir), "--encoder", "starter", "--json", str(figures)]
+    assert run([*arguments, "--runs", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert "nDCG@10" in out
+    rows_out = json.loads(figures.read_text())["rows"]
+    assert {(r["mode"], r["reranked"]) for r in rows_out} == {
+        (mode, again) for mode in ("dense", "sparse", "hybrid") for again in (False, True)
+    }
+    assert all(r["measures"]["nDCG@10"] == 1.0 for r in rows_out)
+    assert len(list(runs.iterdir())) == 6
+    assert "expected dense, sparse or hybrid" in fails(capsys, *arguments, "--modes", "magic")
+
+
+# --- what goes wrong -------------------------------------------------------------------------
+
+
+def test_an_empty_query(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "query is empty" in fails(capsys, "search", "  ", "--store", str(store))
+
+
+def test_a_query_of_100_000_characters(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = search(capsys, store, "acorns and oaks " * 6250)
+    assert result["hits"]
+    assert any("tokens; the encoder read the first 256" in n for n in result["notices"])
+
+
+def test_an_unknown_collection(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "search", "x", "--store", str(store), "--collection", "dcos")
+    assert "'dcos'" in message
+    assert "docs" in message
+
+
+def test_a_store_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "search", "x", "--store", str(tmp_path / "nowhere"))
+    assert "retrieval index" in message
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format_version": 1}'])
+def test_a_corrupt_manifest(damage: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "docs/manifest.json").write_text(damage)
+    message = fails(capsys, "search", "x", "--store", str(copied), code=1)
+    assert "manifest.json" in message
+
+
+def test_a_source_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "index", str(tmp_path / "no"), "--store", str(tmp_path / "s"))
+    assert str(tmp_path / "no") in message
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_model_that_does_not_exist(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = fails(
+        capsys,
+        "index",
+        str(folder),
+        "--store",
+        str(tmp_path / "s"),
+        "--encoder",
+        "bge-smal-en-v1.5",
+    )
+    assert "bge-small-en-v1.5" in message
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_encoder_than_the_collections(
+    store: Path, tiny_bert_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = fails(
+        capsys, "search", "x", "--store", str(store), "--encoder", str(tiny_bert_encoder)
+    )
+    assert "all-MiniLM-L6-v2" in message
+    assert "fingerprint" in message
+
+
+def test_a_store_opened_twice(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from retrieval.index.embedded import EmbeddedIndex
+
+    with EmbeddedIndex.open(store, "docs"):
+        message = fails(capsys, "search", "x", "--store", str(store), "--no-rerank")
+    assert "open" in message
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything, so become somebody who may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_no_permission(
+    store: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private = tmp_path / "private"
+    shutil.copytree(store, private / "store")
+    shutil.copytree(folder, private / "documents")
+    assert run(["search", "warm up", "--store", str(private / "store")]) == 0
+    private.chmod(0)
+    try:
+        with as_nobody():
+            message = fails(capsys, "search", "x", "--store", str(private / "store"), code=1)
+            assert "permission" in message.lower()
+            message = fails(capsys, "index", str(private / "documents"), "--store", str(store))
+            assert "permission" in message.lower()
+    finally:
+        private.chmod(0o700)
+
+
+def test_bad_options_exit_with_2(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hybrid" in fails(capsys, "search", "x", "--store", str(store), "--mode", "both")
+    assert "JSON" in fails(capsys, "search", "x", "--store", str(store), "--where", "{oops")
+    assert "operator" in fails(
+        capsys, "search", "x", "--store", str(store), "--where", '{"year": {"above": 1}}'
+    )
+    assert "top_k" in fails(capsys, "search", "x", "--store", str(store), "--top-k", "0")
+    assert "nosuch" in fails(capsys, "nosuch")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mounted)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+def test_a_full_disk_while_indexing(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sentence and not SIGBUS; what was acknowledged is still there."""
+    rows = [json.dumps({"id": f"r{i}", "text": f"row {i} " + "word " * 60}) for i in range(6000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    arguments = ["index", str(tmp_path / "rows.jsonl"), "--store", str(small_disk / "store")]
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval.cli", *arguments, "--encoder", "starter"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "space" in message
+    if (small_disk / "store/docs").exists():
+        assert run(["info", "docs", "--store", str(small_disk / "store")]) == 0
+
+
+def test_ctrl_c_ends_at_once_and_what_was_written_is_kept(tmp_path: Path) -> None:
+    rows = [json.dumps({"id": f"r{i}", "text": f"row {i} " + "word " * 200}) for i in range(4000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    store = tmp_path / "store"
+    running = subprocess.Popen(
+        [
+            *[sys.executable, "-m", "retrieval.cli", "index", str(tmp_path / "rows.jsonl")],
+            *["--store", str(store), "--encoder", "starter"],
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    manifest = store / "docs/manifest.json"
+    deadline = time.monotonic() + 60
+    while not manifest.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=20)
+    assert running.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert run(["info", "docs", "--store", str(store)]) == 0

@@ -1,0 +1,225 @@
+"""The order of things in TwoStageRetriever, on fakes whose every answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from retrieval.errors import InvalidInput, InvalidQuery, ManifestMismatch
+from retrieval.retriever import TwoStageRetriever
+from retrieval.types import (
+    Bm25Info,
+    Candidate,
+    EncoderInfo,
+    Encoding,
+    Manifest,
+    Passage,
+    RerankerInfo,
+    Scores,
+    SplitterInfo,
+)
+
+INFO = EncoderInfo("fake", "sha256:1", 2, "cls", True, "find: ", "", 16)
+MANIFEST = Manifest("c", INFO, SplitterInfo(64, 8), Bm25Info("english", "word", 100.0))
+
+
+class Words:
+    special_tokens = 2
+
+    def token_offsets(self, text: str) -> NDArray[np.int64]:
+        return np.zeros((len(text.split()), 2), dtype=np.int64)
+
+
+class FakeEncoder:
+    info = INFO
+    token_counter = Words()
+
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+
+    def encode_queries(self, queries: Sequence[str], *, progress: Any = None) -> Any:
+        self.queries += queries
+        return np.ones((len(queries), 2), dtype=np.float32)
+
+    def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
+        raise AssertionError("searching never encodes passages")
+
+
+class FakeIndex:
+    collection = "c"
+    manifest = MANIFEST
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = ids
+        self.calls: list[dict[str, Any]] = []
+
+    def search(self, **call: Any) -> list[Candidate]:
+        self.calls.append(call)
+        return [
+            Candidate(Passage(i, i, 0, f"text {i}", 0, 6), 1.0 - rank / 100, rank)
+            for rank, i in enumerate(self.ids[: call["limit"]], start=1)
+        ]
+
+
+class FakeReranker:
+    def __init__(self, score_of: dict[str, float], cut: Sequence[str] = ()) -> None:
+        self.score_of = score_of
+        self.cut = cut
+        self.info = RerankerInfo("fake-reranker", "sha256:2", "cross-encoder", 16)
+        self.calls: list[list[tuple[str, str]]] = []
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, progress: Any = None) -> Scores:
+        self.calls.append(list(pairs))
+        names = [passage.removeprefix("text ") for _, passage in pairs]
+        return Scores(
+            np.array([self.score_of[n] for n in names], dtype=np.float64),
+            np.array([n in self.cut for n in names], dtype=bool),
+        )
+
+    def relevance(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 / (1 + np.exp(-scores))
+
+
+def retriever(
+    ids: str = "abcd", scores: dict[str, float] | None = None, **options: Any
+) -> tuple[TwoStageRetriever, FakeEncoder, FakeIndex, FakeReranker]:
+    encoder, index = FakeEncoder(), FakeIndex(list(ids))
+    reranker = FakeReranker(scores or {"a": -2.0, "b": 3.0, "c": 0.5, "d": 0.5})
+    made = TwoStageRetriever(encoder, index, reranker, **options)  # type: ignore[arg-type]
+    return made, encoder, index, reranker
+
+
+def order(result: Any) -> str:
+    return "".join(hit.passage.id for hit in result.hits)
+
+
+def test_the_reranker_decides_and_ties_go_by_passage_id() -> None:
+    result = retriever("dcba")[0].search("q")
+    assert order(result) == "bcda"
+    assert [hit.rank for hit in result.hits] == [1, 2, 3, 4]
+    first = result.hits[0]
+    assert (first.stage1_rank, first.stage1_score) == (3, 0.97)
+    assert (first.stage2_rank, first.stage2_score, first.score) == (1, 3.0, 3.0)
+    assert first.relevance == pytest.approx(0.9525741268)
+    assert "".join(c.passage.id for c in result.candidates) == "dcba"
+    assert (result.encoder, result.reranker) == ("fake", "fake-reranker")
+
+
+def test_without_reranking_the_first_stage_order_stands() -> None:
+    made, _, _, reranker = retriever()
+    result = made.search("q", rerank=False, mode="hybrid")
+    assert order(result) == "abcd"
+    assert reranker.calls == []
+    assert result.reranker is None
+    assert result.timings.rerank_ms == 0.0
+    assert all(hit.stage2_score is None and hit.relevance is None for hit in result.hits)
+
+
+def test_blending_joins_both_orders() -> None:
+    # stage 1: a b c d; reranker: b c d a. With 1/(20 + rank from 0) b leads (1/21 + 1/20),
+    # then a (1/20 + 1/23), c (1/22 + 1/21), d (1/23 + 1/22).
+    result = retriever()[0].search("q", blend="rrf")
+    assert order(result) == "bacd"
+    assert result.hits[0].score == pytest.approx(1 / 21 + 1 / 20)
+    assert result.blend == "rrf"
+
+
+def test_a_rerankers_own_blend_is_the_default() -> None:
+    made, _, _, reranker = retriever()
+    reranker.info = replace(reranker.info, default_blend="rrf")
+    assert made.search("q").blend == "rrf"
+    assert made.search("q", blend="none").blend == "none"
+
+
+def test_candidates_bound_the_second_stage_and_fetch_deepens_the_first() -> None:
+    made, _, index, reranker = retriever()
+    (result,) = made.search_batch(["q"], candidates=2, fetch=4)
+    assert index.calls[0]["limit"] == 4
+    assert [p for _, p in reranker.calls[0]] == ["text a", "text b"]
+    assert order(result) == "bacd"
+    assert [hit.rank for hit in result.hits] == [1, 2, 3, 4]
+    assert result.hits[2].stage2_score is None
+
+
+def test_at_least_top_k_candidates_are_fetched() -> None:
+    made, _, index, _ = retriever(candidates=1)
+    made.search("q", top_k=3)
+    assert index.calls[0]["limit"] == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_vector", "has_text"),
+    [("dense", True, False), ("sparse", False, True), ("hybrid", True, True)],
+)
+def test_each_mode_gets_what_it_needs(mode: Any, has_vector: bool, has_text: bool) -> None:
+    made, encoder, index, _ = retriever()
+    made.search("q", mode=mode, where={"lang": "en"})
+    call = index.calls[0]
+    assert (call["vector"] is not None, call["text"] is not None) == (has_vector, has_text)
+    assert call["where"] == {"lang": "en"}
+    assert bool(encoder.queries) is has_vector
+
+
+def test_the_threshold_comes_last_and_closes_the_ranks() -> None:
+    result = retriever()[0].search("q", blend="rrf", min_relevance=0.5)
+    assert order(result) == "bcd"
+    assert [hit.rank for hit in result.hits] == [1, 2, 3]
+
+
+def test_a_batch_shares_one_call_and_keeps_its_queries_apart() -> None:
+    made, _, _, reranker = retriever()
+    results = made.search_batch(["q1", "q2"], top_k=1)
+    assert len(reranker.calls) == 1
+    assert {q for q, _ in reranker.calls[0]} == {"q1", "q2"}
+    assert [r.query for r in results] == ["q1", "q2"]
+    assert [order(r) for r in results] == ["b", "b"]
+    assert made.search_batch([]) == []
+
+
+def test_truncation_is_told() -> None:
+    made, _, _, reranker = retriever()
+    reranker.cut = ["a", "c"]
+    notices = made.search("word " * 40).notices
+    assert any("43 tokens" in n and "first 16" in n for n in notices)
+    assert any(n.startswith("2 of the re-ranked passages") for n in notices)
+    reranker.cut = []
+    assert made.search("word").notices == ()
+
+
+@pytest.mark.parametrize("query", ["", "  \n ", None, b"bytes", 3])
+def test_bad_queries_are_refused_in_words(query: Any) -> None:
+    with pytest.raises(InvalidQuery):
+        retriever()[0].search(query)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"top_k": 0},
+        {"top_k": 2.5},
+        {"top_k": True},
+        {"candidates": -1},
+        {"mode": "fuzzy"},
+        {"blend": "sum"},
+        {"min_relevance": 1.5},
+        {"min_relevance": 0.5, "rerank": False, "mode": "hybrid"},
+    ],
+)
+def test_bad_options_are_refused_in_words(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        retriever()[0].search("q", **options)
+    assert next(iter(options)) in str(caught.value)
+
+
+def test_an_encoder_that_did_not_build_the_collection_is_refused() -> None:
+    encoder = FakeEncoder()
+    encoder.info = replace(INFO, model="other", fingerprint="sha256:9")  # type: ignore[misc]
+    with pytest.raises(ManifestMismatch) as caught:
+        TwoStageRetriever(encoder, FakeIndex("a"))  # type: ignore[arg-type]
+    assert "other" in str(caught.value)
+    assert "fake" in str(caught.value)
