@@ -98,10 +98,12 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return sock
 
 
-def address_of(sock: socket.socket) -> tuple[str, str]:
-    """Host and port of a bound socket as they stand in a URL."""
+def url_of(sock: socket.socket) -> str:
+    """Where a browser on this machine finds what is served on a bound socket."""
     host, port = sock.getsockname()[:2]
-    return (f"[{host}]" if ":" in host else host), str(port)
+    # An address for all interfaces is one to listen on, not one to go to.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(

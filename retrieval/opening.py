@@ -170,10 +170,11 @@ def ingest(
     else:
         asked = None if encoder == "auto" else encoder
         loaded = _encoder_of(manifest, asked, model_options)
+        built = manifest.splitter
         splitter_info = replace(
-            manifest.splitter,
-            **({} if max_tokens == "default" else {"max_tokens": max_tokens}),
-            **({} if overlap_tokens is None else {"overlap_tokens": overlap_tokens}),
+            built,
+            max_tokens=built.max_tokens if max_tokens == "default" else max_tokens,
+            overlap_tokens=built.overlap_tokens if overlap_tokens is None else overlap_tokens,
         )
         if language != "auto":
             manifest = replace(manifest, bm25=bm25_info(language, []))

@@ -138,7 +138,7 @@ def test_a_rerankers_own_blend_is_the_default() -> None:
 
 def test_candidates_bound_the_second_stage_and_fetch_deepens_the_first() -> None:
     made, _, index, reranker = retriever()
-    (result,) = made.search_batch(["q"], candidates=2, fetch=4)
+    (result,) = made.search_batch(["q"], top_k=4, candidates=2, fetch=4)
     assert index.calls[0]["limit"] == 4
     assert [p for _, p in reranker.calls[0]] == ["text a", "text b"]
     assert order(result) == "bacd"

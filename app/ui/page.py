@@ -23,6 +23,15 @@ MAX_TOP_K = 50
 MAX_CANDIDATES = 200
 MAX_WAITING = 32
 
+_SEARCH_EVENT: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",  # the status line says that a search runs
+    # One search at a time, whatever started it: the models use all the cores they get.
+    "concurrency_limit": 1,
+    "concurrency_id": "search",
+    "trigger_mode": "once",
+}
+
 Parts = tuple[str, str, str]
 """HTML of the status above the columns, of stage 1 and of stage 2."""
 
@@ -38,7 +47,9 @@ class Searcher(Protocol):
         candidates: int | None = None,
         mode: Mode | None = None,
         rerank: bool = True,
-    ) -> SearchResult: ...
+    ) -> SearchResult:
+        """Answer one question; raises `RetrievalError` with a sentence for the user."""
+        ...
 
 
 def build(
@@ -75,6 +86,7 @@ def build(
                 notices=notices,
             ),
             elem_id="tsr-head",
+            apply_default_css=False,
         )
         with gr.Row(elem_id="tsr-ask"):
             question = gr.Textbox(
@@ -122,22 +134,22 @@ def build(
         status = gr.HTML(
             elem_id="tsr-status",
             html_template='<div role="status" aria-live="polite">${value}</div>',
+            apply_default_css=False,
         )
         with gr.Row(elem_id="tsr-columns"):
-            stage1 = gr.HTML(elem_id="tsr-stage1")
-            stage2 = gr.HTML(elem_id="tsr-stage2")
+            stage1 = gr.HTML(elem_id="tsr-stage1", apply_default_css=False)
+            stage2 = gr.HTML(elem_id="tsr-stage2", apply_default_css=False)
 
-        answer = answerer(searcher)
+        answer = answerer(searcher, standing_notices=notices)
         inputs = [question, chosen_mode, chosen_top_k, chosen_candidates, chosen_rerank]
         outputs = [status, stage1, stage2]
-        _on_search([question.submit, go.click], answer, inputs, outputs)
+        question.submit(answer, inputs, outputs, **_SEARCH_EVENT)
+        go.click(answer, inputs, outputs, **_SEARCH_EVENT)
         for chip in chips:
-            filled = chip.click(
-                None, chip, question, js="(text) => text", api_visibility="private"
-            )
-            _on_search([filled.then], answer, inputs, outputs)
+            filled = chip.click(None, chip, question, js="(text) => text", api_visibility="private")
+            filled.then(answer, inputs, outputs, **_SEARCH_EVENT)
         page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-    return page
+    return cast(gr.Blocks, page)
 
 
 def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[], None]:
@@ -165,10 +177,13 @@ def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[],
     return stop_event.set
 
 
-def answerer(searcher: Searcher) -> Callable[[str, Mode, int, int, bool], Iterator[Parts]]:
+def answerer(
+    searcher: Searcher, *, standing_notices: Sequence[str] = ()
+) -> Callable[[str, Mode, int, int, bool], Iterator[Parts]]:
     """The page's one action: yields what to show while searching, then what was found.
 
     Whatever goes wrong is shown as a sentence; only what the library didn't expect is logged.
+    Notices that stand at the head of the page are not repeated with every result.
     """
 
     def answer(
@@ -213,29 +228,11 @@ def answerer(searcher: Searcher) -> Callable[[str, Mode, int, int, bool], Iterat
         else:
             shown = int(top_k)
             yield (
-                render.summary(result),
+                render.summary(
+                    result, notices=[n for n in result.notices if n not in standing_notices]
+                ),
                 render.stage1_column(result, shown),
                 render.stage2_column(result, shown),
             )
 
     return answer
-
-
-def _on_search(
-    triggers: list[Any],
-    answer: Callable[[str, Mode, int, int, bool], Iterator[Parts]],
-    inputs: Sequence[gr.Component],
-    outputs: Sequence[gr.Component],
-) -> None:
-    gr.on(
-        triggers,
-        answer,
-        list(inputs),
-        list(outputs),
-        api_visibility="private",
-        show_progress="hidden",  # the status line says that a search runs
-        # One search at a time, whatever started it: the models use all cores they get.
-        concurrency_limit=1,
-        concurrency_id="search",
-        trigger_mode="once",
-    )

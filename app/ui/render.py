@@ -68,8 +68,9 @@ def header(
     )
 
 
-def summary(result: SearchResult) -> str:
-    """What was asked, how long each stage took, which models answered, and notices."""
+def summary(result: SearchResult, *, notices: Sequence[str] | None = None) -> str:
+    """How long each stage took, which models answered, and notices (default: the result's)."""
+    notices = result.notices if notices is None else notices
     models = f"Encoder <b>{escape(result.encoder)}</b>"
     if result.reranker:
         models += f" · Reranker <b>{escape(result.reranker)}</b>"
@@ -78,7 +79,7 @@ def summary(result: SearchResult) -> str:
         '<section class="tsr-summary" aria-label="How the answer was found">'
         f"{_timings(result.timings)}"
         f'<p class="tsr-models">{models} · {found}</p>'
-        f"{_notices(result.notices)}</section>"
+        f"{_notices(notices)}</section>"
     )
 
 
@@ -265,7 +266,10 @@ def _timings(timings: Timings) -> str:
         f'<div><dt class="tsr-{name}">{label}</dt><dd data-ms="{name}">{_ms(ms)}</dd></div>'
         for name, label, ms in (*stages, ("total", "Total", timings.total_ms))
     )
-    return f'<div class="tsr-time"><div class="tsr-timebar" aria-hidden="true">{bar}</div><dl>{terms}</dl></div>'
+    return (
+        f'<div class="tsr-time"><div class="tsr-timebar" aria-hidden="true">{bar}</div>'
+        f"<dl>{terms}</dl></div>"
+    )
 
 
 def _notices(notices: Sequence[str]) -> str:

@@ -13,12 +13,13 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-
 _MAX_TERMS = 64
 
 # Words that stand in almost every question and would colour whole passages.
-_STOP_WORDS = frozenset(
+_STOP_TEXT = (
     "a about an and any are as at be by can could do does for from get has have how i if in into "
     "is it its me my no not of on or should so some something than that the their them then "
     "there these this to use using want was what when where which who why will with without "
-    "would you your".split()
+    "would you your"
 )
+_STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 
 def escape(text: object) -> str:
@@ -113,11 +114,15 @@ def _densest(text: str, terms: frozenset[str], length: int) -> int:
 
 
 def _stem(word: str) -> str:
-    """Very light English stemming, for colouring only: copies, copied, copying → cop."""
-    for suffix in ("ing", "ied", "ies", "ed", "es", "s", "e", "y"):
+    """Light English stemming, for colouring only: copy, copies, copied, copying → cop."""
+    for suffix in ("ing", "ied", "ies", "ed", "es", "s"):
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
-            return word[: -len(suffix)]
-    return word
+            word = word[: -len(suffix)]
+            break
+    if len(word) > 3 and word[-1] in "ey":
+        word = word[:-1]
+    # run, running; fill, filling
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
 
 def _pairs(word: str, offset: int, terms: frozenset[str]) -> list[tuple[int, int]]:

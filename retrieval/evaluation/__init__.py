@@ -1,0 +1,1 @@
+"""Measuring retrieval: BEIR folders, measures, TREC run files, and reports of both stages."""

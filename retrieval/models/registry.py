@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from retrieval.types import ModelKind, ModelSpec, Pooling
@@ -191,9 +190,7 @@ def _bge_rerankers() -> list[ModelSpec]:
 
 def _peers() -> list[ModelSpec]:
     specs = [
-        _bert(
-            f"intfloat/e5-{size}-v2", dimension, "mean", query="query: ", passage="passage: "
-        )
+        _bert(f"intfloat/e5-{size}-v2", dimension, "mean", query="query: ", passage="passage: ")
         for size, dimension in _DIMENSIONS.items()
     ]
     specs += [
@@ -322,8 +319,3 @@ def near_names(name: str, kind: ModelKind, *, limit: int = 3) -> list[str]:
     for key in matches:
         found.setdefault(STARTER if key == STARTER else _ALIASES[key])
     return list(found)[:limit]
-
-
-def renamed(spec: ModelSpec, name: str) -> ModelSpec:
-    """The same facts under another name: a copy of a known model in a folder."""
-    return replace(spec, name=name)

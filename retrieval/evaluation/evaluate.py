@@ -1,0 +1,203 @@
+"""Evaluate a retriever on judged queries: every first stage, without and with re-ranking."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+from retrieval.errors import InvalidInput
+from retrieval.evaluation.measures import DEFAULT_MEASURES, display_name, measure
+from retrieval.evaluation.report import (
+    EvaluationReport,
+    EvaluationRow,
+    report_as_text,
+    write_report,
+)
+from retrieval.evaluation.runs import Qrels
+from retrieval.types import Blend, Candidate, Hit, Mode, SearchResult
+
+__all__ = [
+    "EvaluationReport",
+    "EvaluationRow",
+    "Searcher",
+    "evaluate",
+    "report_as_text",
+    "write_report",
+]
+
+EvaluationProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called as `progress(what, done, total)`, in queries of one mode, from the calling thread."""
+
+
+class Searcher(Protocol):
+    """What is evaluated; `TwoStageRetriever` is one."""
+
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        *,
+        top_k: int,
+        candidates: int | None,
+        fetch: int | None,
+        mode: Mode | None,
+        rerank: bool,
+        blend: Blend | None,
+    ) -> list[SearchResult]:
+        """One result a query, in order.
+
+        `candidates` of a result are the first `fetch` passages in first-stage order; its `hits`
+        are the first `candidates` of those re-ranked, followed by the others as they were.
+        """
+        ...
+
+
+def evaluate(
+    retriever: Searcher,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    modes: Sequence[Mode] = ("dense", "sparse", "hybrid"),
+    rerank: bool = True,
+    blend: Blend | None = None,
+    candidates: int = 50,
+    depth: int = 100,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    batch_size: int = 16,
+    progress: EvaluationProgress | None = None,
+) -> EvaluationReport:
+    """Search every judged query in every mode and measure both stages' orders.
+
+    A query is searched once a mode: its row without re-ranking is the first stage's order of the
+    same search. Judgements are of documents, so a document stands where its best passage does.
+
+    Args:
+        retriever: the searcher; results say whether it re-ranked.
+        queries: query id → text. Queries without judgements are not searched.
+        qrels: query id → document id → grade.
+        modes: first stages to measure, one or two rows each.
+        rerank: measure the second stage too, where the retriever has one.
+        blend: how the two orders are joined; None takes the retriever's default.
+        candidates: how many passages are re-ranked.
+        depth: how many passages are fetched and ranked, at least; what lies below `candidates`
+            keeps the first stage's order, so that recall at `depth` compares between the rows.
+        measures: see `retrieval.evaluation.measures`.
+        batch_size: how many queries are searched together; 1 gives the time of a query alone.
+        progress: called before the first and after each batch.
+
+    Raises:
+        InvalidInput: an argument's value cannot be used, or a judged query has no text.
+    """
+    names = tuple(dict.fromkeys(display_name(name) for name in measures))
+    wanted = tuple(dict.fromkeys(modes))
+    _check(wanted, names, candidates=candidates, depth=depth, batch_size=batch_size)
+    judged, ids = _judged(queries, qrels)
+    depth = max(depth, candidates)
+
+    rows: list[EvaluationRow] = []
+    notices: dict[str, None] = {}
+    encoder, reranker = "", None
+    for mode in wanted:
+        results: list[SearchResult] = []
+        if progress is not None:
+            progress(mode, 0, len(ids))
+        for start in range(0, len(ids), batch_size):
+            batch = ids[start : start + batch_size]
+            results += retriever.search_batch(
+                [queries[id_] for id_ in batch],
+                top_k=depth,
+                candidates=candidates,
+                fetch=depth,
+                mode=mode,
+                rerank=rerank,
+                blend=blend,
+            )
+            if progress is not None:
+                progress(mode, min(start + batch_size, len(ids)), len(ids))
+        notices.update(dict.fromkeys(notice for result in results for notice in result.notices))
+        encoder = results[0].encoder
+        rows.append(_first_stage_row(mode, ids, results, judged, names))
+        if results[0].reranker is not None:
+            reranker = results[0].reranker
+            rows.append(_second_stage_row(mode, ids, results, judged, names))
+    return EvaluationReport(
+        encoder=encoder,
+        reranker=reranker,
+        queries=len(ids),
+        depth=depth,
+        candidates=candidates,
+        batch_size=batch_size,
+        measures=names,
+        rows=tuple(rows),
+        qrels=judged,
+        notices=tuple(notices),
+    )
+
+
+def _first_stage_row(
+    mode: Mode, ids: list[str], results: list[SearchResult], qrels: Qrels, names: tuple[str, ...]
+) -> EvaluationRow:
+    run = {id_: _by_document(result.candidates) for id_, result in zip(ids, results, strict=True)}
+    return EvaluationRow(
+        mode=mode,
+        reranked=False,
+        blend="none",
+        measures=measure(qrels, run, names),
+        ms_per_query=statistics.median(
+            result.timings.encode_ms + result.timings.retrieve_ms for result in results
+        ),
+        run=run,
+    )
+
+
+def _second_stage_row(
+    mode: Mode, ids: list[str], results: list[SearchResult], qrels: Qrels, names: tuple[str, ...]
+) -> EvaluationRow:
+    run = {id_: _by_document(result.hits) for id_, result in zip(ids, results, strict=True)}
+    return EvaluationRow(
+        mode=mode,
+        reranked=True,
+        blend=results[0].blend,
+        measures=measure(qrels, run, names),
+        ms_per_query=statistics.median(result.timings.total_ms for result in results),
+        run=run,
+    )
+
+
+def _by_document(found: Iterable[Candidate | Hit]) -> dict[str, float]:
+    """Document id → 1 / rank, each document at its best passage."""
+    order = dict.fromkeys(item.passage.document_id for item in found)
+    return {id_: 1.0 / rank for rank, id_ in enumerate(order, start=1)}
+
+
+def _judged(
+    queries: Mapping[str, str], qrels: Qrels
+) -> tuple[dict[str, Mapping[str, int]], list[str]]:
+    """Qrels that are not empty, and the ids of their queries in the order of `queries`."""
+    judged = {id_: grades for id_, grades in qrels.items() if grades}
+    without_text = [id_ for id_ in judged if id_ not in queries]
+    if without_text:
+        raise InvalidInput(
+            f"{len(without_text):,} judged queries have no text, the first is {without_text[0]!r}",
+            fix="Pass their texts, or leave their judgements out: searching fewer queries than "
+            "are judged would give wrong means.",
+        )
+    if not judged:
+        raise InvalidInput(
+            "no query is judged, so there is nothing to measure",
+            fix="Pass qrels as query id → document id → grade.",
+        )
+    return judged, [id_ for id_ in queries if id_ in judged]
+
+
+def _check(modes: tuple[Mode, ...], names: tuple[str, ...], **counts: int) -> None:
+    if not modes:
+        raise InvalidInput("no mode was named", fix="Give modes=('dense', 'sparse', 'hybrid').")
+    if not names:
+        raise InvalidInput("no measure was named", fix="Give measures=('nDCG@10', 'recall@100').")
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InvalidInput(
+                f"{name} is {value!r}, expected a whole number of at least 1",
+                fix=f"Give {name} as 16, 50, 100 …",
+            )

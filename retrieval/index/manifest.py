@@ -1,0 +1,221 @@
+"""What a collection remembers of how it was built: reading, writing and comparing manifests.
+
+A manifest that does not say exactly what is expected is refused; nothing is guessed, filled in
+or wiped to make it fit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import types
+import typing
+import uuid
+from pathlib import Path
+from typing import Any, TypeVar
+
+from retrieval.errors import DiskFull, ManifestCorrupt, ManifestMismatch, StoreDenied, StoreFault
+from retrieval.types import Bm25Info, EncoderInfo, Manifest, SplitterInfo
+
+FORMAT_VERSION = 1
+"""The layout of payloads and vectors that this version of the library writes and reads."""
+
+_T = TypeVar("_T")
+_PARTS: dict[str, type[Any]] = {
+    "encoder": EncoderInfo,
+    "splitter": SplitterInfo,
+    "bm25": Bm25Info,
+}
+
+
+def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON values."""
+    return dataclasses.asdict(manifest)
+
+
+def manifest_from_dict(values: object, *, origin: str) -> Manifest:
+    """A manifest from JSON values, every field checked.
+
+    Args:
+        values: what was stored.
+        origin: where it was stored (a file or a URL), for messages.
+
+    Raises:
+        ManifestMismatch: it was written in a format that this version does not know.
+        ManifestCorrupt: a field is missing, unknown or of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise _corrupt(origin, f"it holds {_kind(values)}, not an object")
+    version = values.get("format_version")
+    if isinstance(version, int) and not isinstance(version, bool) and version != FORMAT_VERSION:
+        raise ManifestMismatch(
+            f"the manifest in {origin} has format version {version}, this library reads "
+            f"version {FORMAT_VERSION}; nothing was changed",
+            fix="Use the version of the library that wrote it, or index into a new collection.",
+        )
+    parts = {
+        name: _build(kind, values[name], origin, f"{name}.")
+        for name, kind in _PARTS.items()
+        if name in values
+    }
+    return _build(Manifest, {**values, **parts}, origin, "")
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest so that after a crash either the old or the new file is there, whole.
+
+    Raises:
+        DiskFull, StoreDenied, StoreFault: the file could not be written; the old one is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    text = json.dumps(manifest_to_dict(manifest), ensure_ascii=False, indent=2) + "\n"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise os_error(error, f"write the manifest {path}") from error
+
+
+def read_manifest_file(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        ManifestCorrupt: the file is missing, no JSON, or not a manifest.
+        ManifestMismatch: its format is of another version.
+        StoreDenied, StoreFault: the file could not be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise _corrupt(str(path), "the file is missing") from None
+    except UnicodeDecodeError as error:
+        raise _corrupt(str(path), f"it is not UTF-8 text ({error.reason})") from None
+    except OSError as error:
+        raise os_error(error, f"read the manifest {path}") from error
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = "it is empty" if not text.strip() else f"it is not JSON ({error})"
+        raise _corrupt(str(path), what) from None
+    return manifest_from_dict(values, origin=str(path))
+
+
+def check_manifest(stored: Manifest, expected: Manifest) -> None:
+    """Refuse to go on with other models or settings than those that built the collection.
+
+    Raises:
+        ManifestMismatch: names every field that differs, but for `created`.
+    """
+    was, asked = _flat(manifest_to_dict(stored)), _flat(manifest_to_dict(expected))
+    different = [
+        f"{name} is {was[name]!r}, asked for {asked[name]!r}"
+        for name in was
+        if name != "created" and was[name] != asked[name]
+    ]
+    if different:
+        raise ManifestMismatch(
+            f"the collection {stored.collection!r} was built otherwise than asked: "
+            + "; ".join(different)
+            + ". Nothing was changed",
+            fix=f"Use what built it (encoder {stored.encoder.model!r} and the stored values "
+            "above), or index into a new collection.",
+        )
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or creation in a folder survive a power cut (where the system can)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        # some network file systems refuse to sync a folder; they order renames themselves
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def os_error(error: OSError, action: str) -> StoreDenied | DiskFull | StoreFault:
+    """The library's error for what the operating system refused while doing `action`."""
+    if isinstance(error, PermissionError) or error.errno in (1, 13, 30):
+        return StoreDenied(
+            f"no permission to {action} ({error.strerror})",
+            fix="Give this user read and write access to the store, or choose another store.",
+        )
+    if error.errno in (28, 122):
+        return DiskFull(
+            f"no space left to {action} ({error.strerror})",
+            fix="Free some space on that disk or choose a store on another one; "
+            "what was acknowledged before is kept.",
+        )
+    return StoreFault(
+        f"could not {action} ({error.strerror or error})",
+        fix="Check that the disk is mounted and healthy, then try again.",
+    )
+
+
+def _build(kind: type[_T], values: object, origin: str, prefix: str) -> _T:
+    if not isinstance(values, dict):
+        raise _corrupt(origin, f"{prefix.rstrip('.')!r} holds {_kind(values)}, not an object")
+    hints = typing.get_type_hints(kind)
+    missing = [name for name in hints if name not in values]
+    unknown = [name for name in values if name not in hints]
+    if missing:
+        raise _corrupt(origin, "missing: " + ", ".join(prefix + name for name in missing))
+    if unknown:
+        raise _corrupt(origin, "unknown: " + ", ".join(f"{prefix}{name}" for name in unknown))
+    for name, hint in hints.items():
+        if not _fits(values[name], hint):
+            raise _corrupt(origin, f"{prefix}{name} is {values[name]!r}, expected {_say(hint)}")
+    for name in ("dimension", "max_length", "max_tokens", "avg_len"):
+        if name in hints and values[name] is not None and not values[name] > 0:
+            raise _corrupt(origin, f"{prefix}{name} is {values[name]!r}, expected more than 0")
+    return kind(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint is float:
+        # JSON has one kind of number: a server may hand 100.0 back as 100
+        return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
+    return type(value) is hint
+
+
+def _say(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    if hint is float:
+        return "a finite number"
+    return getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _corrupt(origin: str, what: str) -> ManifestCorrupt:
+    return ManifestCorrupt(
+        f"the manifest {origin} cannot be used: {what}",
+        fix="Restore it from a backup, or delete the collection and index again; "
+        "nothing was changed.",
+    )

@@ -1,0 +1,138 @@
+"""Which models to use when the user names none: the BGE pair if it can be had, else `starter`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.errors import InvalidInput
+from retrieval.models import hub, registry
+from retrieval.types import ModelSpec
+
+AUTO = "auto"
+NONE = "none"
+
+_PAIRS = {
+    "cpu": ("BAAI/bge-small-en-v1.5", "BAAI/bge-reranker-base"),
+    "gpu": ("BAAI/bge-base-en-v1.5", "BAAI/bge-reranker-v2-m3"),
+}
+_MULTILINGUAL_RERANKER = "BAAI/bge-reranker-v2-m3"
+_HOW = "Choose others with --encoder and --reranker; `retrieval models` lists them"
+
+Probe = Callable[[str, float], bool]
+"""`probe(repository, seconds)`: whether the hub serves it within that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The names to load; `reranker` None: no second stage. `notices` are sentences for the user."""
+
+    encoder: str
+    reranker: str | None
+    notices: tuple[str, ...]
+
+
+def choose_models(
+    encoder: str = AUTO,
+    reranker: str = AUTO,
+    *,
+    device: str,
+    timeout_s: float = 3.0,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
+    probe: Probe | None = None,
+) -> Choice:
+    """Settle `auto`; names that were given stay as they are and nothing is asked about them.
+
+    Both automatic: the BGE pair for the device when its weights are cached or the hub answers
+    within `timeout_s` seconds, else `starter` for both. Only the reranker automatic: the BGE
+    reranker on the same terms, else `starter`'s where the encoder is `starter`'s, else none.
+
+    Args:
+        encoder: a name, or "auto".
+        reranker: a name, "auto" or "none".
+        device: "cpu", "cuda", "cuda:0", "mps", …; "auto" asks torch, and only where it matters.
+        timeout_s: the longest that all questions to the hub may take together.
+        endpoint, cache_dir: another hub, another hub cache than huggingface_hub's own.
+        probe: asks the hub; injected by tests.
+    """
+    if not encoder.strip() or encoder == NONE or not reranker.strip():
+        raise InvalidInput(
+            f"the models {encoder!r} and {reranker!r} cannot be used: there must be an encoder",
+            fix="Give names from `retrieval models`, 'auto', or 'none' for no reranker.",
+        )
+    if encoder != AUTO and reranker != AUTO:
+        return Choice(encoder, None if reranker == NONE else reranker, ())
+    pair = _PAIRS["gpu" if _is_gpu(device) else "cpu"]
+    if encoder == AUTO:
+        wanted = pair if reranker == AUTO else pair[:1]
+    else:
+        known = registry.find(encoder.partition("@")[0])
+        wide = known is not None and "multilingual" in known.languages
+        wanted = (_MULTILINGUAL_RERANKER if wide else pair[1],)
+
+    if probe is None:
+
+        def probe(repository: str, seconds: float) -> bool:
+            return hub.answers(repository, seconds, endpoint)
+
+    missing = [name for name in wanted if not _cached(name, cache_dir)]
+    # One repository answering is taken for the hub answering: a HEAD request each would add up.
+    reachable = not missing or probe(missing[0], timeout_s)
+    if encoder != AUTO:
+        return _with_named_encoder(encoder, wanted[0], bool(missing), reachable)
+    second = None if reranker == NONE else reranker
+    if reachable:
+        chosen = pair[1] if reranker == AUTO else second
+        return Choice(pair[0], chosen, (_in_use(pair[0], chosen) + _to_fetch(missing),))
+    chosen = registry.STARTER if reranker == AUTO else second
+    notice = (
+        f"{_in_use(registry.STARTER, chosen)}, because the weights of {' and '.join(missing)} "
+        f"are not on this machine and no model hub answered within {timeout_s:g} s. {_HOW}."
+    )
+    return Choice(registry.STARTER, chosen, (notice,))
+
+
+def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: bool) -> Choice:
+    if reachable:
+        notice = _in_use(encoder, wanted) + _to_fetch([wanted] if missing else [])
+        return Choice(encoder, wanted, (notice,))
+    why = f"the weights of {wanted} are not on this machine and no model hub answered"
+    known = registry.find(encoder.partition("@")[0])
+    if known is not None and known.name == registry.STARTER_ENCODER:
+        notice = f"{_in_use(encoder, registry.STARTER)}, because {why}. {_HOW}."
+        return Choice(encoder, registry.STARTER, (notice,))
+    notice = (
+        f"No re-ranking, because {why}. Give a reranker's name or folder with --reranker; "
+        "`retrieval models` lists the known names."
+    )
+    return Choice(encoder, None, (notice,))
+
+
+def _in_use(encoder: str, reranker: str | None) -> str:
+    if encoder == registry.STARTER and reranker == registry.STARTER:
+        return (
+            f"Using the starter models ({registry.STARTER_ENCODER}, and late interaction over it)"
+        )
+    if reranker is None:
+        return f"Using the encoder {encoder} without re-ranking"
+    return f"Using the encoder {encoder} and the reranker {reranker}"
+
+
+def _to_fetch(missing: Iterable[str]) -> str:
+    names = " and ".join(missing)
+    return f"; {names} will be downloaded first. {_HOW}." if names else f". {_HOW}."
+
+
+def _cached(name: str, cache_dir: Path | None) -> bool:
+    spec: ModelSpec = registry.MODELS[name]
+    return hub.is_complete(hub.cached_settings(spec.name, cache_dir=cache_dir))
+
+
+def _is_gpu(device: str) -> bool:
+    if device != AUTO:
+        return device.partition(":")[0] != "cpu"
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -1,0 +1,240 @@
+"""Turns what a folder declares, what is known and what the caller gave into a ModelSpec.
+
+The caller's settings win, then the model's own declaration, then nothing: what is left open is
+`ModelSettingUnknown`; a model of another kind, or with parts that would be left out, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast, get_args
+
+from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
+from retrieval.models import registry
+from retrieval.models.folder import ModelFolder
+from retrieval.types import ModelKind, ModelSpec, Pooling
+
+_SHORTEST = 8  # tokens; below this nothing but special tokens and an instruction fits
+# transformers knows hundreds more, but asking it costs seconds; these need no asking.
+_BUILT_IN = frozenset({"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "gemma2"})
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The settings the caller gave; they win over everything declared."""
+
+    pooling: Pooling | None
+    query_instruction: str | None
+    passage_instruction: str | None
+    max_length: int | None
+
+
+def check_given(
+    kind: ModelKind,
+    pooling: str | None,
+    query: str | None,
+    passage: str | None,
+    max_length: int | None,
+) -> Given:
+    """The caller's settings, or InvalidInput naming the one that cannot be used."""
+    if pooling is not None and pooling not in get_args(Pooling):
+        raise InvalidInput(
+            f"the pooling {pooling!r} does not exist", fix="Use 'cls', 'mean' or 'last'."
+        )
+    if max_length is not None and max_length < _SHORTEST:
+        raise InvalidInput(
+            f"max_length={max_length} leaves no room for a text",
+            fix=f"Use at least {_SHORTEST} tokens, or leave it out.",
+        )
+    if kind == "reranker" and (pooling is not None or query is not None or passage is not None):
+        raise InvalidInput(
+            "pooling and instructions were given for a reranker, which has neither",
+            fix="Give them for the encoder, or leave them out.",
+        )
+    return Given(cast("Pooling | None", pooling), query, passage, max_length)
+
+
+def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> ModelSpec:
+    """The spec of a model outside the registry, from its own files and the caller's settings."""
+    check_built_in(found)
+    spec = ModelSpec(
+        name=name,
+        kind=kind,
+        max_length=_declared_length(found),
+        architecture=found.architecture,
+    )
+    if kind == "reranker":
+        _check_classifier(name, found)
+        spec = replace(spec, score_head="classification")
+    else:
+        _check_encoder(name, found)
+        query, passage = _instructions(name, given, found)
+        dot_product = found.similarity == "dot" and "Normalize" not in found.modules
+        spec = replace(
+            spec,
+            dimension=found.dimension,
+            pooling=found.pooling,
+            query_instruction=query,
+            passage_instruction=passage,
+            normalize=not dot_product,
+            note="declares the dot product of vectors that are not normalised; searched by cosine"
+            if dot_product
+            else "",
+        )
+    spec = with_given(spec, given, found)
+    if spec.max_length is None:
+        raise ModelSettingUnknown(
+            f"the model {name} does not declare how many tokens it takes",
+            fix="Pass max_length=… (CLI: --max-length).",
+        )
+    if kind == "encoder" and spec.pooling is None:
+        raise ModelSettingUnknown(
+            f"the model {name} declares no pooling (it has no 1_Pooling/config.json)",
+            fix="Pass pooling='cls' | 'mean' | 'last' (CLI: --pooling), as it was trained; "
+            "its card or training script says which.",
+        )
+    if kind == "encoder" and spec.dimension is None:
+        raise ModelFault(
+            f"the config.json of {name} declares no hidden_size",
+            fix="Give a text model saved by transformers or sentence-transformers.",
+        )
+    return spec
+
+
+def _instructions(name: str, given: Given, found: ModelFolder) -> tuple[str, str]:
+    """Query and passage instruction as declared; an error where the declaration leaves it open."""
+    prompts = found.prompts
+    default = prompts.get(found.default_prompt or "")
+    passage = next((prompts[k] for k in ("document", "passage", "corpus") if k in prompts), None)
+    query = prompts.get("query")
+    if query is None:
+        query = default
+    if passage is None and found.default_prompt != "query":
+        passage = default
+    if given.query_instruction is not None:
+        return given.query_instruction, passage or ""
+    # sentence-transformers fills in empty texts when it saves, so they declare nothing.
+    named = sorted(key for key, value in prompts.items() if value)
+    if not query and not passage and named:
+        raise ModelSettingUnknown(
+            f"the model {name} declares prompts named {', '.join(named)}, and none of them is for "
+            "queries",
+            fix="Pass query_instruction='…' with the one to put before queries, or '' for none "
+            "(CLI: --query-instruction).",
+        )
+    if query is None or (query == "" and not named):
+        for base in found.base_models:
+            tail = base.rstrip("/").rpartition("/")[2]
+            origin = registry.find(tail) or registry.find(tail.partition("_")[2])
+            if origin is not None and origin.kind == "encoder" and origin.query_instruction:
+                raise ModelSettingUnknown(
+                    f"the model {name} was made from {origin.name}, which takes the query "
+                    f"instruction {origin.query_instruction!r}, and does not say whether it does",
+                    fix="Pass query_instruction='…', or '' for none (CLI: --query-instruction).",
+                )
+    return query or "", passage or ""
+
+
+def with_given(spec: ModelSpec, given: Given, found: ModelFolder) -> ModelSpec:
+    """The spec with the caller's settings in place; a length beyond the positions is refused."""
+    limit = found.position_limit
+    if given.max_length is not None and limit is not None and given.max_length > limit:
+        raise InvalidInput(
+            f"max_length={given.max_length} is more than {spec.name} takes, {limit} tokens",
+            fix=f"Use at most {limit}, or a model for longer texts, such as BAAI/bge-m3.",
+        )
+    if spec.kind == "encoder":
+        spec = replace(
+            spec,
+            pooling=given.pooling or spec.pooling,
+            query_instruction=_first(given.query_instruction, spec.query_instruction),
+            passage_instruction=_first(given.passage_instruction, spec.passage_instruction),
+        )
+    return replace(spec, max_length=given.max_length or spec.max_length)
+
+
+def agrees(known: ModelSpec, found: ModelFolder) -> bool:
+    """Whether a folder's own declarations leave a known model's facts standing."""
+    if known.score_head == "classification":
+        return found.is_classifier and found.labels == 1
+    if found.is_classifier or found.dimension != known.dimension:
+        return False
+    if found.pooling is not None and known.pooling is not None and found.pooling != known.pooling:
+        return False
+    declared = found.prompts.get("query")
+    return not declared or known.score_head is not None or declared == known.query_instruction
+
+
+def _declared_length(found: ModelFolder) -> int | None:
+    lengths = [n for n in (found.declared_length, found.position_limit) if n is not None]
+    return min(lengths, default=None)
+
+
+def _check_classifier(name: str, found: ModelFolder) -> None:
+    if found.saved_as not in (None, "CrossEncoder") or found.pooling is not None:
+        raise wrong_kind(name, "reranker", f"it was saved as {found.saved_as or 'an encoder'}")
+    if not found.is_classifier:
+        raise wrong_kind(name, "reranker", f"a {found.architecture} has no classification head")
+    if found.labels != 1:
+        raise wrong_kind(
+            name, "reranker", f"its head gives {found.labels} values, and a reranker gives one"
+        )
+    if set(found.modules) - {"Transformer"} or any(found.prompts.values()):
+        raise InvalidInput(
+            f"the reranker {name} has parts or prompts of its own that would be left out",
+            fix="Choose a plain sequence classification model, such as BAAI/bge-reranker-v2-m3.",
+        )
+
+
+def _check_encoder(name: str, found: ModelFolder) -> None:
+    if found.saved_as not in (None, "SentenceTransformer"):
+        raise wrong_kind(name, "encoder", f"it was saved as a {found.saved_as}")
+    if found.is_classifier:
+        raise wrong_kind(name, "encoder", f"a {found.architecture} is a classifier")
+    extra = [m for m in found.modules if m not in ("Transformer", "Pooling", "Normalize")]
+    if extra:
+        raise InvalidInput(
+            f"the encoder {name} has layers that would be left out: {', '.join(extra)}",
+            fix="Choose a model of a transformer and a pooling only, such as BAAI/bge-m3.",
+        )
+    if found.config.get("is_encoder_decoder"):
+        raise InvalidInput(
+            f"the model {name} has an encoder and a decoder ({found.architecture})",
+            fix="Choose a model of one stack, such as BAAI/bge-m3.",
+        )
+
+
+def check_built_in(found: ModelFolder) -> None:
+    """Refuse a model type that the installed transformers does not have."""
+    model_type = str(found.config.get("model_type", ""))
+    if model_type in _BUILT_IN:
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if model_type not in CONFIG_MAPPING_NAMES:
+        raise InvalidInput(
+            f"the model in {found.root} is of the type {model_type!r}, which the installed "
+            "transformers does not know",
+            fix="Upgrade transformers, or choose another model; `retrieval models` lists some.",
+        )
+
+
+def wrong_kind(name: str, kind: ModelKind, reason: str) -> InvalidInput:
+    """A model that cannot be used as `kind`, with one that can."""
+    use = (
+        "an encoder such as BAAI/bge-small-en-v1.5 or 'starter'"
+        if kind == "encoder"
+        else "a reranker such as BAAI/bge-reranker-base or 'starter'"
+    )
+    return InvalidInput(
+        f"the model {name} cannot be used as {article(kind)}: {reason}", fix=f"Give {use}."
+    )
+
+
+def article(kind: ModelKind) -> str:
+    """The kind with its article."""
+    return "an encoder" if kind == "encoder" else "a reranker"
+
+
+def _first(given: str | None, declared: str) -> str:
+    return declared if given is None else given

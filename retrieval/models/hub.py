@@ -1,0 +1,257 @@
+"""All contact with a model hub and its cache, through huggingface_hub; its errors end here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from retrieval.errors import DiskFull, ModelFault, ModelNotFound, RetrievalError
+from retrieval.models.folder import TOKENIZER_FILES, has_tokenizer, read_folder, weight_files
+from retrieval.types import ModelKind
+
+# Read first, so that a model that cannot be run is refused before gigabytes are fetched.
+_SETTINGS = (
+    "config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "tokenizer_config.json",
+    "README.md",
+    "[0-9]_*/config.json",
+    "[0-9]_*/sentence_*_config.json",
+    "[0-9]_*/tokenizer_config.json",
+)
+_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
+_LOOKUP_SECONDS = 20.0  # the hub's own client waits without end where packets are dropped
+_TOKENIZER = (*TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has a hub id's form, `name` or `owner/name`."""
+    return len(name) <= 96 and _HUB_ID.fullmatch(name) is not None
+
+
+def cached_settings(
+    repo: str, *, revision: str | None = None, cache_dir: Path | None = None
+) -> Path | None:
+    """The cached snapshot of a repository, complete or not, or None. Asks no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(repo, revision=revision, cache_dir=cache_dir, local_files_only=True)
+        )
+    except LocalEntryNotFoundError as error:
+        # An incomplete snapshot may still hold all that is needed: many repositories carry
+        # the same weights in several formats.
+        partial = getattr(error, "snapshot_path", None)
+        return None if partial is None else Path(partial)
+    except (OSError, ValueError):
+        return None
+
+
+def is_complete(folder: Path | None) -> bool:
+    """Whether a snapshot holds configuration, tokeniser and every weight file."""
+    if folder is None:
+        return False
+    try:
+        transformer = read_folder(folder).transformer
+        weight_files(transformer)
+    except (RetrievalError, OSError):
+        return False
+    return has_tokenizer(transformer)
+
+
+def fetch_settings(
+    repo: str,
+    kind: ModelKind,
+    *,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Download the configuration files (some kilobytes) and return the snapshot folder.
+
+    Raises:
+        ModelNotFound: no such repository or revision, no access, or no hub answers.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _translated(repo, revision, kind, endpoint):
+        api = HfApi(endpoint=endpoint)
+        _within(_LOOKUP_SECONDS, lambda: api.repo_info(repo, revision=revision, timeout=10))
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                cache_dir=cache_dir,
+                endpoint=endpoint,
+                allow_patterns=list(_SETTINGS),
+            )
+        )
+
+
+def fetch_weights(
+    repo: str,
+    kind: ModelKind,
+    snapshot: Path,
+    transformer: Path,
+    *,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+) -> None:
+    """Download the tokeniser and one format of the weights into the snapshot of the settings.
+
+    Raises:
+        ModelNotFound: the repository has no PyTorch weights, or no hub answers.
+        DiskFull: the disk has no room for them.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    inner = transformer.relative_to(snapshot).as_posix()
+    prefix = "" if inner == "." else f"{inner}/"
+    commit = snapshot.name  # of the settings: weights of a later commit must not join them
+    with _translated(repo, None, kind, endpoint):
+        files = HfApi(endpoint=endpoint).list_repo_files(repo, revision=commit)
+        wanted = _one_format(repo, files, prefix)
+        wanted += [prefix + name for name in _TOKENIZER if prefix + name in files]
+        snapshot_download(
+            repo,
+            revision=commit,
+            cache_dir=cache_dir,
+            endpoint=endpoint,
+            allow_patterns=wanted,
+        )
+
+
+def answers(repo: str, timeout_s: float, endpoint: str | None = None) -> bool:
+    """Whether the hub serves this repository within `timeout_s` seconds; never waits longer.
+
+    One HEAD request for config.json, in a daemon thread, because looking a host's name up can
+    stall far beyond any timeout that a request can be given.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or timeout_s <= 0:
+        return False
+    url = huggingface_hub.hf_hub_url(repo, "config.json", endpoint=endpoint)
+    try:
+        _within(
+            timeout_s,
+            lambda: huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s, endpoint=endpoint),
+        )
+    except Exception:  # noqa: BLE001 - whatever went wrong, the hub did not answer
+        return False
+    return True
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Run `call` in a daemon thread; raise its error here, or TimeoutError past the deadline."""
+    replies: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
+            replies.put(error)
+        else:
+            replies.put(None)
+
+    threading.Thread(target=work, name="model-hub-request", daemon=True).start()
+    try:
+        error = replies.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+
+
+def _one_format(repo: str, files: Sequence[str], prefix: str) -> list[str]:
+    """Names of the weight files to fetch: never two formats of the same weights."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if prefix + name in files:
+            return [prefix + name]
+        index = f"{prefix}{name}.index.json"
+        if index in files:
+            stem, _, suffix = name.rpartition(".")
+            shards = (f for f in files if f.startswith(f"{prefix}{stem}-") and f.endswith(suffix))
+            return [index, *shards]
+    raise ModelNotFound(
+        f"the repository {repo} has no PyTorch weights (model.safetensors or pytorch_model.bin)",
+        fix="Choose a repository with PyTorch weights; `retrieval models` lists some.",
+    )
+
+
+@contextlib.contextmanager
+def _translated(
+    repo: str, revision: str | None, kind: ModelKind, endpoint: str | None
+) -> Iterator[None]:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    hub = endpoint or constants.ENDPOINT
+    # The base classes of the hub's errors hold its HTTP library's own, which differs by version.
+    transport: tuple[type[Exception], ...] = (
+        OSError,
+        *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
+    )
+    try:
+        yield
+    except RetrievalError:
+        raise
+    except GatedRepoError as error:
+        raise ModelNotFound(
+            f"the model {repo} on {hub} is gated, and no accepted access was found",
+            fix=f"Accept its terms at {hub}/{repo}, then log in with `hf auth login`.",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise not_found(repo, kind, f"{hub} has no such model, or it is private") from error
+    except HFValidationError as error:
+        raise not_found(repo, kind, "it is no folder, and no hub id has this form") from error
+    except RevisionNotFoundError as error:
+        raise ModelNotFound(
+            f"the model {repo} on {hub} has no revision {revision!r}",
+            fix="Give a branch, a tag or a full commit hash of that repository.",
+        ) from error
+    except LocalEntryNotFoundError as error:
+        reason = "offline mode is on" if constants.HF_HUB_OFFLINE else f"{hub} does not answer"
+        raise not_found(repo, kind, f"it is not on this machine and {reason}") from error
+    except transport as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise DiskFull(
+                f"the disk is full while fetching the model {repo}",
+                fix="Free some space and run again; what was fetched so far is kept.",
+            ) from error
+        if isinstance(error, PermissionError):
+            raise ModelFault(
+                f"the model {repo} cannot be stored: no permission to write {error.filename}",
+                fix="Set HF_HOME to a folder that you may write to.",
+            ) from error
+        raise not_found(repo, kind, f"fetching it from {hub} failed ({error})") from error
+
+
+def not_found(name: str, kind: ModelKind, reason: str) -> ModelNotFound:
+    """No such model, with what the user may have meant."""
+    from retrieval.models.registry import near_names
+
+    near = [known for known in near_names(name, kind) if known.casefold() != name.casefold()]
+    offer = f"Did you mean {' or '.join(near)}? " if near else ""
+    return ModelNotFound(
+        f"the {kind} {name!r} cannot be had: {reason}",
+        fix=f"{offer}Give the folder where its files lie, connect to a model hub, or use "
+        "'starter', which needs neither. `retrieval models` lists the known names.",
+    )

