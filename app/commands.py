@@ -6,6 +6,7 @@ standard error, a line a step; errors are raised and shown by the command line.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
     from retrieval import IngestReport, TwoStageRetriever
+
+# How long after the signal a search may still run; the service waits half of it by itself.
+ABANDON_SECONDS = 6.0
 
 DEMO_SOURCE = "python-docs"
 DEMO_EXAMPLES = (
@@ -145,7 +149,6 @@ def demo(
                 examples=DEMO_EXAMPLES,
                 browser=browser,
                 step="3/3  ",
-                notices=report.notices,
             )
 
 
@@ -158,14 +161,12 @@ def _serve(
     examples: Sequence[str],
     browser: bool,
     step: str = "",
-    notices: Sequence[str] = (),
 ) -> None:
     encoder = retriever.encoder.info.model
     reranker = retriever.reranker.info.model if retriever.reranker else None
     indent = " " * len(step)
     _say(f"{indent}Models in use: encoder {encoder}, reranker {reranker or 'none'}")
-    standing = list(dict.fromkeys((*notices, *retriever.notices)))
-    for notice in standing:
+    for notice in retriever.notices:
         _say(f"{indent}Note: {notice}")
 
     from app import service
@@ -181,7 +182,7 @@ def _serve(
         passages=retriever.count(),
         encoder=encoder,
         reranker=reranker,
-        notices=standing,
+        notices=retriever.notices,
         mode=retriever.mode,
         candidates=retriever.candidates,
     )
@@ -193,8 +194,25 @@ def _serve(
         if browser:
             threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
 
-    service.serve(app, sock, ready=ready, stopping=stopping)
+    def stop() -> None:
+        _end_within(ABANDON_SECONDS)
+        stopping()
+
+    service.serve(app, sock, ready=ready, stopping=stop)
     _say("Stopped.")
+
+
+def _end_within(seconds: float) -> None:
+    """End the process for sure: a thread that is in a search cannot be stopped from outside."""
+
+    def leave() -> None:
+        # A search reads and never writes: nothing is lost with it.
+        _say("A search that was still running was abandoned.")
+        os._exit(0)
+
+    patience = threading.Timer(seconds, leave)
+    patience.daemon = True  # an end in time ends it too
+    patience.start()
 
 
 @contextmanager
@@ -235,6 +253,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def _say_report(report: IngestReport) -> None:
+    for notice in report.notices:
+        _say(f"     Note: {notice}")
     if not (report.new or report.changed):
         _say(f"     Nothing to index: all {report.unchanged:,} documents are there unchanged.")
     else:

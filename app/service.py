@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -106,6 +107,29 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def make_server(
+    app: FastAPI,
+    *,
+    ready: Callable[[], None] | None = None,
+    stopping: Callable[[], None] | None = None,
+) -> uvicorn.Server:
+    """A server that is given its sockets when it runs.
+
+    Args:
+        ready: called once the server answers.
+        stopping: called before connections are closed.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    return _Server(config, ready, stopping)
+
+
 def serve(
     app: FastAPI,
     sock: socket.socket,
@@ -117,8 +141,7 @@ def serve(
 
     Args:
         sock: from `reserve_port`; closed at the end.
-        ready: called once the server answers.
-        stopping: called before connections are closed.
+        ready, stopping: see `make_server`.
 
     Raises:
         PortInUse: another process began to listen after the port was reserved.
@@ -129,21 +152,9 @@ def serve(
     except OSError as error:
         sock.close()
         raise _bind_error(error, host, port) from None
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            server_header=False,
-        ),
-        ready,
-        stopping,
-    )
     # The server stops at the signal, then raises it again for whoever waits around it.
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[sock])
+        make_server(app, ready=ready, stopping=stopping).run(sockets=[sock])
 
 
 class _Server(uvicorn.Server):
@@ -165,7 +176,14 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._stopping is not None:
             self._stopping()
-        await super().shutdown(sockets)
+        log = logging.getLogger("uvicorn.error")
+        before = log.disabled
+        # Requests that are cut off now are meant to be, and need no traceback each.
+        log.disabled = True
+        try:
+            await super().shutdown(sockets)
+        finally:
+            log.disabled = before
 
 
 class _SecurityHeaders:

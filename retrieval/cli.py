@@ -43,6 +43,19 @@ BlendOption = Annotated[
     Literal["auto", "none", "rrf"],
     typer.Option(help="Final order: the reranker's (none) or joined with stage 1's (rrf)."),
 ]
+Pooling = Annotated[
+    Literal["cls", "mean", "last"] | None,
+    typer.Option(help="Of the encoder, where its own config declares none."),
+]
+QueryInstruction = Annotated[
+    str | None, typer.Option(help="Put before queries verbatim, instead of the model's own.")
+]
+PassageInstruction = Annotated[
+    str | None, typer.Option(help="Put before passages verbatim, instead of the model's own.")
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Tokens the encoder reads, instead of the model's own.", min=8)
+]
 ApiKey = Annotated[
     str | None, typer.Option(help="Of a Qdrant server; '@FILE' reads it from a file.")
 ]
@@ -80,6 +93,10 @@ def index(
         Literal["skip", "raise"], typer.Option(help="What to do with bad input.")
     ] = "skip",
     encoding: Annotated[str | None, typer.Option(help="Of text files, if not UTF-8.")] = None,
+    pooling: Pooling = None,
+    query_instruction: QueryInstruction = None,
+    passage_instruction: PassageInstruction = None,
+    max_length: MaxLength = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,6 +118,10 @@ def index(
                 overlap_tokens=overlap_tokens,
                 on_error=on_error,
                 encoding=encoding,
+                pooling=pooling,
+                query_instruction=query_instruction,
+                passage_instruction=passage_instruction,
+                max_length=max_length,
                 progress=progress,
                 api_key=_key(api_key),
             )
@@ -201,6 +222,10 @@ def evaluate(
         Literal["whole", "split"], typer.Option(help="One passage a document, or split.")
     ] = "whole",
     language: Annotated[str, typer.Option(help="Of BM25's words.")] = "auto",
+    pooling: Pooling = None,
+    query_instruction: QueryInstruction = None,
+    passage_instruction: PassageInstruction = None,
+    max_length: MaxLength = None,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many queries.", min=1)
     ] = None,
@@ -239,6 +264,10 @@ def evaluate(
             store=store,
             passages=passages,
             language=language,
+            pooling=pooling,
+            query_instruction=query_instruction,
+            passage_instruction=passage_instruction,
+            max_length=max_length,
             limit=limit,
             on_index=on_index,
             on_search=on_search,

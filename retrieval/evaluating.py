@@ -33,6 +33,10 @@ def evaluate_folder(
     store: str | os.PathLike[str] = DEFAULT_STORE,
     passages: Literal["whole", "split"] = "whole",
     language: str = "auto",
+    pooling: str | None = None,
+    query_instruction: str | None = None,
+    passage_instruction: str | None = None,
+    max_length: int | None = None,
     limit: int | None = None,
     on_index: IngestProgressCallback | None = None,
     on_search: Callable[[str, int, int], None] | None = None,
@@ -47,6 +51,7 @@ def evaluate_folder(
         collection: an existing collection to search as it is; nothing is indexed.
         passages: "whole" indexes one passage a document, as published BEIR figures do (what is
             over the encoder's length is cut); "split" splits as `retrieval index` does.
+        pooling, query_instruction, passage_instruction, max_length: as for `ingest`.
         limit: only the first so many queries, for a quick look.
         on_index, on_search: progress of indexing, and of searching as (what, done, total).
 
@@ -62,7 +67,7 @@ def evaluate_folder(
         with open(
             name,
             store=where,
-            encoder=encoder,
+            encoder=encoder if collection is not None else None,
             reranker=reranker if rerank else None,
             **model_options,
         ) as retriever:
@@ -94,6 +99,10 @@ def evaluate_folder(
             encoder=encoder or "auto",
             language=language,
             max_tokens="default" if passages == "split" else None,
+            pooling=pooling,
+            query_instruction=query_instruction,
+            passage_instruction=passage_instruction,
+            max_length=max_length,
             progress=on_index,
             **model_options,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,6 @@ from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.embedded import list_collections as list_embedded_collections
 from retrieval.index.embedded import read_manifest as read_embedded_manifest
 from retrieval.index.server import ServerIndex
-from retrieval.index.server import list_collections as list_server_collections
-from retrieval.index.server import read_manifest as read_server_manifest
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import IngestProgressCallback, ingest_documents
 from retrieval.models.load import load_encoder, load_reranker
@@ -111,6 +109,10 @@ def ingest(
     overlap_tokens: int | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     encoding: str | None = None,
+    pooling: str | None = None,
+    query_instruction: str | None = None,
+    passage_instruction: str | None = None,
+    max_length: int | None = None,
     progress: IngestProgressCallback | None = None,
     api_key: str | None = None,
     **model_options: Any,
@@ -127,7 +129,11 @@ def ingest(
         overlap_tokens: how much of a passage is repeated in the next.
         on_error: "skip" reports bad input and goes on, "raise" stops at the first.
         encoding: of text files, where it is not UTF-8.
+        pooling, query_instruction, passage_instruction, max_length: replace what the encoder
+            declares, or settle what it leaves open; the collection remembers them.
         progress: called with an `IngestProgress` about ten times a second.
+        api_key: for a Qdrant server.
+        model_options: `device`, `engine`, `dtype`, `token_budget` of the encoder.
 
     Raises:
         CorpusError: the source does not exist, or is bad and `on_error` is "raise".
@@ -146,12 +152,18 @@ def ingest(
     except CollectionNotFound:
         manifest = None
 
+    settings = {
+        "pooling": pooling,
+        "query_instruction": query_instruction,
+        "passage_instruction": passage_instruction,
+        "max_length": max_length,
+    }
     notices: tuple[str, ...] = ()
     if manifest is None:
         if isinstance(encoder, str):
             choice = choose_models(encoder, "none", device=str(model_options.get("device", "auto")))
             notices = choice.notices
-            loaded: Encoder = load_encoder(choice.encoder, **model_options)
+            loaded: Encoder = load_encoder(choice.encoder, **settings, **model_options)
         else:
             loaded = encoder
         splitter_info = SplitterInfo(
@@ -169,7 +181,7 @@ def ingest(
         )
     else:
         asked = None if encoder == "auto" else encoder
-        loaded = _encoder_of(manifest, asked, model_options)
+        loaded = _encoder_of(manifest, asked, model_options, settings)
         built = manifest.splitter
         splitter_info = replace(
             built,
@@ -209,7 +221,8 @@ def read_manifest(
         ManifestCorrupt: the manifest cannot be read.
     """
     if _is_url(store):
-        return read_server_manifest(str(store), collection, api_key=api_key)
+        with ServerIndex.open(str(store), collection, api_key=api_key) as index:
+            return index.manifest
     return read_embedded_manifest(Path(store), collection)
 
 
@@ -218,7 +231,7 @@ def collection_names(
 ) -> list[str]:
     """The collections of a store, sorted; a store that does not exist yet has none."""
     if _is_url(store):
-        return list_server_collections(str(store), api_key=api_key)
+        return ServerIndex.names(str(store), api_key=api_key)
     return list_embedded_collections(Path(store))
 
 
@@ -256,22 +269,28 @@ def parse_where(text: str) -> dict[str, Any]:
 
 
 def _encoder_of(
-    manifest: Manifest, asked: str | Encoder | None, options: dict[str, Any]
+    manifest: Manifest,
+    asked: str | Encoder | None,
+    options: dict[str, Any],
+    settings: Mapping[str, Any] | None = None,
 ) -> Encoder:
-    """The encoder a collection was built with, or the one asked for; the manifest decides later."""
+    """The encoder a collection was built with, or the one asked for; the manifest decides later.
+
+    `settings` that are given (not None) stand before those the collection remembers.
+    """
     if asked is not None and not isinstance(asked, str):
         return asked
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
     if asked is not None:
-        return load_encoder(asked, **options)
+        return load_encoder(asked, **given, **options)
     built = manifest.encoder
-    return load_encoder(
-        built.model,
-        query_instruction=built.query_instruction,
-        passage_instruction=built.passage_instruction,
-        pooling=built.pooling,
-        max_length=built.max_length,
-        **options,
-    )
+    remembered = {
+        "query_instruction": built.query_instruction,
+        "passage_instruction": built.passage_instruction,
+        "pooling": built.pooling,
+        "max_length": built.max_length,
+    }
+    return load_encoder(built.model, **{**remembered, **given}, **options)
 
 
 def _default_max_tokens(encoder: Encoder) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,6 +66,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the data folder ../shared/data is absent")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Graphs and tokenisers of a test run are kept in its own folder, not in the user's."""
+    folder = tmp_path_factory.mktemp("model-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrieval.models.cache.default_cache_dir", lambda: folder)
+        yield
 
 
 # --- tiny models ----------------------------------------------------------------------------
@@ -172,33 +182,22 @@ def make_resolved_encoder() -> Callable[..., ResolvedModel]:
 
 
 def make_tokenizer(family: Family) -> Any:
-    """A fast tokeniser with a vocabulary learnt from `TOKENIZER_TEXT`."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """A fast tokeniser of the words and characters of `TOKENIZER_TEXT`, the same in every run."""
     from transformers import BertTokenizer, XLMRobertaTokenizer
 
+    words = sorted({word for text in TOKENIZER_TEXT for word in re.findall(r"\w+", text)})
+    signs = sorted({sign for text in TOKENIZER_TEXT for sign in text if not sign.isspace()})
     if family == "bert":
-        backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        backend.train_from_iterator(
-            TOKENIZER_TEXT,
-            trainers.WordPieceTrainer(vocab_size=500, special_tokens=special, show_progress=False),
-        )
-        return BertTokenizer(vocab=backend.get_vocab(), model_max_length=128)
-    backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.train_from_iterator(
-        TOKENIZER_TEXT,
-        trainers.UnigramTrainer(
-            vocab_size=500,
-            special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-            unk_token="<unk>",
-            show_progress=False,
-        ),
-    )
-    pieces = [tuple(piece) for piece in json.loads(backend.to_str())["model"]["vocab"]]
-    return XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)], model_max_length=128)
+        pieces = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+        pieces |= dict.fromkeys(piece.lower() for piece in [*signs, *words])
+        pieces |= dict.fromkeys(f"##{sign.lower()}" for sign in signs)
+        vocabulary = {piece: index for index, piece in enumerate(pieces)}
+        return BertTokenizer(vocab=vocabulary, model_max_length=128)
+    scores = {"<s>": 0.0, "<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": -3.0}
+    scores |= dict.fromkeys(signs, -9.0)
+    scores |= {f"▁{word}": -5.0 - 0.1 * len(word) for word in words}
+    scores["<mask>"] = 0.0
+    return XLMRobertaTokenizer(vocab=list(scores.items()), model_max_length=128)
 
 
 def save_model(

@@ -70,7 +70,9 @@ def test_every_id_comes_out_once_best_first(rankings: list[list[str]]) -> None:
 
 
 @given(RANKINGS, st.randoms())
-def test_the_order_of_the_rankings_does_not_matter(rankings: list[list[str]], random: object) -> None:
+def test_the_order_of_the_rankings_does_not_matter(
+    rankings: list[list[str]], random: object
+) -> None:
     shuffled = list(rankings)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert rrf(shuffled) == rrf(rankings)

@@ -79,9 +79,7 @@ def _field(condition: models.FieldCondition) -> Any:
         geo_bounding_box=None
         if box is None
         else edge.GeoBoundingBox(_point(box.top_left), _point(box.bottom_right)),
-        geo_radius=None
-        if circle is None
-        else edge.GeoRadius(_point(circle.center), circle.radius),
+        geo_radius=None if circle is None else edge.GeoRadius(_point(circle.center), circle.radius),
         geo_polygon=None
         if area is None
         else edge.GeoPolygon(

@@ -12,7 +12,8 @@ Keys address passage metadata; `document_id`, `source`, `title` and `position` a
 passage itself, and `metadata.title` the metadata of that name. A dot goes into objects
 (`author.name`), `[]` into lists of objects (`authors[].name`), and quotes hold a name together
 (`"file.name"`). Numbers compare by value (2000 equals 2000.0), text exactly, dates without a
-time zone are UTC. `not` also holds for passages that lack the field.
+time zone are UTC. Whole numbers from 2**53 on match exactly, as whole numbers only, and
+ranges take them for their nearest float. `not` also holds for passages that lack the field.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def _conditions(where: Mapping[Any, Any], at: str) -> list[models.Condition]:
                 models.Filter(must=_conditions(_mapping(part, f"{here}[{i}]"), f"{here}[{i}]"))
                 for i, part in enumerate(value)
             ]
-            found.append(models.Filter(**{"must" if key == "and" else "should": parts}))
+            found.append(models.Filter(must=parts) if key == "and" else models.Filter(should=parts))
         elif key == "not":
             inner = models.Filter(must=_conditions(_mapping(value, here), here))
             found.append(models.Filter(must_not=[inner]))
@@ -145,8 +146,8 @@ def _equal(key: str, value: Any, at: str) -> models.Condition:
         return models.FieldCondition(key=_path(key, at), match=models.MatchValue(value=value))
     if isinstance(value, (int, float, np.integer, np.floating)):
         number = _number(value, at)
-        if isinstance(number, int) and abs(number) > 2**53:
-            # beyond what a float range can tell apart
+        if isinstance(number, int) and abs(number) >= 2**53:
+            # from here on float ranges cannot tell whole numbers apart
             match = models.MatchValue(value=number)
             return models.FieldCondition(key=_path(key, at), match=match)
         # a range, since Qdrant's exact match takes 2000 and 2000.0 for different values
@@ -215,7 +216,7 @@ def _moment(value: str | date, at: str) -> datetime:
         ) from None
     if not isinstance(moment, datetime):
         moment = datetime.combine(moment, time())
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _path(key: str, at: str, *, flags: bool = False) -> str:
@@ -231,7 +232,7 @@ def _path(key: str, at: str, *, flags: bool = False) -> str:
         if key[position] != ".":
             break
         position += 1
-    if not segments or position != len(key):
+    if not segments or position != len(key) or key.endswith("."):
         raise InvalidFilter(
             f"{at}: the key {key!r} is no path of fields",
             fix='Write "author.name" for a field within an object, "authors[].name" for one '

@@ -11,17 +11,29 @@ import dataclasses
 import json
 import math
 import os
+import re
 import types
 import typing
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retrieval.errors import DiskFull, ManifestCorrupt, ManifestMismatch, StoreDenied, StoreFault
+from retrieval.errors import (
+    DiskFull,
+    InvalidInput,
+    ManifestCorrupt,
+    ManifestMismatch,
+    StoreDenied,
+    StoreFault,
+)
 from retrieval.types import Bm25Info, EncoderInfo, Manifest, SplitterInfo
 
 FORMAT_VERSION = 1
 """The layout of payloads and vectors that this version of the library writes and reads."""
+
+COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _T = TypeVar("_T")
 _PARTS: dict[str, type[Any]] = {
@@ -29,6 +41,21 @@ _PARTS: dict[str, type[Any]] = {
     "splitter": SplitterInfo,
     "bm25": Bm25Info,
 }
+
+
+def check_name(collection: str) -> str:
+    """The collection name, checked.
+
+    Raises:
+        InvalidInput: it could not be a folder name everywhere, or would leave the store.
+    """
+    if isinstance(collection, str) and COLLECTION_NAME.fullmatch(collection):
+        return collection
+    raise InvalidInput(
+        f"the collection name is {collection!r}, expected 1 to 64 letters (A-Z, a-z), digits, "
+        "dots, hyphens or underscores, the first a letter or digit",
+        fix="Choose such a name, for example 'docs' or 'docs-2024'.",
+    )
 
 
 def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
@@ -62,6 +89,22 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         if name in values
     }
     return _build(Manifest, {**values, **parts}, origin, "")
+
+
+def prepare_manifest(collection: str, manifest: Manifest) -> Manifest:
+    """The manifest of a new collection, with the time of creation.
+
+    Raises:
+        InvalidInput: it names another collection.
+    """
+    check_name(collection)
+    if manifest.collection != collection:
+        raise InvalidInput(
+            f"the manifest names the collection {manifest.collection!r}, expected {collection!r}",
+            fix="Give both the same name.",
+        )
+    created = manifest.created or datetime.now(UTC).isoformat(timespec="seconds")
+    return dataclasses.replace(manifest, created=created)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -159,6 +202,15 @@ def os_error(error: OSError, action: str) -> StoreDenied | DiskFull | StoreFault
         f"could not {action} ({error.strerror or error})",
         fix="Check that the disk is mounted and healthy, then try again.",
     )
+
+
+@contextlib.contextmanager
+def os_errors(action: str) -> Iterator[None]:
+    """The one place where the operating system's errors become the library's."""
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error, action) from error
 
 
 def _build(kind: type[_T], values: object, origin: str, prefix: str) -> _T:

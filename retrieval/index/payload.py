@@ -147,6 +147,7 @@ def _text(value: object, at: str) -> str:
 
 def _invalid(problem: str) -> InvalidBatch:
     return InvalidBatch(
-        problem, fix="Metadata holds JSON values only (text, numbers, true, false, null, lists, "
-        "objects); convert the value before indexing. Nothing was written."
+        problem,
+        fix="Metadata holds JSON values only (text, numbers, true, false, null, lists, "
+        "objects); convert the value before indexing. Nothing was written.",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from .sparse import Bm25Terms
 
-DENSE = "dense"
-SPARSE = "bm25"
+DENSE: Final = "dense"
+SPARSE: Final = "bm25"
 VectorName: TypeAlias = Literal["dense", "bm25"]
 
 WRITE_BATCH = 256
@@ -94,19 +94,29 @@ class PointStore(Protocol):
         """Points in id order from `after` on, and where the next page starts (None: the end)."""
         ...
 
-    def delete_ids(self, ids: Sequence[str]) -> None: ...
+    def delete_ids(self, ids: Sequence[str]) -> None:
+        """Delete points by id; ids that are not stored are passed over."""
+        ...
 
     def delete_by_document(self, document_ids: Sequence[str]) -> None:
         """Delete the points of documents; `document_ids` is not empty."""
         ...
 
-    def delete_matching(self, where: Filter) -> None: ...
+    def delete_matching(self, where: Filter) -> None:
+        """Delete every point that a filter (never an empty one) matches."""
+        ...
 
-    def count(self, where: Filter | None) -> int: ...
+    def count(self, where: Filter | None) -> int:
+        """The exact number of points that match."""
+        ...
 
-    def optimize(self) -> None: ...
+    def optimize(self) -> None:
+        """Merge segments and build approximate indexes where they pay."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the engine; a second call does nothing."""
+        ...
 
 
 def check_batch(

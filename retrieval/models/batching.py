@@ -46,8 +46,8 @@ def plan_batches(
     """
     if token_budget < 1 or (max_batch is not None and max_batch < 1):
         raise InvalidInput(
-            f"token_budget={token_budget} and max_batch={max_batch} were given, expected at least 1",
-            fix="Give positive numbers, or leave both out.",
+            f"token_budget={token_budget} and max_batch={max_batch} were given",
+            fix="Give numbers of at least 1, or leave both out.",
         )
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").astype(np.int64)
     batches: list[NDArray[np.int64]] = []

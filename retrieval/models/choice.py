@@ -8,7 +8,6 @@ from pathlib import Path
 
 from retrieval.errors import InvalidInput
 from retrieval.models import hub, registry
-from retrieval.types import ModelSpec
 
 AUTO = "auto"
 NONE = "none"
@@ -99,8 +98,7 @@ def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: boo
         notice = _in_use(encoder, wanted) + _to_fetch([wanted] if missing else [])
         return Choice(encoder, wanted, (notice,))
     why = f"the weights of {wanted} are not on this machine and no model hub answered"
-    known = registry.find(encoder.partition("@")[0])
-    if known is not None and known.name == registry.STARTER_ENCODER:
+    if _is_starter(encoder):
         notice = f"{_in_use(encoder, registry.STARTER)}, because {why}. {_HOW}."
         return Choice(encoder, registry.STARTER, (notice,))
     notice = (
@@ -111,13 +109,18 @@ def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: boo
 
 
 def _in_use(encoder: str, reranker: str | None) -> str:
-    if encoder == registry.STARTER and reranker == registry.STARTER:
+    if reranker is None:
+        return f"Using the encoder {encoder}"
+    if _is_starter(encoder) and reranker == registry.STARTER:
         return (
             f"Using the starter models ({registry.STARTER_ENCODER}, and late interaction over it)"
         )
-    if reranker is None:
-        return f"Using the encoder {encoder} without re-ranking"
     return f"Using the encoder {encoder} and the reranker {reranker}"
+
+
+def _is_starter(encoder: str) -> bool:
+    known = registry.find(encoder.partition("@")[0])
+    return known is not None and known.name == registry.STARTER_ENCODER
 
 
 def _to_fetch(missing: Iterable[str]) -> str:
@@ -126,8 +129,7 @@ def _to_fetch(missing: Iterable[str]) -> str:
 
 
 def _cached(name: str, cache_dir: Path | None) -> bool:
-    spec: ModelSpec = registry.MODELS[name]
-    return hub.is_complete(hub.cached_settings(spec.name, cache_dir=cache_dir))
+    return hub.is_complete(hub.cached_settings(name, cache_dir=cache_dir))
 
 
 def _is_gpu(device: str) -> bool:

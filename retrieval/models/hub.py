@@ -142,11 +142,14 @@ def answers(repo: str, timeout_s: float, endpoint: str | None = None) -> bool:
     if constants.HF_HUB_OFFLINE or timeout_s <= 0:
         return False
     url = huggingface_hub.hf_hub_url(repo, "config.json", endpoint=endpoint)
+
+    def ask() -> None:
+        found = huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s, endpoint=endpoint)
+        if found.etag is None or found.commit_hash is None:
+            raise ConnectionError("a server answered that is no model hub, such as a login page")
+
     try:
-        _within(
-            timeout_s,
-            lambda: huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s, endpoint=endpoint),
-        )
+        _within(timeout_s, ask)
     except Exception:  # noqa: BLE001 - whatever went wrong, the hub did not answer
         return False
     return True
@@ -241,14 +244,17 @@ def _translated(
                 f"the model {repo} cannot be stored: no permission to write {error.filename}",
                 fix="Set HF_HOME to a folder that you may write to.",
             ) from error
-        raise not_found(repo, kind, f"fetching it from {hub} failed ({error})") from error
+        raise not_found(
+            repo, kind, f"it is not on this machine, and fetching it from {hub} failed ({error})"
+        ) from error
 
 
 def not_found(name: str, kind: ModelKind, reason: str) -> ModelNotFound:
     """No such model, with what the user may have meant."""
-    from retrieval.models.registry import near_names
+    from retrieval.models.registry import find, near_names
 
-    near = [known for known in near_names(name, kind) if known.casefold() != name.casefold()]
+    # A known name is no slip of the pen: then only the network or the cache is to blame.
+    near = [] if find(name, kind) is not None else near_names(name, kind)
     offer = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelNotFound(
         f"the {kind} {name!r} cannot be had: {reason}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,11 +34,10 @@ class CrossEncoderReranker:
 
     Args:
         model: a name from `retrieval models`, a folder, a hub id, or a resolved model.
-        engine: `transformers`, `openvino` or `auto`.
-        device: `cpu`, `cuda`, … or `auto`.
-        dtype: `fp32`, `bf16`, `fp16`, or `auto` for what the device multiplies fastest.
+        engine, device, dtype, threads: see `retrieval.models.engines.load_engine`.
         max_length: longest pair in tokens, special tokens included; None takes the model's own.
         token_budget: padded tokens in a batch.
+        cache_dir: where compiled graphs are kept; None for the user's cache folder.
 
     Raises:
         ModelNotFound: no such model, or its files are incomplete.
@@ -55,6 +55,8 @@ class CrossEncoderReranker:
         dtype: Dtype = "auto",
         max_length: int | None = None,
         token_budget: int = TOKEN_BUDGET,
+        threads: int | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
         if token_budget < 1:
             raise InvalidInput(
@@ -68,9 +70,15 @@ class CrossEncoderReranker:
                 f"the reranker {resolved.spec.name} does not declare how many tokens it takes",
                 fix="Pass max_length=… (CLI: --max-length).",
             )
-        self._tokenizer = Tokenizer(resolved.path, length)
+        self._tokenizer = Tokenizer(resolved.path, length, cache_dir=cache_dir)
         self._engine = load_engine(
-            resolved.path, "logits", engine=engine, device=device, dtype=dtype
+            resolved.path,
+            "logits",
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            cache_dir=cache_dir,
         )
         self._token_budget = token_budget
         self.info = RerankerInfo(
@@ -82,8 +90,8 @@ class CrossEncoderReranker:
 
     @property
     def engine(self) -> str:
-        """What runs the model: engine, device and number format, as `openvino cpu bf16`."""
-        return f"{self._engine.name} {self._engine.device} {self._engine.dtype}"
+        """How it runs, for notices and reports, as in `openvino bf16 on cpu`."""
+        return f"{self._engine.name} {self._engine.dtype} on {self._engine.device}"
 
     def score(
         self, pairs: Sequence[tuple[str, str]], *, progress: ProgressCallback | None = None

@@ -11,17 +11,24 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
+from retrieval.errors import InvalidInput, ModelNotFound
+from retrieval.models import cache
+from retrieval.models.cache import entry_key, find, keep
+from retrieval.models.checks import check_pairs, check_texts
 from retrieval.models.engines.base import TokenBatch
+from retrieval.models.folder import has_tokenizer, read_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as BackendTokenizer
+
+__all__ = ["Tokenized", "Tokenizer", "check_pairs", "check_texts"]
 
 SLICE = 512
 """Texts handed to the Rust side at once: Ctrl-C is noticed and memory freed between slices."""
@@ -80,15 +87,16 @@ class Tokenizer:
     Args:
         path: a model folder with the tokeniser's files.
         max_length: the longest input in tokens, special tokens included.
+        cache_dir: where the tokeniser is kept for a quick start; None for the user's cache folder.
 
     Raises:
-        ModelNotFound: the folder has no tokeniser.
+        ModelNotFound: the folder has no tokeniser, or is no model folder.
         InvalidInput: `max_length` is below 8 or above what the model has positions for.
     """
 
-    def __init__(self, path: Path, max_length: int) -> None:
+    def __init__(self, path: Path, max_length: int, *, cache_dir: Path | None = None) -> None:
         path = Path(path)
-        limit = position_limit(path)
+        limit = read_folder(path).position_limit
         if max_length < 8 or (limit is not None and max_length > limit):
             raise InvalidInput(
                 f"max_length={max_length} was given for the model in {path}, "
@@ -96,7 +104,9 @@ class Tokenizer:
                 fix="Choose a max_length in that range, or leave it out for the model's own.",
             )
         self.max_length = max_length
-        self._backend, self.pad_id, self._with_types = _load_backend(path)
+        self._backend, self.pad_id, self._with_types = _load_backend(
+            path, cache.default_cache_dir() if cache_dir is None else cache_dir
+        )
         self._single = self._learn_template("a", None)
         self._pair = self._learn_template("a", "b")
         self._prefix_lengths: dict[str, int] = {}
@@ -219,9 +229,7 @@ class _Builder:
         self._rows: list[NDArray[np.int32]] = []
         self._types: list[NDArray[np.int8]] = []
         self._full: list[int] = []
-        self._typed = any(
-            np.any(np.asarray(kind, dtype=np.int64) != 0) for kind in template.types
-        )
+        self._typed = any(np.any(np.asarray(kind, dtype=np.int64) != 0) for kind in template.types)
 
     def add(self, first: Sequence[int], second: Sequence[int], *, full: int) -> None:
         t = self._template
@@ -259,96 +267,47 @@ class _Builder:
         )
 
 
-def check_texts(texts: Sequence[str], what: str = "text") -> None:
-    """Raise InvalidInput unless `texts` is a sequence of str, naming the first that is not."""
-    if isinstance(texts, str | bytes):
-        raise InvalidInput(
-            f"a single {type(texts).__name__} was given where a list of {what}s is expected",
-            fix=f"Put the {what} into a list.",
-        )
-    try:
-        items = enumerate(texts)
-    except TypeError:
-        raise InvalidInput(
-            f"{type(texts).__name__} was given where a list of {what}s is expected",
-            fix="Give a list of str.",
-        ) from None
-    for index, text in items:
-        if not isinstance(text, str):
-            raise InvalidInput(
-                f"{what} {index} is of type {type(text).__name__}, expected str",
-                fix=f"Remove it or turn it into a str before encoding the {what}s.",
-            )
+def _load_backend(path: Path, cache_dir: Path | None) -> tuple[BackendTokenizer, int, bool]:
+    """The Rust tokeniser without truncation or padding, the padding id, and: type ids used?
 
-
-def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Raise InvalidInput unless `pairs` is a sequence of (str, str)."""
-    if isinstance(pairs, str | bytes):
-        raise InvalidInput(
-            f"a single {type(pairs).__name__} was given where (query, passage) pairs are expected",
-            fix="Give a list of (query, passage) tuples.",
-        )
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InvalidInput(
-                f"pair {index} is {_describe(pair)}, expected a (query, passage) tuple",
-                fix="Give a list of (query, passage) tuples of str.",
-            )
-        for name, text in zip(("query", "passage"), pair, strict=True):
-            if not isinstance(text, str):
-                raise InvalidInput(
-                    f"the {name} of pair {index} is of type {type(text).__name__}, expected str",
-                    fix="Remove the pair or turn both of its texts into str.",
-                )
-
-
-def position_limit(path: Path) -> int | None:
-    """The longest input, in tokens, that the model in `path` has positions for; None if unbounded.
-
-    RoBERTa's family counts positions from the padding id on, so 514 positions take 512 tokens.
+    transformers decides what the tokeniser is, as it does for everyone who uses the model; what it
+    decided is kept, for importing it takes seconds.
     """
-    config = _read_config(path)
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    if config.get("model_type") in _OFFSET_POSITIONS:
-        return positions - int(config.get("pad_token_id") or 0) - 1
-    return positions
+    entry = None
+    if cache_dir is not None:
+        files = [file for file in path.iterdir() if file.suffix in {".json", ".txt", ".model"}]
+        entry = cache_dir / f"tokenizer-{entry_key(files, 1, version('transformers'))}"
+    kept = find(entry)
+    if kept is None:
+        backend, pad_id, with_types = _resolve_backend(path)
+        text = backend.to_str()
+        settings = json.dumps({"pad_id": pad_id, "with_types": with_types})
+
+        def write(folder: Path) -> None:
+            (folder / "tokenizer.json").write_text(text, "utf-8")
+            (folder / "settings.json").write_text(settings, "utf-8")
+
+        keep(entry, write, size=len(text))
+        return backend, pad_id, with_types
+    from tokenizers import Tokenizer as Backend
+
+    settings = json.loads((kept / "settings.json").read_text("utf-8"))
+    backend = Backend.from_file(str(kept / "tokenizer.json"))
+    return backend, int(settings["pad_id"]), bool(settings["with_types"])
 
 
-_OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "ibert"}
-)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _resolve_backend(path: Path) -> tuple[BackendTokenizer, int, bool]:
+    # transformers would make up a tokeniser of five tokens where there is none.
+    if not has_tokenizer(path):
         raise ModelNotFound(
-            f"{path} has no config.json, so it is not a model folder",
-            fix="Give a folder as saved by transformers or sentence-transformers.",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelFault(
-            f"{path / 'config.json'} cannot be read: {error}",
-            fix="Download or save the model again.",
-        ) from error
-    if not isinstance(config, dict):
-        raise ModelFault(
-            f"{path / 'config.json'} holds no JSON object",
-            fix="Download or save the model again.",
+            f"the model folder {path} has no tokeniser (tokenizer.json or a vocabulary)",
+            fix="Save the tokeniser beside the model, or fetch the model again.",
         )
-    return config
-
-
-def _load_backend(path: Path) -> tuple[BackendTokenizer, int, bool]:
-    """The Rust tokeniser without truncation or padding, the padding id, and: type ids used?"""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as error:  # noqa: BLE001  the one boundary: whatever transformers raises
+    except Exception as error:  # the one boundary: whatever transformers raises
         raise ModelNotFound(
             f"the model folder {path} has no tokeniser that can be read "
             f"({type(error).__name__}: {_first_line(error)})",
@@ -380,12 +339,6 @@ def _unique(texts: list[str]) -> tuple[list[str], list[int]]:
     places: dict[str, int] = {}
     indices = [places.setdefault(text, len(places)) for text in texts]
     return list(places), indices
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"of type {type(value).__name__}"
 
 
 def _first_line(error: BaseException) -> str:

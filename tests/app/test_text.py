@@ -3,9 +3,10 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
-from app.ui.text import escape, highlight, query_terms, snippet
 from hypothesis import given
 from hypothesis import strategies as st
+
+from app.ui.text import escape, highlight, query_terms, snippet
 
 texts = st.text(
     alphabet=st.one_of(st.characters(codec="utf-8"), st.sampled_from("<>&\"'@`${} copytre"))

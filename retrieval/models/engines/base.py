@@ -40,7 +40,9 @@ class Engine(Protocol):
         ...
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """`cpu`, or the torch device."""
+        ...
 
     @property
     def dtype(self) -> str:
@@ -48,7 +50,9 @@ class Engine(Protocol):
         ...
 
     @property
-    def head(self) -> Head: ...
+    def head(self) -> Head:
+        """What `run` computes."""
+        ...
 
     def run(self, batch: TokenBatch) -> FloatArray:
         """float32 (batch, dimension) pooled, (batch, length, dimension) tokens, (batch,) logits.

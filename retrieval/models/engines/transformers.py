@@ -15,6 +15,7 @@ from torch import nn
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models.engines.base import Dtype, Head, TokenBatch
+from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.types import FloatArray
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,6 +37,7 @@ class HeadedModel(nn.Module):
         attention_mask: torch.Tensor,
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """All inputs int64 (batch, length); output float32, see `Head`."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
@@ -107,18 +109,21 @@ class TransformersEngine:
 
     @property
     def device(self) -> str:
+        """The torch device it runs on."""
         return str(self._device)
 
     @property
     def dtype(self) -> str:
+        """`fp32`, `bf16` or `fp16`."""
         return self._dtype
 
     @property
     def head(self) -> Head:
+        """What `run` computes."""
         return self._head
 
     def run(self, batch: TokenBatch) -> FloatArray:
-        """See `engines.base.Engine.run`. Out of device memory, the batch is halved and tried again."""
+        """See `engines.base.Engine.run`. Out of device memory, the batch is halved, and so on."""
         try:
             return self._forward(batch)
         except torch.OutOfMemoryError as error:
@@ -156,7 +161,7 @@ def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
 
     Raises:
         ModelNotFound: the folder holds no weights that transformers can load.
-        ModelFault: weights are missing from the file, so they would be random.
+        ModelFault: weights are missing or of another shape, so they would be random.
         ModelSettingUnknown: a score head with other than one logit.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
@@ -166,8 +171,9 @@ def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
         "dtype": dtype,
         "local_files_only": True,
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # `_check_loaded` refuses them, by name
     }
-    with _quiet():
+    with quiet():
         try:
             try:
                 model, loading = auto.from_pretrained(
@@ -177,7 +183,7 @@ def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
                 if "scaled_dot_product_attention" not in str(error):
                     raise
                 model, loading = auto.from_pretrained(str(path), **options)
-        except Exception as error:  # noqa: BLE001  the one boundary: whatever transformers raises
+        except Exception as error:  # the one boundary: whatever transformers raises
             raise ModelNotFound(
                 f"the model in {path} cannot be loaded ({type(error).__name__}: "
                 f"{str(error).strip()[:300]})",
@@ -222,12 +228,6 @@ def choose_dtype(device: torch.device, dtype: Dtype) -> str:
     return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
 
 
-def cpu_multiplies_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively (AVX-512-BF16 or AMX): 2 to 4 times fp32's rate."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def _takes_type_ids(model: Any) -> bool:
     if "token_type_ids" not in inspect.signature(model.forward).parameters:
         return False
@@ -236,6 +236,13 @@ def _takes_type_ids(model: Any) -> bool:
 
 
 def _check_loaded(path: Path, head: Head, model: Any, loading: dict[str, Any]) -> None:
+    mismatched = sorted(str(entry[0]) for entry in loading["mismatched_keys"])
+    if mismatched:
+        raise ModelFault(
+            f"the weights in {path} are not those of its config.json: {len(mismatched)} tensors "
+            f"have another shape, among them {mismatched[0]!r}",
+            fix="Fetch the model again, or save config and weights together.",
+        )
     # A pooler is loaded for some architectures and used by none of the heads.
     missing = sorted(
         key for key in loading["missing_keys"] if head == "logits" or "pooler" not in key
@@ -255,8 +262,8 @@ def _check_loaded(path: Path, head: Head, model: Any, loading: dict[str, Any]) -
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no loading report while a model loads: what matters is raised."""
+def quiet() -> Iterator[None]:
+    """No progress bar and no report of transformers' own meanwhile: what matters is raised."""
     from transformers.utils import logging
 
     with _LOADING:

@@ -1,0 +1,81 @@
+"""Where a part of the machine is promised, a test that skips for want of it fails.
+
+`RETRIEVAL_TEST_REQUIRE=browser,shared_data` names the parts, see `PARTS`. CI sets it to what it
+installs, so that a broken install cannot pass for "skipped".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+
+import pytest
+
+VARIABLE = "RETRIEVAL_TEST_REQUIRE"
+
+# Part → (marker of the tests that need it, what their reason for skipping says).
+PARTS = {
+    "browser": ("browser", r"chromium|playwright|browser"),
+    "flag": (None, r"could not import 'FlagEmbedding|FlagEmbedding is not installed"),
+    "openvino": (None, r"could not import 'openvino|OpenVINO is not installed"),
+    "qdrant": (None, r"QDRANT_URL"),
+    "shared_data": ("shared_data", r"shared/data"),
+}
+
+
+def required_parts(value: str) -> list[str]:
+    """The parts that a value of the variable names."""
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise pytest.UsageError(
+            f"{VARIABLE} names {unknown[0]!r}; there are: {', '.join(sorted(PARTS))}"
+        )
+    return parts
+
+
+def promised_part(parts: list[str], reason: str, markers: set[str]) -> str | None:
+    """Which of the parts a skip is for, or None."""
+    for part in parts:
+        marker, pattern = PARTS[part]
+        if marker in markers or re.search(pattern, reason, re.IGNORECASE):
+            return part
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a misspelt part at once."""
+    required_parts(os.environ.get(VARIABLE, ""))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skips in a test or its fixtures."""
+    report = yield
+    _refuse_skip(report, {marker.name for marker in item.iter_markers()})
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skips of a whole module, as by `pytest.importorskip`."""
+    report = yield
+    _refuse_skip(report, {marker.name for marker in collector.iter_markers()})
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport, markers: set[str]) -> None:
+    # An expected failure is reported as skipped, too, but it did run.
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    skip = report.longrepr
+    reason = str(skip[2] if isinstance(skip, tuple) else skip)
+    part = promised_part(required_parts(os.environ.get(VARIABLE, "")), reason, markers)
+    if part is not None:
+        report.outcome = "failed"
+        report.longrepr = f"{VARIABLE} promises {part!r}, but this was skipped: {reason}"

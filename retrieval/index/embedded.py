@@ -1,0 +1,147 @@
+"""The embedded index: Qdrant Edge in this process, one folder a collection, no server.
+
+`edge_points.py` walls off the engine's sharp edges, `store.py` keeps the folder, and
+`collection.py` says what it all means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from retrieval.errors import CollectionExists, ManifestCorrupt
+from retrieval.types import Manifest
+
+from .collection import CollectionIndex
+from .edge_points import MIN_FREE_BYTES, EdgePoints, create_shard
+from .lock import CollectionLock
+from .manifest import check_manifest, prepare_manifest, read_manifest_file
+from .store import (
+    MANIFEST,
+    collection_path,
+    create_folder,
+    delete_collection,
+    free_bytes,
+    list_collections,
+    read_manifest,
+)
+
+__all__ = ["EmbeddedIndex", "delete_collection", "list_collections", "read_manifest"]
+
+
+class EmbeddedIndex(CollectionIndex):
+    """A collection in a folder of this machine. Implements `retrieval.types.Index`.
+
+    One process at a time may have it open, any number of threads may use it. Opened before a
+    fork, it refuses to work in the child.
+    """
+
+    @classmethod
+    def create(
+        cls,
+        store: Path | str,
+        collection: str,
+        manifest: Manifest,
+        *,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        free_space: Callable[[Path], int] = free_bytes,
+    ) -> Self:
+        """Make a new, empty collection; a killed create leaves nothing in the way.
+
+        Args:
+            store: folder of collections, made where it does not exist.
+            collection: its name, up to 64 letters, digits, dots, hyphens and underscores.
+            manifest: what will fill it; its `collection` is this name, `created` is filled in.
+            min_free_bytes: disk space that writing never touches.
+            free_space: free bytes at a path (the operating system's answer by default).
+
+        Raises:
+            CollectionExists: there is something of that name; it was not touched.
+            InvalidInput, DiskFull, StoreDenied, StoreFault
+        """
+        manifest = prepare_manifest(collection, manifest)
+
+        def build(path: Path) -> None:
+            create_shard(path, manifest.encoder.dimension, min_free_bytes, free_space)
+
+        path, lock = create_folder(store, manifest, build)
+        return cls._load(path, lock, manifest, min_free_bytes, free_space)
+
+    @classmethod
+    def open(
+        cls,
+        store: Path | str,
+        collection: str,
+        *,
+        expect: Manifest | None = None,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        free_space: Callable[[Path], int] = free_bytes,
+    ) -> Self:
+        """Open a collection that exists.
+
+        Args:
+            store: folder of collections.
+            collection: its name.
+            expect: what must have built it, but for `created`; None takes it as it is.
+            min_free_bytes: disk space that writing never touches.
+            free_space: free bytes at a path (the operating system's answer by default).
+
+        Raises:
+            CollectionNotFound: the message lists the collections there are.
+            ManifestMismatch: other models or settings built it; nothing was changed.
+            ManifestCorrupt, StoreLocked, StoreFault, StoreDenied, DiskFull
+        """
+        path = collection_path(store, collection)
+        manifest = read_manifest_file(path / MANIFEST)
+        if manifest.collection != collection:
+            raise ManifestCorrupt(
+                f"the manifest in {path} is that of the collection {manifest.collection!r}",
+                fix=f"Rename the folder back to {manifest.collection!r}; nothing was changed.",
+            )
+        if expect is not None:
+            check_manifest(manifest, expect)
+        lock = CollectionLock.acquire(path)
+        return cls._load(path, lock, manifest, min_free_bytes, free_space)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        store: Path | str,
+        collection: str,
+        manifest: Manifest,
+        *,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        free_space: Callable[[Path], int] = free_bytes,
+    ) -> Self:
+        """Open the collection if it was built as `manifest` says, make it if there is none.
+
+        Raises: as `open` and `create`.
+        """
+        if collection not in list_collections(store):
+            with contextlib.suppress(CollectionExists):  # another process was first
+                return cls.create(
+                    store, collection, manifest, min_free_bytes=min_free_bytes,
+                    free_space=free_space,
+                )  # fmt: skip
+        return cls.open(
+            store, collection, expect=prepare_manifest(collection, manifest),
+            min_free_bytes=min_free_bytes, free_space=free_space,
+        )  # fmt: skip
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        lock: CollectionLock,
+        manifest: Manifest,
+        min_free_bytes: int,
+        free_space: Callable[[Path], int],
+    ) -> Self:
+        try:
+            points = EdgePoints(path, lock, manifest.encoder.dimension, min_free_bytes, free_space)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(points, manifest.collection, manifest)

@@ -1,0 +1,53 @@
+"""Refuses what is not text before it reaches a tokeniser, whose own words would not help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+
+from retrieval.errors import InvalidInput
+
+
+def check_texts(texts: object, what: str = "text") -> None:
+    """Raise InvalidInput unless `texts` is a sequence of str, naming the first that is not."""
+    plural = "queries" if what == "query" else f"{what}s"
+    for index, text in enumerate(_items(texts, plural)):
+        if not isinstance(text, str):
+            raise InvalidInput(
+                f"{what} {index} is of type {type(text).__name__}, expected str",
+                fix=f"Remove it or turn it into a str before encoding the {plural}.",
+            )
+
+
+def check_pairs(pairs: object) -> None:
+    """Raise InvalidInput unless `pairs` is a sequence of (str, str)."""
+    for index, pair in enumerate(_items(pairs, "(query, passage) pairs")):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidInput(
+                f"pair {index} is {_describe(pair)}, expected a (query, passage) tuple",
+                fix="Give a list of (query, passage) tuples of str.",
+            )
+        for name, text in zip(("query", "passage"), pair, strict=True):
+            if not isinstance(text, str):
+                raise InvalidInput(
+                    f"the {name} of pair {index} is of type {type(text).__name__}, expected str",
+                    fix="Remove the pair or turn both of its texts into str.",
+                )
+
+
+def _items(given: object, what: str) -> Iterable[object]:
+    """`given`, if it is a list, a tuple, an array …: of known length and read more than once."""
+    single = isinstance(given, str | bytes | Mapping)
+    if not single and isinstance(given, Sized) and hasattr(given, "__getitem__"):
+        items: Iterable[object] = given  # type: ignore[assignment]  # it can be indexed
+        return items
+    raise InvalidInput(
+        f"{_describe(given)} was given where a list of {what} is expected",
+        fix="Put it into a list." if single else "Turn it into a list first.",
+    )
+
+
+def _describe(value: object) -> str:
+    name = type(value).__name__
+    if isinstance(value, tuple | list):
+        return f"a {name} of {len(value)}"
+    return f"a value of type {name}"

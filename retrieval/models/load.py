@@ -1,0 +1,119 @@
+"""From a name to a loaded model: the one place that knows which class runs which kind."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from retrieval.errors import InvalidInput
+from retrieval.models import registry
+from retrieval.models.choice import NONE
+from retrieval.models.resolve import resolve
+from retrieval.types import Encoder, Reranker
+
+if TYPE_CHECKING:
+    from retrieval.models.encoder import BiEncoder
+    from retrieval.models.late_interaction import TokenEncoder
+
+
+def load_encoder(
+    name: str | os.PathLike[str],
+    *,
+    pooling: str | None = None,
+    query_instruction: str | None = None,
+    passage_instruction: str | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> BiEncoder:
+    """Load a bi-encoder.
+
+    Args:
+        name: "starter", a name from `retrieval models`, a folder, or a hub id.
+        pooling, query_instruction, passage_instruction, max_length, revision: replace what the
+            model declares, see `retrieval.models.resolve.resolve`.
+        options: `engine`, `device`, `dtype`, `token_budget`, see `BiEncoder`.
+
+    Raises:
+        ModelNotFound, ModelSettingUnknown, InvalidInput, ModelFault: see `resolve`.
+    """
+    from retrieval.models.encoder import BiEncoder
+
+    resolved = resolve(
+        name,
+        "encoder",
+        pooling=pooling,
+        query_instruction=query_instruction,
+        passage_instruction=passage_instruction,
+        max_length=max_length,
+        revision=revision,
+    )
+    return BiEncoder(resolved, **options)
+
+
+def load_reranker(
+    name: str | os.PathLike[str] | None,
+    *,
+    encoder: Encoder | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Reranker | None:
+    """Load a second stage, or None where the name is "none".
+
+    Args:
+        name: "starter" for late interaction over the starter's token vectors; else a
+            cross-encoder: a name from `retrieval models`, a folder, or a hub id.
+        encoder: the first stage's; "starter" uses it instead of a second copy where it is the
+            same model.
+        max_length: the longest input in tokens, of a pair or (`starter`) of each text.
+        revision: branch, tag or commit of a hub model.
+        options: `engine`, `device`, `dtype`, `token_budget`, see `CrossEncoderReranker`.
+
+    Raises:
+        InvalidInput: the model is no reranker, or one that cannot be run here.
+        ModelNotFound, ModelSettingUnknown, ModelFault: see `resolve`.
+    """
+    if name is None or name == NONE:
+        return None
+    # Only a name can mean `starter`: a path object is always a folder.
+    known = registry.find(name, "reranker") if isinstance(name, str) else None
+    if known is not None and known.score_head == "maxsim":
+        return _late_interaction(encoder, max_length, revision, options)
+
+    from retrieval.models.reranker import CrossEncoderReranker
+
+    resolved = resolve(name, "reranker", max_length=max_length, revision=revision)
+    return CrossEncoderReranker(resolved, **options)
+
+
+def _late_interaction(
+    encoder: Encoder | None,
+    max_length: int | None,
+    revision: str | None,
+    options: dict[str, Any],
+) -> Reranker:
+    from retrieval.models.late_interaction import LateInteractionReranker
+
+    if revision is not None:
+        raise InvalidInput(
+            f"revision={revision!r} was given for the reranker {registry.STARTER!r}, whose "
+            "weights are installed with this library",
+            fix="Leave the revision out.",
+        )
+    resolved = resolve(registry.STARTER, "reranker", max_length=max_length)
+    wanted = resolved.spec
+    tokens: TokenEncoder | None = None
+    if encoder is not None and hasattr(encoder, "encode_tokens"):
+        info = encoder.info
+        # Other instructions or another length would give other scores than `starter` has.
+        if (
+            info.fingerprint == resolved.fingerprint
+            and info.max_length == wanted.max_length
+            and info.query_instruction == wanted.query_instruction
+            and info.passage_instruction == wanted.passage_instruction
+        ):
+            tokens = cast("TokenEncoder", encoder)
+    if tokens is None:
+        tokens = load_encoder(registry.STARTER, max_length=max_length, **options)
+    return LateInteractionReranker(tokens, name=registry.STARTER)

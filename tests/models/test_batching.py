@@ -1,0 +1,155 @@
+"""Batches by token budget: what they promise, for any lengths."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from retrieval.errors import InvalidInput
+from retrieval.models.batching import padding_waste, plan_batches, run_batches
+from retrieval.models.encoder import BiEncoder
+from retrieval.models.engines.base import TokenBatch
+from retrieval.models.tokenization import Tokenizer
+from retrieval.types import FloatArray
+
+some_lengths = st.lists(st.integers(0, 600), max_size=200).map(
+    lambda values: np.array(values, dtype=np.int64)
+)
+
+
+@given(some_lengths, st.integers(1, 5000), st.none() | st.integers(1, 50))
+def test_every_index_once_within_the_budget(
+    lengths: NDArray[np.int64], budget: int, max_batch: int | None
+) -> None:
+    batches = plan_batches(lengths, token_budget=budget, max_batch=max_batch)
+    assert sorted(np.concatenate([*batches, []]).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert 1 <= len(batch) <= (max_batch or len(lengths))
+        assert len(batch) == 1 or len(batch) * int(lengths[batch].max()) <= budget
+
+
+@given(some_lengths, st.integers(1, 5000))
+def test_longest_first_and_full(lengths: NDArray[np.int64], budget: int) -> None:
+    batches = plan_batches(lengths, token_budget=budget)
+    assert [int(lengths[i]) for batch in batches for i in batch] == sorted(lengths, reverse=True)
+    for batch in batches[:-1]:
+        # One more of its longest length would not have fitted.
+        longest = max(int(lengths[batch].max()), 1)
+        assert (len(batch) + 1) * longest > budget
+
+
+def test_equal_lengths_keep_their_order() -> None:
+    batches = plan_batches(np.full(5, 10, dtype=np.int64), token_budget=20)
+    assert [batch.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_sorting_saves_padding() -> None:
+    lengths = np.random.default_rng(0).lognormal(4.5, 0.8, 2000).clip(8, 512).astype(np.int64)
+    in_order = [np.arange(i, i + 32) for i in range(0, 1984, 32)]
+    sorted_waste = padding_waste(lengths, plan_batches(lengths, token_budget=4096))
+    assert sorted_waste < 0.03
+    assert padding_waste(lengths[:1984], in_order) > 0.5
+
+
+def test_padding_waste_counts_padding() -> None:
+    lengths = np.array([4, 2], dtype=np.int64)
+    assert padding_waste(lengths, [np.array([0, 1])]) == pytest.approx(2 / 8)
+    assert padding_waste(lengths, [np.array([0]), np.array([1])]) == 0.0
+    assert padding_waste(np.zeros(0, dtype=np.int64), []) == 0.0
+
+
+@pytest.mark.parametrize(("budget", "max_batch"), [(0, None), (-1, None), (10, 0)])
+def test_impossible_budgets_are_refused(budget: int, max_batch: int | None) -> None:
+    with pytest.raises(InvalidInput, match="token_budget"):
+        plan_batches(np.array([1]), token_budget=budget, max_batch=max_batch)
+
+
+class FirstTokenEngine:
+    """Gives each text's second token, the first that is not special, as its 'logit'."""
+
+    name, device, dtype, head = "transformers", "cpu", "fp32", "logits"
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, batch: TokenBatch) -> FloatArray:
+        self.shapes.append(batch.input_ids.shape)
+        return batch.input_ids[:, 1].astype(np.float32)
+
+
+def test_results_find_their_way_back(tiny_bert_encoder: Path) -> None:
+    tokenizer = Tokenizer(tiny_bert_encoder, 128)
+    texts = [f"{chr(97 + i)} {'dog ' * ((7 * i) % 26)}" for i in range(26)]
+    tokenized = tokenizer.encode(texts)
+    engine, calls = FirstTokenEngine(), []
+    result = np.full(26, -1.0, dtype=np.float32)
+
+    def consume(indices: NDArray[np.int64], output: FloatArray) -> None:
+        result[indices] = output
+
+    run_batches(
+        engine,  # type: ignore[arg-type]  # constants where the protocol has properties
+        tokenizer,
+        tokenized,
+        consume=consume,
+        token_budget=64,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert result.tolist() == [tokenized.row(i)[1] for i in range(26)]
+    assert len(engine.shapes) > 3
+    assert all(rows == 1 or rows * width <= 64 for rows, width in engine.shapes)
+    assert [done for done, _ in calls] == np.cumsum([rows for rows, _ in engine.shapes]).tolist()
+    assert calls[-1] == (26, 26)
+    assert {total for _, total in calls} == {26}
+
+
+def test_ctrl_c_ends_the_process(
+    tiny_bert_encoder: Path, make_resolved_encoder: object, tmp_path: Path
+) -> None:
+    """SIGINT while encoding: a KeyboardInterrupt at once, and no thread that keeps it alive."""
+    BiEncoder(
+        make_resolved_encoder(tiny_bert_encoder),  # type: ignore[operator]
+        cache_dir=tmp_path,
+    )
+    script = textwrap.dedent(
+        f"""
+        import pathlib
+        from retrieval.models.encoder import BiEncoder
+        from retrieval.types import ModelSpec, ResolvedModel
+        spec = ModelSpec("tiny", "encoder", max_length=128, dimension=64, pooling="cls")
+        path = pathlib.Path({str(tiny_bert_encoder)!r})
+        cache = pathlib.Path({str(tmp_path)!r})
+        encoder = BiEncoder(ResolvedModel(spec, path, ""), cache_dir=cache)
+        texts = ["the quick brown fox " * 20] * 16000
+        def report(done, total):
+            print(done, flush=True)
+        while True:
+            encoder.encode_passages(texts, progress=report)
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip(), process.communicate()[1]
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert "KeyboardInterrupt" in stderr
+    assert process.returncode in (-signal.SIGINT, 130, 1)
