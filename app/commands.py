@@ -132,6 +132,7 @@ def demo(
                 store=chosen.store,
                 encoder=chosen.encoder or "auto",
                 progress=progress,
+                on_notice=lambda notice: _say(f"     Note: {notice}"),
             )
         _say_report(report)
         _say("2/3  Loading the models …")
@@ -253,8 +254,6 @@ def _stoppable() -> Iterator[None]:
 
 
 def _say_report(report: IngestReport) -> None:
-    for notice in report.notices:
-        _say(f"     Note: {notice}")
     if not (report.new or report.changed):
         _say(f"     Nothing to index: all {report.unchanged:,} documents are there unchanged.")
     else:

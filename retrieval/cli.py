@@ -123,6 +123,7 @@ def index(
                 passage_instruction=passage_instruction,
                 max_length=max_length,
                 progress=progress,
+                on_notice=lambda notice: show_notices([notice]),
                 api_key=_key(api_key),
             )
         reports.append(report)
@@ -131,7 +132,6 @@ def index(
             show_notices(
                 [f"{report.truncated_passages} passages were longer than the encoder reads."]
             )
-        show_notices(report.notices)
     if as_json:
         _print_json([report_as_dict(report) for report in reports])
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +114,7 @@ def ingest(
     passage_instruction: str | None = None,
     max_length: int | None = None,
     progress: IngestProgressCallback | None = None,
+    on_notice: Callable[[str], None] | None = None,
     api_key: str | None = None,
     **model_options: Any,
 ) -> IngestReport:
@@ -132,6 +133,7 @@ def ingest(
         pooling, query_instruction, passage_instruction, max_length: replace what the encoder
             declares, or settle what it leaves open; the collection remembers them.
         progress: called with an `IngestProgress` about ten times a second.
+        on_notice: called with each notice (which models are in use) before the work begins.
         api_key: for a Qdrant server.
         model_options: `device`, `engine`, `dtype`, `token_budget` of the encoder.
 
@@ -152,7 +154,7 @@ def ingest(
     except CollectionNotFound:
         manifest = None
 
-    settings = {
+    settings: dict[str, Any] = {
         "pooling": pooling,
         "query_instruction": query_instruction,
         "passage_instruction": passage_instruction,
@@ -163,6 +165,9 @@ def ingest(
         if isinstance(encoder, str):
             choice = choose_models(encoder, "none", device=str(model_options.get("device", "auto")))
             notices = choice.notices
+            if on_notice is not None:
+                for notice in notices:
+                    on_notice(notice)
             loaded: Encoder = load_encoder(choice.encoder, **settings, **model_options)
         else:
             loaded = encoder

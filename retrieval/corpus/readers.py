@@ -84,7 +84,7 @@ def read(
             f"Python knows no text encoding named {encoding!r}",
             fix="Use a name such as utf-8, latin-1, cp1252, gb18030 or shift_jis.",
         )
-    if source == SOURCE_NAME:
+    if isinstance(source, str) and source == SOURCE_NAME:
         return python_docs()
     root = Path(source) if os.fspath(source) else None
     if root is None:

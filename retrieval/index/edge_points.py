@@ -35,6 +35,7 @@ MIN_FREE_BYTES = 64 * 1024 * 1024
 
 _GROWTH = 3  # bytes on disk per byte of a point: the log, the segment and its indexes (1.8 seen)
 _OPEN_BYTES = 8 * 1024 * 1024  # what replaying the log may write while opening
+_FULL_SCAN_KB = 10_000
 _EXACT_KB = 64 * 1024
 """Vectors of a segment, in KiB, up to which a scan is exact and takes a few milliseconds (43k
 vectors of 384 dimensions): below it no approximate index is built."""
@@ -283,7 +284,7 @@ def _config(dimension: int) -> edge.EdgeConfig:
     return edge.EdgeConfig(
         vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=128, full_scan_threshold=10_000),
+        hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=128, full_scan_threshold=_FULL_SCAN_KB),
         optimizers=edge.EdgeOptimizersConfig(
             # one searched thread gains nothing from many segments; 2 leaves one to append to
             default_segment_number=2,

@@ -155,14 +155,20 @@ def read_manifest_file(path: Path) -> Manifest:
 def check_manifest(stored: Manifest, expected: Manifest) -> None:
     """Refuse to go on with other models or settings than those that built the collection.
 
+    The encoder's name does not decide where the fingerprints agree: the same weights may lie in
+    another folder, or go by another name.
+
     Raises:
         ManifestMismatch: names every field that differs, but for `created`.
     """
     was, asked = _flat(manifest_to_dict(stored)), _flat(manifest_to_dict(expected))
+    free = {"created"}
+    if stored.encoder.fingerprint == expected.encoder.fingerprint:
+        free.add("encoder.model")
     different = [
         f"{name} is {was[name]!r}, asked for {asked[name]!r}"
         for name in was
-        if name != "created" and was[name] != asked[name]
+        if name not in free and was[name] != asked[name]
     ]
     if different:
         raise ManifestMismatch(

@@ -1,0 +1,1 @@
+"""Running models: registry, resolution, tokenising, batching, engines, encoder, rerankers."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hashing_encoder import HashingEncoder
+
 from retrieval.errors import InvalidInput, ModelNotFound
 from retrieval.models.encoder import BiEncoder
 from retrieval.models.late_interaction import LateInteractionReranker

@@ -152,11 +152,27 @@ def test_short_pairs_agree_with_the_tokenizers_own_pairing(
 def test_logits_are_those_of_flag_reranker(
     path: Path, reference: CrossEncoderReranker, flag_reranker: Callable[[Path], Any]
 ) -> None:
-    # FlagReranker calls the tokeniser with one pair, which takes an empty passage for no passage
-    # and leaves out the second separator; called with a list, the tokeniser does as we do.
-    pairs = [pair for pair in PAIRS if pair[1]]
-    expected = flag_reranker(path).compute_score([list(pair) for pair in pairs])
+    flag = flag_reranker(path)
+    pairs = [pair for pair in PAIRS if flag_reads_the_ids(flag.tokenizer, pair)]
+    assert len(PAIRS) - 3 <= len(pairs)
+    assert any(len(query) > 500 for query, _ in pairs), "a query that is cut must be among them"
+    expected = flag.compute_score([list(pair) for pair in pairs])
     np.testing.assert_allclose(reference.score(pairs).values, expected, atol=1e-4, rtol=0)
+
+
+def flag_reads_the_ids(tokenizer: Any, pair: tuple[str, str]) -> bool:
+    """Whether FlagReranker, with transformers 5, reads what it means to read.
+
+    It cuts token ids and turns them into text again, because ids can no longer be paired: a word
+    that was cut in two may come back as other tokens. It also pairs one text at a time, which
+    takes an empty passage for no passage and leaves out a separator.
+    """
+    query, passage = pair
+    ids = tokenizer(query, add_special_tokens=False)["input_ids"][:96]
+    return (
+        bool(passage)
+        and tokenizer(tokenizer.decode(ids), add_special_tokens=False)["input_ids"] == ids
+    )
 
 
 def test_openvino_fp32_gives_the_same_logits(path: Path, reference: CrossEncoderReranker) -> None:

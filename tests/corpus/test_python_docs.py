@@ -1,0 +1,154 @@
+"""The standard library's documentation as a corpus, and the questions that are asked of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from retrieval.corpus.python_docs import python_docs
+from retrieval.corpus.readers import read
+from retrieval.errors import CorpusError
+from retrieval.types import Document
+
+WELL_KNOWN = """
+shutil.copytree os.path.join json.loads subprocess.run str.split dict.get open print asyncio.run
+asyncio.gather random.choice tarfile.open multiprocessing.Pool math.gcd
+concurrent.futures.ThreadPoolExecutor unittest.TestCase.assertRaises unittest.mock.patch
+pathlib.Path.mkdir pathlib.PurePath.suffix socket.socket.connect sqlite3.connect os.walk
+collections.Counter.most_common itertools.chain functools.lru_cache re.Pattern.sub
+datetime.datetime.strptime logging.handlers.RotatingFileHandler argparse int.bit_length
+list.sort http.server xml.etree.ElementTree.parse KeyError
+"""
+
+QUESTIONS = Path(__file__).parent.parent / "fixtures" / "python-docs"
+
+
+@pytest.fixture(scope="module")
+def documents() -> dict[str, Document]:
+    return {document.id: document for document in read("python-docs")}
+
+
+def test_what_there_is(documents: dict[str, Document]) -> None:
+    assert 4500 < len(documents) < 7500
+    kinds = Counter(document.metadata["kind"] for document in documents.values())
+    assert set(kinds) == {"module", "class", "function", "method", "property"}
+    assert kinds["method"] > 2000
+    assert kinds["function"] > 1000
+    assert list(documents) == sorted(documents)
+    version = ".".join(platform.python_version_tuple()[:2])
+    for document in documents.values():
+        assert document.text.strip()
+        assert document.source == document.id
+        assert document.title.startswith(document.id)
+        assert len(document.title) < 160
+        assert document.metadata["python"] == version
+        module = document.metadata["module"]
+        assert module == "builtins" or document.id.startswith(module)
+
+
+def test_names_are_those_a_user_types(documents: dict[str, Document]) -> None:
+    for name in WELL_KNOWN.split():
+        assert name in documents, name
+    assert "posixpath.join" not in documents
+    assert "io.open" not in documents
+    assert "asyncio.runners.run" not in documents
+
+
+def test_what_is_left_out(documents: dict[str, Document]) -> None:
+    for name, document in documents.items():
+        assert not any(part.startswith("_") for part in name.split(".")), name
+        assert not re.search(r"\bat 0x[0-9a-f]{4}", document.title + document.text), name
+    modules = {str(document.metadata["module"]).split(".")[0] for document in documents.values()}
+    assert modules <= {*sys.stdlib_module_names, "builtins"}
+    assert modules.isdisjoint({"test", "antigravity", "this", "idlelib", "tkinter", "distutils"})
+    # An inherited docstring is its base's: bool.bit_length is int.bit_length.
+    assert "bool.bit_length" not in documents
+    assert "logging.FileHandler.setFormatter" not in documents
+
+
+def test_how_a_document_reads(documents: dict[str, Document]) -> None:
+    copytree = documents["shutil.copytree"]
+    assert copytree.title.startswith("shutil.copytree(src, dst, symlinks=False, ")
+    assert "Recursively copy a directory tree" in copytree.text
+    assert "Function copytree in module shutil: " in copytree.text
+    assert copytree.metadata["module"] == "shutil"
+    assert documents["str.split"].title == "str.split(sep=None, maxsplit=-1)"
+    assert documents["str.split"].metadata["module"] == "builtins"
+    assert "Class ThreadPoolExecutor (thread pool executor) in module concurrent.futures" in (
+        documents["concurrent.futures.ThreadPoolExecutor"].text
+    )
+
+
+def test_two_runs_give_the_same(documents: dict[str, Document]) -> None:
+    assert list(python_docs()) == list(documents.values())
+
+
+def test_nothing_is_imported_into_this_process() -> None:
+    before = set(sys.modules)
+    next(python_docs())
+    assert set(sys.modules) - before <= {"subprocess", "selectors", "tempfile", "platform"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists children through /proc")
+def test_stopping_half_way_leaves_no_process() -> None:
+    listing = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    before = listing.read_text()
+    documents = python_docs()
+    next(documents)
+    assert listing.read_text() != before
+    documents.close()
+    assert listing.read_text() == before
+
+
+@pytest.mark.parametrize("interpreter", ["", "/nowhere/python", "/bin/false"])
+def test_without_an_interpreter_the_error_says_so(
+    monkeypatch: pytest.MonkeyPatch, interpreter: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", interpreter)
+    with pytest.raises(CorpusError) as caught:
+        list(python_docs())
+    assert str(caught.value).startswith("python-docs is read by a second run of ")
+    assert (interpreter or "the interpreter") in str(caught.value)
+
+
+def test_a_folder_of_that_name_is_read_as_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "python-docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("mine", encoding="utf-8")
+    assert [d.text for d in read("./python-docs")] == ["mine"]
+    assert [d.text for d in read(Path("python-docs") / "a.txt")] == ["mine"]
+    assert os.fspath(Path("./python-docs")) == "python-docs"
+    assert [d.text for d in read(Path("python-docs"))] == ["mine"]
+
+
+# --- the questions --------------------------------------------------------------------------
+
+
+def test_questions_have_answers_that_exist(documents: dict[str, Document]) -> None:
+    lines = (QUESTIONS / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    queries = {row["_id"]: row["text"] for row in map(json.loads, lines)}
+    header, *judged = (QUESTIONS / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()
+    assert header == "query-id\tcorpus-id\tscore"
+    answers: dict[str, list[str]] = {}
+    for line in judged:
+        query, name, score = line.split("\t")
+        assert score == "1"
+        assert name in documents, name
+        assert name not in queries[query], f"{name} is given away by its question"
+        answers.setdefault(query, []).append(name)
+    assert len(lines) == len(queries) == len(set(queries.values())) >= 60
+    assert set(answers) == set(queries)
+    assert all(1 <= len(names) == len(set(names)) <= 3 for names in answers.values())
+    modules = {documents[n].metadata["module"] for names in answers.values() for n in names}
+    assert len(modules) >= 45
