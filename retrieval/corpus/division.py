@@ -91,13 +91,13 @@ class Division:
                 return Slice(start, end, headings)
             if start < fresh:
                 # What is repeated is given up first.
-                start = fresh
-                headings, budget = self._budget(start)
-            else:
-                budget = max(1, min(budget, self._between(start, end)) - excess)
-            start, shorter = self._choose(start, fresh, budget)
-            # Each round ends earlier or repeats less; at one character the text has its way.
-            cut = shorter if shorter < end or start > fresh else max(fresh + 1, (fresh + end) // 2)
+                headings, budget = self._budget(fresh)
+                start, cut = self._choose(fresh, fresh, budget)
+                continue
+            budget = max(1, min(budget, self._between(start, end)) - excess)
+            _, shorter = self._choose(start, fresh, budget)
+            # Each round ends earlier; at one character the text has its way.
+            cut = shorter if shorter < end else max(fresh + 1, (fresh + end) // 2)
 
     def _choose(self, start: int, fresh: int, budget: int) -> tuple[int, int]:
         """Where the passage from `start` ends; its start moves up where that keeps code whole."""

@@ -65,7 +65,7 @@ class Entry:
 
     target: Any
     kind: str
-    names: list[tuple[tuple[int, int, int, str], str, str]] = field(default_factory=list)
+    names: list[tuple[tuple[int, int, int, int, str], str, str]] = field(default_factory=list)
     parent: str = ""
 
 
@@ -226,7 +226,8 @@ def add_class_members(entries: dict[int, Entry], classes: dict[str, tuple[type, 
                 seen.add(name)
                 kind = member_kind(raw)
                 if kind:
-                    add(entries, raw, kind, class_name, name, module)
+                    depth = len(own.__mro__)
+                    add(entries, raw, kind, class_name, name, module, depth)
 
 
 def member_kind(raw: object) -> str:
@@ -239,21 +240,27 @@ def member_kind(raw: object) -> str:
 
 
 def add(
-    entries: dict[int, Entry], value: Any, kind: str, parent: str, name: str, module: str
+    entries: dict[int, Entry],
+    value: Any,
+    kind: str,
+    parent: str,
+    name: str,
+    module: str,
+    depth: int = 0,
 ) -> None:
-    """Note that `value` is reachable as `parent.name`."""
+    """Note that `value` is reachable as `parent.name`; `depth` counts the classes above it."""
     target = getattr(value, "__func__", value)
     qualified = f"{parent}.{name}" if parent else name
     if qualified in SKIPPED_NAMES:
         return
     entry = entries.setdefault(id(target), Entry(value, kind))
     other_name = getattr(target, "__name__", name) != name
-    rank = (int(other_name), qualified.count("."), len(qualified), qualified)
+    rank = (int(other_name), qualified.count("."), depth, len(qualified), qualified)
     entry.names.append((rank, qualified, module))
 
 
 def chosen(entries: Iterable[Entry]) -> Iterator[tuple[Entry, str, str]]:
-    """Each object with the name it goes by: its own, with the fewest dots, the shortest."""
+    """Each object with the name it goes by: its own, of the fewest dots, highest up, shortest."""
     for entry in entries:
         _, name, module = min(entry.names)
         entry.parent = name.rpartition(".")[0]

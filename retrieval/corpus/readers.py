@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import stat
@@ -84,6 +85,7 @@ def read(
             f"Python knows no text encoding named {encoding!r}",
             fix="Use a name such as utf-8, latin-1, cp1252, gb18030 or shift_jis.",
         )
+    encoding = None if encoding is None else codecs.lookup(encoding).name  # "UTF8" → "utf-8"
     if isinstance(source, str) and source == SOURCE_NAME:
         return python_docs()
     root = Path(source) if os.fspath(source) else None

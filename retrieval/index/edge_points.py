@@ -24,17 +24,18 @@ from retrieval.types import FloatArray
 from .edge_convert import to_edge_filter
 from .lock import CollectionLock, locked
 from .points import DENSE, SPARSE, PointData, SparseTerms, VectorName, write_batches
-from .store import SHARD, folder_bytes, require_space
+from .store import SHARD, folder_bytes, hole_bytes, require_space
 
 if TYPE_CHECKING:
     import qdrant_edge as edge
     from qdrant_client.models import Filter
 
 MIN_FREE_BYTES = 64 * 1024 * 1024
-"""Disk space that writing never touches."""
+"""Disk space that writing never touches; opening again may need most of it, see `EdgePoints`."""
 
 _GROWTH = 3  # bytes on disk per byte of a point: the log, the segment and its indexes (1.8 seen)
-_OPEN_BYTES = 8 * 1024 * 1024  # what replaying the log may write while opening
+_OPEN_BYTES = 4 * 1024 * 1024  # small files, and what replaying the log may write
+_SEGMENT_BYTES = 40 * 1024 * 1024
 _FULL_SCAN_KB = 10_000
 _EXACT_KB = 64 * 1024
 """Vectors of a segment, in KiB, up to which a scan is exact and takes a few milliseconds (43k
@@ -51,7 +52,8 @@ def create_shard(
     """
     import qdrant_edge as edge
 
-    require_space(path.parent, _OPEN_BYTES, min_free_bytes, free_space, "create the collection")
+    need = _OPEN_BYTES + min_free_bytes  # so that something can be written, too
+    require_space(path.parent, need, 0, free_space, "create the collection")
     path.mkdir()
     with _edge_errors("create", path.parent):
         shard = edge.EdgeShard.create(str(path), _config(dimension))
@@ -90,7 +92,9 @@ class EdgePoints:
                 f"segments below {shard})",
                 fix="Restore the folder from a backup, or delete the collection and index again.",
             )
-        require_space(path, 0, min(_OPEN_BYTES, min_free_bytes), free_space, "open the collection")
+        # Edge maps the files that vectors are appended to whole, which on tmpfs takes their holes
+        need = _OPEN_BYTES + hole_bytes(shard.glob("segments/*/vector_storage-*/vectors/*.mmap"))
+        require_space(path, need, 0, free_space, "open the collection")
         with _edge_errors("open", path):
             self._shard: edge.EdgeShard | None = edge.EdgeShard.load(str(shard), _config(dimension))
         _OPEN.add(self)
@@ -100,10 +104,10 @@ class EdgePoints:
         import qdrant_edge as edge
 
         batches = write_batches(points)
-        self._require(sum(point.size for point in points), f"write {len(points)} passages")
+        self._require(_GROWTH * sum(p.size for p in points), f"write {len(points)} passages")
         for batch in batches:
             # others write to the same disk meanwhile
-            self._require(sum(point.size for point in batch), f"write {len(batch)} passages")
+            self._require(_GROWTH * sum(p.size for p in batch), f"write {len(batch)} passages")
             with self._use("write") as shard:
                 shard.update(
                     edge.UpdateOperation.upsert_points(
@@ -199,8 +203,9 @@ class EdgePoints:
     def optimize(self) -> None:
         """Merge segments and build HNSW graphs; blocks every thread of the process meanwhile."""
         with self._use("optimize") as shard:
-            # segments are rewritten beside the old ones
-            self._require(folder_bytes(self._path), "rewrite the collection")
+            # segments are rewritten beside the old ones, and one to append to begins anew
+            need = folder_bytes(self._path) * 3 // 2 + _SEGMENT_BYTES
+            self._require(need, "rewrite the collection")
             shard.optimize()
             shard.flush()
 
@@ -228,8 +233,8 @@ class EdgePoints:
             shard.update(operation)
             shard.flush()
 
-    def _require(self, size: int, action: str) -> None:
-        require_space(self._path, _GROWTH * size, self._min_free, self._free_space, action)
+    def _require(self, need: int, action: str) -> None:
+        require_space(self._path, need, self._min_free, self._free_space, action)
 
     @contextlib.contextmanager
     def _use(self, action: str) -> Iterator[edge.EdgeShard]:

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from retrieval.errors import (
@@ -167,9 +167,10 @@ def require_space(
     with os_errors(f"ask for the free space of {path}"):
         free = free_space(path)
     if free < need + reserve:
+        kept = f" and {_megabytes(reserve)} are kept free for safety" if reserve else ""
         raise DiskFull(
-            f"{_megabytes(free)} are free in {path}, but to {action} takes about "
-            f"{_megabytes(need)} and {_megabytes(reserve)} are kept free for safety",
+            f"{_megabytes(free)} are free in {path}, but to {action} may take "
+            f"{_megabytes(need)}{kept}",
             fix="Free some space on that disk, or use a store on another one; what was "
             "acknowledged before is kept, and an interrupted run can be repeated.",
         )
@@ -178,6 +179,15 @@ def require_space(
 def free_bytes(path: Path) -> int:
     """Bytes that this user may still write on the disk of `path`."""
     return shutil.disk_usage(path).free
+
+
+def hole_bytes(files: Iterable[Path]) -> int:
+    """Bytes that files have in length but do not take on the disk yet."""
+    total = 0
+    for file in files:
+        found = file.stat()
+        total += max(0, found.st_size - found.st_blocks * 512)
+    return total
 
 
 def folder_bytes(path: Path) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.tokenization import check_pairs
+from retrieval.models.checks import check_pairs
 from retrieval.types import (
     Blend,
     EncoderInfo,

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import TOKEN_BUDGET, run_batches
+from retrieval.models.checks import check_pairs
 from retrieval.models.engines import load_engine
 from retrieval.models.resolve import resolve
-from retrieval.models.tokenization import Tokenizer, check_pairs
+from retrieval.models.tokenization import Tokenizer
 from retrieval.types import FloatArray, ProgressCallback, RerankerInfo, ResolvedModel, Scores
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from retrieval.errors import DiskFull
+from retrieval.index.edge_points import MIN_FREE_BYTES
 from retrieval.index.embedded import EmbeddedIndex, list_collections
 from retrieval.types import Manifest, Passage
 
@@ -178,19 +179,24 @@ def test_the_need_grows_with_the_batch(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB."""
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Factory: `small_disk(megabytes)`, an empty disk of that size."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if mounted.returncode != 0:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+
+    def make(megabytes: int) -> Path:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        try:
+            mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command here")
+        if mounted.returncode != 0:
+            pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+        return folder
+
+    yield make
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 FILLER = """
@@ -228,20 +234,52 @@ FILLER = """
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-def test_a_disk_that_fills_up_is_an_error_and_not_the_end(small_disk: Path) -> None:
-    """Without the check before each write the process ends by SIGBUS."""
-    reserve = 4 * 1024 * 1024
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FILLER), str(small_disk), str(reserve)],
+COUNT = """
+    import sys
+    from retrieval.errors import DiskFull
+    from retrieval.index.embedded import EmbeddedIndex
+    try:
+        with EmbeddedIndex.open(sys.argv[1], "docs") as index:
+            print(index.count(), len(index.document_states()), len(list(index.passages())))
+    except DiskFull as full:
+        print(full)
+"""
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which a wrong answer here would end by SIGBUS."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_disk_that_fills_up_is_an_error_and_not_the_end(
+    small_disk: Callable[[int], Path],
+) -> None:
+    disk = small_disk(100)
+    done = run(FILLER, disk, MIN_FREE_BYTES)
     assert done.returncode == 0, (done.returncode, done.stderr)
     written = int(done.stdout)
     assert written >= 300
     assert "kept free for safety" in done.stderr
-    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-    assert free >= reserve / 2
-    with EmbeddedIndex.open(small_disk, "docs", min_free_bytes=0) as index:
-        assert index.count() >= written
-        assert len(index.document_states()) == index.count()
+    assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= MIN_FREE_BYTES * 0.9
+    again = run(COUNT, disk)
+    assert again.stdout.split() == [str(written)] * 3, (again.returncode, again.stderr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_opening_where_nothing_is_left_is_an_error_and_not_the_end(
+    small_disk: Callable[[int], Path],
+) -> None:
+    """Edge fills the holes of its vector file while opening: 30 MB where 6 MB are free."""
+    disk = small_disk(24)
+    done = run(FILLER, disk, 6_000_000)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    refused = run(COUNT, disk)
+    assert "open the collection may take" in refused.stdout, (refused.returncode, refused.stderr)
+    grown = ["mount", "-o", "remount,size=80m", str(disk)]
+    subprocess.run(grown, check=True)
+    again = run(COUNT, disk)
+    assert again.stdout.split() == [done.stdout.strip()] * 3, (again.returncode, again.stderr)

@@ -107,7 +107,9 @@ def test_a_mismatch_names_every_field_and_changes_nothing(
     other = manifest()
     other = dataclasses.replace(
         other,
-        encoder=dataclasses.replace(other.encoder, model="e5", dimension=16),
+        encoder=dataclasses.replace(
+            other.encoder, model="e5", fingerprint="sha256:2", dimension=16
+        ),
         splitter=dataclasses.replace(other.splitter, max_tokens=None),
         created="1999-01-01",
     )
@@ -126,6 +128,18 @@ def test_a_mismatch_names_every_field_and_changes_nothing(
     assert (tmp_path / "docs" / "manifest.json").read_bytes() == stored
     with EmbeddedIndex.open(tmp_path, "docs") as index:
         assert index.count() == 3
+
+
+def test_the_same_weights_by_another_name_are_no_mismatch(
+    tmp_path: Path, manifest: Manifests
+) -> None:
+    EmbeddedIndex.create(tmp_path, "docs", manifest()).close()
+    other = manifest()
+    other = dataclasses.replace(
+        other, encoder=dataclasses.replace(other.encoder, model="/models/x")
+    )
+    with EmbeddedIndex.open(tmp_path, "docs", expect=other) as index:
+        assert index.manifest.encoder.model == "bge-test"
 
 
 @pytest.mark.parametrize(

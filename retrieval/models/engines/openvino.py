@@ -162,12 +162,15 @@ def _convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
         example.append(torch.zeros_like(example[0]))
     try:
         with quiet(), warnings.catch_warnings():
-            # Tracing is what openvino.convert_model does; torch would like its successor used, and
-            # warns of every Python condition. `_check_against` looks whether one of them mattered.
+            # Tracing is the way into OpenVINO; torch would like its successor used, and warns of
+            # every Python condition. `_check_against` looks whether one of them mattered, so that
+            # the tracer's own check, half of its time, can be left out.
             warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
             warnings.filterwarnings("ignore", r".*torch\.jit\.", category=DeprecationWarning)
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            graph = openvino.convert_model(module, example_input=tuple(example))
+            with torch.no_grad():
+                traced = torch.jit.trace(module, tuple(example), check_trace=False, strict=False)
+            graph = openvino.convert_model(traced, example_input=tuple(example))
     except Exception as error:  # whatever the model's code raises while it is traced
         raise ModelFault(
             f"the model in {path} cannot be turned into an OpenVINO graph "

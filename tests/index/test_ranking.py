@@ -1,0 +1,62 @@
+"""Ties and fusion, which engines leave open."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from retrieval.index.ranking import leading, reciprocal_rank_fusion
+
+
+def engine(scores: dict[str, float], asked: list[int], seed: int = 0):  # type: ignore[no-untyped-def]
+    """An engine that breaks ties at random, as engines may."""
+
+    def fetch(count: int) -> list[tuple[str, float]]:
+        asked.append(count)
+        items = list(scores.items())
+        random.Random(seed + count).shuffle(items)
+        return sorted(items, key=lambda item: -item[1])[:count]
+
+    return fetch
+
+
+@pytest.mark.parametrize("tied", [1, 5, 100, 3_000])
+def test_the_cut_through_a_tie_goes_by_id(tied: int) -> None:
+    scores = {f"t{i:05}": 0.5 for i in range(tied)} | {"zz": 0.9, "low": 0.1}
+    for limit in (1, 2, 3, 7):
+        asked: list[int] = []
+        found = leading(engine(scores, asked), limit, 6)
+        everything = [("zz", 0.9), *[(f"t{i:05}", 0.5) for i in range(tied)], ("low", 0.1)]
+        assert found == everything[:limit]
+
+
+def test_no_more_is_fetched_than_needed() -> None:
+    asked: list[int] = []
+    leading(engine({f"d{i}": 1 - i / 1_000 for i in range(900)}, asked), 100, 6)
+    assert len(asked) == 1
+    assert asked[0] < 120
+
+
+def test_noise_below_float32_is_a_tie() -> None:
+    found = leading(lambda _: [("b", 0.70000001), ("a", 0.69999999), ("c", 0.7000031)], 3, 6)
+    assert found == [("c", 0.700003), ("a", 0.7), ("b", 0.7)]
+
+
+def test_a_tie_without_end_ends() -> None:
+    asked: list[int] = []
+    found = leading(engine({f"{i:06}": 1.0 for i in range(50_000)}, asked), 10, 6)
+    assert len(found) == 10
+    assert max(asked) <= 10_010
+
+
+def test_rrf() -> None:
+    dense = [("a", 0.9), ("b", 0.8), ("c", 0.7)]
+    sparse = [("b", 12.0), ("a", 11.0), ("d", 10.0)]
+    found = reciprocal_rank_fusion([dense, sparse], 10)
+    assert [key for key, _ in found] == ["a", "b", "c", "d"]
+    assert dict(found) == pytest.approx(
+        {"a": 1 / 20 + 1 / 21, "b": 1 / 21 + 1 / 20, "c": 1 / 22, "d": 1 / 22}
+    )
+    assert reciprocal_rank_fusion([dense, []], 2) == [("a", 1 / 20), ("b", 1 / 21)]
+    assert reciprocal_rank_fusion([[], []], 2) == []
