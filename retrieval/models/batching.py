@@ -21,6 +21,9 @@ from retrieval.types import FloatArray, ProgressCallback
 TOKEN_BUDGET = 4096
 """Padded tokens in a batch, by default; 2,048 to 4,096 measured best on CPUs."""
 
+BATCH_COST = 64
+"""What a batch costs beside its tokens, in tokens. On a CPU it is near nothing."""
+
 Consume: TypeAlias = Callable[[NDArray[np.int64], FloatArray], None]
 """Called as `consume(indices, output)`: `output[i]` belongs to text `indices[i]` of the input."""
 
@@ -34,7 +37,9 @@ def plan_batches(
     """Indices of each batch, longest texts first; every index exactly once.
 
     `len(batch) × longest text in it ≤ token_budget`, except that a text longer than the budget
-    gets a batch of its own. Longest first shows at once whether memory suffices.
+    gets a batch of its own. Among the ways to cut the sorted texts into such batches, the cheapest
+    is taken, counting padded tokens and `BATCH_COST` for each batch. Longest first shows at once
+    whether memory suffices.
 
     Args:
         lengths: tokens of each text (n,).
@@ -50,15 +55,28 @@ def plan_batches(
             fix="Give numbers of at least 1, or leave both out.",
         )
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").astype(np.int64)
+    widths = np.maximum(np.asarray(lengths, dtype=np.int64)[order], 1)
+    total = len(order)
+    sizes = np.maximum(token_budget // widths, 1)
+    sizes = np.minimum(sizes, total - np.arange(total))
+    if max_batch is not None:
+        sizes = np.minimum(sizes, max_batch)
+    # cost[i]: of the texts from i on; size[i]: of the first batch in their cheapest partition.
+    cost = np.zeros(total + 1, dtype=np.int64)
+    size = np.zeros(total, dtype=np.int64)
+    counts = np.arange(1, total + 1, dtype=np.int64)
+    for start in range(total - 1, -1, -1):
+        most = sizes[start]
+        costs = counts[:most] * widths[start] + cost[start + 1 : start + 1 + most]
+        best = int(costs.argmin())
+        cost[start] = BATCH_COST + costs[best]
+        size[start] = best + 1
     batches: list[NDArray[np.int64]] = []
     start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        size = max(token_budget // longest, 1)
-        if max_batch is not None:
-            size = min(size, max_batch)
-        batches.append(order[start : start + size])
-        start += size
+    while start < total:
+        stop = start + int(size[start])
+        batches.append(order[start:stop])
+        start = stop
     return batches
 
 
