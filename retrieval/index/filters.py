@@ -29,7 +29,7 @@ import numpy as np
 from retrieval.errors import InvalidFilter
 from retrieval.types import Where
 
-from .payload import FLAGS, METADATA, TEXT_FIELDS
+from .payload import FLAGS, METADATA, TEXT_FIELDS, read_exactly
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -151,7 +151,11 @@ def _equal(key: str, value: Any, at: str) -> models.Condition:
             match = models.MatchValue(value=number)
             return models.FieldCondition(key=_path(key, at), match=match)
         # a range, since Qdrant's exact match takes 2000 and 2000.0 for different values
-        equal = models.Range(gte=number, lte=number)
+        low = high = number
+        if isinstance(number, float) and not read_exactly(number):
+            # the engine may hold its neighbour
+            low, high = math.nextafter(number, -math.inf), math.nextafter(number, math.inf)
+        equal = models.Range(gte=low, lte=high)
         return models.FieldCondition(key=_path(key, at), range=equal)
     raise InvalidFilter(
         f"{at} is {value!r}, a {type(value).__name__}; expected text, a number, true, false, "

@@ -3,13 +3,16 @@
 The payload carries every field of the passage. Booleans in the metadata are mirrored, as the
 keywords "true" and "false", under `metadata_flags` in the same shape: Qdrant Edge turns a
 boolean in a filter into a number, so only the mirror can be filtered on, on every engine alike.
+Metadata with a float that the engines' JSON reader may miss by its last bit is kept as text too.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import uuid
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from retrieval.errors import InvalidBatch, StoreFault
@@ -17,6 +20,7 @@ from retrieval.types import Passage
 
 METADATA = "metadata"
 FLAGS = "metadata_flags"
+EXACT = "metadata_json"
 TEXT_FIELDS = ("document_id", "source", "title")
 """Passage fields holding text that `where=` addresses by their own name."""
 
@@ -51,6 +55,8 @@ def passage_to_payload(passage: Passage) -> dict[str, Any]:
     flags = _flags(payload[METADATA])
     if flags is not None:
         payload[FLAGS] = flags
+    if not _read_exactly(payload[METADATA]):
+        payload[EXACT] = json.dumps(payload[METADATA], ensure_ascii=False)
     return payload
 
 
@@ -65,13 +71,24 @@ def payload_to_passage(passage_id: str, payload: Mapping[str, Any] | None) -> Pa
         headings = tuple(stored["headings"])
         strings = {name: stored[name] for name in _STRINGS}
         numbers = {name: stored[name] for name in _NUMBERS}
-        metadata = stored[METADATA]
-    except (KeyError, TypeError) as error:
+        metadata = json.loads(stored[EXACT]) if EXACT in stored else stored[METADATA]
+    except (KeyError, TypeError, ValueError) as error:
         raise StoreFault(
             f"the point {passage_id} is no passage of this library (missing or wrong: {error})",
             fix="The collection was written to by something else: index into a new collection.",
         ) from error
     return Passage(id=passage_id, headings=headings, metadata=metadata, **strings, **numbers)
+
+
+def read_exactly(number: float) -> bool:
+    """Whether the engines read a float back from its decimal digits to the last bit.
+
+    They parse JSON with serde_json, whose fast way is exact for digits below 2**53 times a power
+    of ten up to 22, and otherwise may be one unit in the last place off.
+    """
+    _, digits, exponent = Decimal(repr(number)).as_tuple()
+    whole = int("".join(map(str, digits)))
+    return whole < 2**53 and isinstance(exponent, int) and abs(exponent) <= 22
 
 
 def canonical_id(passage_id: object) -> str:
@@ -117,6 +134,14 @@ def _json(value: Any, at: str, depth: int) -> Any:
     if isinstance(value, list):
         return [_json(item, f"{at}[{i}]", depth + 1) for i, item in enumerate(value)]
     raise _invalid(f"{at} is a {type(value).__name__}, which is no JSON value")
+
+
+def _read_exactly(value: Any) -> bool:
+    if isinstance(value, float):
+        return read_exactly(value)
+    if isinstance(value, dict):
+        return all(map(_read_exactly, value.values()))
+    return not isinstance(value, list) or all(map(_read_exactly, value))
 
 
 def _flags(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
-from retrieval.models.batching import padding_waste, plan_batches, run_batches
+from retrieval.models.batching import BATCH_COST, padding_waste, plan_batches, run_batches
 from retrieval.models.encoder import BiEncoder
 from retrieval.models.engines.base import TokenBatch
 from retrieval.models.tokenization import Tokenizer
@@ -38,18 +39,38 @@ def test_every_index_once_within_the_budget(
 
 
 @given(some_lengths, st.integers(1, 5000))
-def test_longest_first_and_full(lengths: NDArray[np.int64], budget: int) -> None:
+def test_longest_first(lengths: NDArray[np.int64], budget: int) -> None:
     batches = plan_batches(lengths, token_budget=budget)
     assert [int(lengths[i]) for batch in batches for i in batch] == sorted(lengths, reverse=True)
-    for batch in batches[:-1]:
-        # One more of its longest length would not have fitted.
-        longest = max(int(lengths[batch].max()), 1)
-        assert (len(batch) + 1) * longest > budget
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=8), st.integers(1, 1000))
+def test_no_other_cut_of_the_sorted_texts_is_cheaper(values: list[int], budget: int) -> None:
+    lengths = np.array(values, dtype=np.int64)
+
+    def cost(parts: list[list[int]]) -> int:
+        return sum(BATCH_COST + len(part) * max(part) for part in parts)
+
+    ordered = sorted(values, reverse=True)
+    ways = []
+    for cuts in itertools.product([False, True], repeat=len(values) - 1):
+        places = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(values)]
+        parts = [ordered[i:j] for i, j in itertools.pairwise(places)]
+        if all(len(part) == 1 or len(part) * max(part) <= budget for part in parts):
+            ways.append(cost(parts))
+    planned = plan_batches(lengths, token_budget=budget)
+    assert cost([lengths[batch].tolist() for batch in planned]) == min(ways)
 
 
 def test_equal_lengths_keep_their_order() -> None:
     batches = plan_batches(np.full(5, 10, dtype=np.int64), token_budget=20)
     assert [batch.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_few_texts_of_mixed_length_are_not_padded_to_the_longest() -> None:
+    """As in re-ranking a query's candidates: all would fit into one batch, at twice the work."""
+    lengths = np.array([500, 480, *[60] * 10, *[20] * 20], dtype=np.int64)
+    assert padding_waste(lengths, plan_batches(lengths, token_budget=16_384)) < 0.02
 
 
 def test_sorting_saves_padding() -> None:

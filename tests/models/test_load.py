@@ -104,7 +104,9 @@ def test_starter_does_not_use_its_model_with_other_settings() -> None:
 
 
 def test_a_folder_is_a_cross_encoder(tiny_xlmr_reranker: Path) -> None:
-    reranker = load_reranker(tiny_xlmr_reranker, max_length=32, token_budget=64)
+    reranker = load_reranker(
+        tiny_xlmr_reranker, max_length=32, token_budget=64, engine="transformers"
+    )
     assert isinstance(reranker, CrossEncoderReranker)
     assert reranker.info.kind == "cross-encoder"
     assert reranker.info.max_length == 32
@@ -113,7 +115,9 @@ def test_a_folder_is_a_cross_encoder(tiny_xlmr_reranker: Path) -> None:
 
 def test_a_folder_named_starter_is_that_folder(tiny_bert_reranker: Path, tmp_path: Path) -> None:
     (tmp_path / "starter").symlink_to(tiny_bert_reranker)
-    assert isinstance(load_reranker(tmp_path / "starter"), CrossEncoderReranker)
+    assert isinstance(
+        load_reranker(tmp_path / "starter", engine="transformers"), CrossEncoderReranker
+    )
 
 
 @pytest.mark.parametrize("name", ["bge-reranker-v2-gemma", "bge-reranker-v2-minicpm-layerwise"])
