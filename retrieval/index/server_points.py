@@ -266,7 +266,7 @@ class ServerPoints:
         known = "it holds " + ", ".join(map(repr, names)) if names else "it holds no collections"
         return CollectionNotFound(
             f"there is no collection {self._collection!r} at {self._where}: {known}",
-            fix="Check the name and the server, or index something into it first.",
+            fix="Check the name and the server, or make it first: retrieval index PATH.",
         )
 
     @contextlib.contextmanager

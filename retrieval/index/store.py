@@ -80,7 +80,7 @@ def collection_path(store: Path | str, collection: str) -> Path:
         known = "it holds no collections" if root.exists() else "there is no such folder yet"
     raise CollectionNotFound(
         f"there is no collection {collection!r} in the store {root}: {known}",
-        fix="Check the name and the store, or index something into it first.",
+        fix="Check the name and the store, or make it first: retrieval index PATH.",
     )
 
 

@@ -68,9 +68,8 @@ def plan_batches(
     for start in range(total - 1, -1, -1):
         most = sizes[start]
         costs = counts[:most] * widths[start] + cost[start + 1 : start + 1 + most]
-        best = int(costs.argmin())
-        cost[start] = BATCH_COST + costs[best]
-        size[start] = best + 1
+        size[start] = most - int(costs[::-1].argmin())  # of equally cheap ones the largest
+        cost[start] = BATCH_COST + costs[size[start] - 1]
     batches: list[NDArray[np.int64]] = []
     start = 0
     while start < total:

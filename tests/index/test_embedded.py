@@ -421,6 +421,22 @@ def test_many_threads_at_once(
         assert index.count() == 600
 
 
+def test_closing_waits_for_the_call_of_another_thread(tmp_path: Path, manifest: Manifests) -> None:
+    index = EmbeddedIndex.create(tmp_path, "docs", manifest())
+    points = index._points
+    assert isinstance(points, edge_points.EdgePoints)
+    with points._use("search"):
+        closing = threading.Thread(target=index.close)
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+        assert index.count() == 0  # the thread that is in may go on
+    closing.join(10)
+    assert not closing.is_alive()
+    with pytest.raises(StoreFault, match="is closed"):
+        index.count()
+
+
 def test_a_forked_child_is_refused_and_harms_nothing(tmp_path: Path, manifest: Manifests) -> None:
     script = """
         import gc, os, sys

@@ -361,17 +361,16 @@ class TestKeptGraphs:
         assert [entry.name] == [folder.name for folder in tmp_path.iterdir()]
         assert json.loads((entry / "sizes.json").read_text())["graph.xml"] > 1000
 
-    def test_other_weights_or_heads_have_other_graphs(
+    def test_other_weights_have_another_graph(
         self, make_tiny_model: Callable[..., Path], tmp_path: Path
     ) -> None:
         path = make_tiny_model("bert", "encoder", seed=1)
         batch = text_batch(path)
         before = OpenVINOEngine(path, "cls", dtype="fp32", cache_dir=tmp_path).run(batch)
-        OpenVINOEngine(path, "mean", dtype="fp32", cache_dir=tmp_path)
         other = make_tiny_model("bert", "encoder", seed=2)
         shutil.copy(other / "model.safetensors", path / "model.safetensors")
         after = OpenVINOEngine(path, "cls", dtype="fp32", cache_dir=tmp_path).run(batch)
-        assert len(list(tmp_path.iterdir())) == 3
+        assert len(list(tmp_path.iterdir())) == 2
         assert cosines(before, after).max() < 0.9
 
     def test_what_cannot_be_kept_does_not_matter(

@@ -169,7 +169,9 @@ def _convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
             warnings.filterwarnings("ignore", r".*torch\.jit\.", category=DeprecationWarning)
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             with torch.no_grad():
-                traced = torch.jit.trace(module, tuple(example), check_trace=False, strict=False)
+                traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                    module, tuple(example), check_trace=False, strict=False
+                )
             graph = openvino.convert_model(traced, example_input=tuple(example))
     except Exception as error:  # whatever the model's code raises while it is traced
         raise ModelFault(
