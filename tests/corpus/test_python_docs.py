@@ -152,7 +152,7 @@ def _answers(split: str) -> dict[str, list[str]]:
     return answers
 
 
-@pytest.mark.parametrize(("split", "questions", "most"), [("test", 60, 3), ("dev", 80, 4)])
+@pytest.mark.parametrize(("split", "questions", "most"), [("test", 60, 8), ("dev", 80, 4)])
 def test_questions_have_answers_that_exist(
     documents: dict[str, Document], split: str, questions: int, most: int
 ) -> None:
