@@ -14,7 +14,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import click
 import typer
 
 from retrieval import __version__
@@ -360,11 +359,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         typer.echo(f"retrieval: {error}", err=True)
         return error.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         typer.echo("retrieval: interrupted", err=True)
         return 130
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:  # an option or argument that cannot be used
+        message = error.format_message()
+        if not message.startswith("Usage:"):  # the help, where no command was given
+            message = f"retrieval: {message} (see `retrieval --help`)"
+        typer.echo(message, err=True)
         return UserError.exit_code
     except KeyboardInterrupt:
         typer.echo("retrieval: interrupted; what was acknowledged is kept", err=True)

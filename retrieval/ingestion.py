@@ -10,10 +10,12 @@ and ends in the same collection as an unkilled one.
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from retrieval.errors import CorpusError
@@ -145,6 +147,13 @@ class _Run:
             self.unchanged += 1
             self._tell()
             return
+        if state is not None and _is_another(document, state):
+            self._bad(
+                document,
+                f"document id {document.id!r} is taken by {state.source}, which is still there; "
+                "index both from their common folder, or into collections of their own",
+            )
+            return
         passages = splitter.split(document)
         if not passages:
             self._bad(document, "has no text to index")
@@ -215,6 +224,21 @@ class _Run:
             truncated_passages=self.truncated,
             seconds=time.perf_counter() - self.started,
         )
+
+
+def _is_another(document: Document, state: DocumentState) -> bool:
+    """Whether an id means another file than the one it was indexed from.
+
+    A folder that was moved keeps its ids and loses its old paths; two folders with a README.md
+    each have the same id at two paths that both exist.
+    """
+    old, new = (re.sub(r":\d+$", "", source) for source in (state.source, document.source))
+    if not old or not new or Path(old).absolute() == Path(new).absolute():
+        return False
+    try:
+        return Path(old).is_file() and Path(new).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 class _ReadAhead:

@@ -17,6 +17,8 @@ from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.embedded import list_collections as list_embedded_collections
 from retrieval.index.embedded import read_manifest as read_embedded_manifest
 from retrieval.index.server import ServerIndex
+from retrieval.index.server import list_collections as list_server_collections
+from retrieval.index.server import read_manifest as read_server_manifest
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import IngestProgressCallback, ingest_documents
 from retrieval.models.load import load_encoder, load_reranker
@@ -226,8 +228,7 @@ def read_manifest(
         ManifestCorrupt: the manifest cannot be read.
     """
     if _is_url(store):
-        with ServerIndex.open(str(store), collection, api_key=api_key) as index:
-            return index.manifest
+        return read_server_manifest(str(store), collection, api_key=api_key)
     return read_embedded_manifest(Path(store), collection)
 
 
@@ -236,7 +237,7 @@ def collection_names(
 ) -> list[str]:
     """The collections of a store, sorted; a store that does not exist yet has none."""
     if _is_url(store):
-        return ServerIndex.names(str(store), api_key=api_key)
+        return list_server_collections(str(store), api_key=api_key)
     return list_embedded_collections(Path(store))
 
 

@@ -287,10 +287,12 @@ class DocumentState:
     """What an index holds of one document.
 
     `content_hash` is None while the stored passages are incomplete or of different versions.
+    `source` is where it was read from.
     """
 
     content_hash: str | None
     passage_ids: frozenset[str]
+    source: str = ""
 
 
 class Index(Protocol):

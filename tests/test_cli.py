@@ -145,6 +145,26 @@ def test_bad_files_are_named_and_the_rest_is_indexed(
     assert "binary.txt" in message
 
 
+def test_two_folders_with_the_same_file_names_do_not_overwrite_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"This is the text of project {name}.")
+    store = ["--store", str(tmp_path / "store"), "--encoder", "starter"]
+    assert run(["index", str(tmp_path / "a"), str(tmp_path / "b"), *store]) == 0
+    captured = capsys.readouterr()
+    assert "'README.md' is taken by" in captured.err
+    assert search(capsys, tmp_path / "store", "project")["hits"][0]["passage"]["text"].endswith(
+        "a."
+    )
+
+    (tmp_path / "a").rename(tmp_path / "moved")
+    (tmp_path / "moved/README.md").write_text("This is the new text of project a.")
+    assert run(["index", str(tmp_path / "moved"), *store]) == 0
+    assert "1 changed" in capsys.readouterr().out
+
+
 def test_info_and_models(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["info", "--store", str(store)]) == 0
@@ -186,7 +206,7 @@ def test_eval_prints_and_writes_every_mode(
         (mode, again) for mode in ("dense", "sparse", "hybrid") for again in (False, True)
     }
     assert all(r["measures"]["nDCG@10"] == 1.0 for r in rows_out)
-    assert len(list(runs.iterdir())) == 6
+    assert len(list(runs.glob("*.run"))) == 6
     assert "expected dense, sparse or hybrid" in fails(capsys, *arguments, "--modes", "magic")
 
 

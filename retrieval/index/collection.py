@@ -164,10 +164,12 @@ class CollectionIndex:
         """What is stored of each document, by document id."""
         ids: defaultdict[str, set[str]] = defaultdict(set)
         versions: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
-        fields = ["document_id", "document_hash", "document_passages"]
+        sources: dict[str, str] = {}
+        fields = ["document_id", "document_hash", "document_passages", "source"]
         for passage_id, payload in self._scroll(fields):
             document = str(payload.get("document_id", ""))
             ids[document].add(passage_id)
+            sources[document] = str(payload.get("source") or "")
             version = (payload.get("document_hash") or "", payload.get("document_passages") or 0)
             versions[document].add(version)
         states: dict[str, DocumentState] = {}
@@ -177,6 +179,7 @@ class CollectionIndex:
             states[document] = DocumentState(
                 content_hash=(content_hash or None) if whole else None,
                 passage_ids=frozenset(passage_ids),
+                source=sources[document],
             )
         return states
 

@@ -161,7 +161,9 @@ def test_questions_have_answers_that_exist(
     for query, names in answers.items():
         for name in names:
             assert name in documents, name
-            assert name not in texts[query], f"{name} is given away by its question"
+            # A module may be named for its subject: who asks about JSON has to say so.
+            if documents[name].metadata["kind"] != "module":
+                assert name not in texts[query], f"{name} is given away by its question"
     assert len(answers) >= questions
     assert all(1 <= len(names) == len(set(names)) <= most for names in answers.values())
     modules = {documents[n].metadata["module"] for names in answers.values() for n in names}
