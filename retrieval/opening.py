@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.corpus.readers import read
-from retrieval.corpus.splitting import Splitter, document_hash
+from retrieval.corpus.splitting import (
+    DEFAULT_MAX_TOKENS,
+    DEFAULT_OVERLAP_TOKENS,
+    Splitter,
+    document_hash,
+)
 from retrieval.errors import CollectionNotFound, InvalidFilter
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.embedded import list_collections as list_embedded_collections
@@ -21,6 +26,7 @@ from retrieval.index.server import list_collections as list_server_collections
 from retrieval.index.server import read_manifest as read_server_manifest
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import IngestProgressCallback, ingest_documents
+from retrieval.models import registry
 from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.resolve import choose_models
 from retrieval.retriever import DEFAULT_CANDIDATES, DEFAULT_MODE, TwoStageRetriever
@@ -38,9 +44,6 @@ from retrieval.types import (
 
 DEFAULT_STORE = ".retrieval"
 DEFAULT_COLLECTION = "docs"
-# Measured in docs/evaluation.md on the python-docs questions and on training splits.
-DEFAULT_MAX_TOKENS = 256
-DEFAULT_OVERLAP_TOKENS = 32
 
 
 def open(
@@ -75,12 +78,12 @@ def open(
     """
     manifest = read_manifest(collection, store=store, api_key=api_key)
     loaded = _encoder_of(manifest, encoder, model_options)
-    notices: tuple[str, ...] = ()
+    notices = _language_notices(manifest)
     if isinstance(reranker, str):
         choice = choose_models(
             loaded.info.model, reranker, device=str(model_options.get("device", "auto"))
         )
-        notices = choice.notices
+        notices += choice.notices
         second = load_reranker(choice.reranker or "none", encoder=loaded, **model_options)
     else:
         second = reranker
@@ -198,6 +201,10 @@ def ingest(
         if language != "auto":
             manifest = replace(manifest, bm25=bm25_info(language, []))
 
+    for notice in _language_notices(manifest):
+        notices += (notice,)
+        if on_notice is not None:
+            on_notice(notice)
     splitter = Splitter(
         loaded.token_counter,
         max_tokens=splitter_info.max_tokens,
@@ -297,6 +304,25 @@ def _encoder_of(
         "max_length": built.max_length,
     }
     return load_encoder(built.model, **{**remembered, **given}, **options)
+
+
+def _language_notices(manifest: Manifest) -> tuple[str, ...]:
+    """A warning where a model of one language was given texts of another.
+
+    MiniLM on Chinese paragraphs finds less than BM25 alone, and joining the two loses what BM25
+    found (docs/evaluation.md), so silence would be costly.
+    """
+    known = registry.find(manifest.encoder.model)
+    language = manifest.bm25.language
+    if known is None or not known.languages or "multilingual" in (*known.languages, language):
+        return ()
+    if language in {bm25_info(code).language for code in known.languages}:
+        return ()
+    return (
+        f"The encoder {known.name} was trained on {', '.join(known.languages)}, and the texts of "
+        f"{manifest.collection!r} look {language}. Index with a model for that language "
+        "(`retrieval models`), or search with mode sparse and no reranker.",
+    )
 
 
 def _default_max_tokens(encoder: Encoder) -> int:

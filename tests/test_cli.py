@@ -165,6 +165,20 @@ def test_two_folders_with_the_same_file_names_do_not_overwrite_each_other(
     assert "1 changed" in capsys.readouterr().out
 
 
+def test_texts_in_another_language_than_the_models_are_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trees.txt").write_text(DOCUMENTS["bäume/中文.txt"], encoding="utf-8")
+    store = str(tmp_path / "store")
+    source = str(tmp_path / "trees.txt")
+    assert run(["index", source, "--store", store, "--encoder", "starter"]) == 0
+    assert "look chinese" in capsys.readouterr().err
+    assert run(["search", "橡子", "--store", store, "--mode", "sparse"]) == 0
+    captured = capsys.readouterr()
+    assert "look chinese" in captured.err
+    assert "橡树" in captured.out
+
+
 def test_info_and_models(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["info", "--store", str(store)]) == 0
