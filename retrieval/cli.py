@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from retrieval import __version__
-from retrieval.errors import InvalidInput, RetrievalError, UserError
+from retrieval.errors import Fault, InvalidInput, RetrievalError, UserError
 
 app = typer.Typer(
     name="retrieval",
@@ -102,7 +103,7 @@ def index(
     """Index files and folders into a collection; what is unchanged is skipped."""
     from retrieval.opening import ingest
     from retrieval.progress import indexing_bar, show_notices
-    from retrieval.rendering import report_as_dict
+    from retrieval.rendering import plain, report_as_dict
 
     reports = []
     for source in sources:
@@ -126,7 +127,7 @@ def index(
                 api_key=_key(api_key),
             )
         reports.append(report)
-        show_notices([str(problem) for problem in report.failed], label="skipped", most=20)
+        show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=20)
         if report.truncated_passages:
             show_notices(
                 [f"{report.truncated_passages} passages were longer than the encoder reads."]
@@ -135,8 +136,8 @@ def index(
         _print_json([report_as_dict(report) for report in reports])
         return
     for source, report in zip(sources, reports, strict=True):
-        typer.echo(
-            f"{source} → {collection}: {report.read:,} documents read: {report.new:,} new, "
+        _print(
+            f"{plain(source)} → {collection}: {report.read:,} documents read: {report.new:,} new, "
             f"{report.changed:,} changed, {report.unchanged:,} unchanged, "
             f"{len(report.failed):,} skipped; {report.passages:,} passages "
             f"({report.tokens:,} tokens) written in {report.seconds:.1f} s"
@@ -192,7 +193,7 @@ def search(
         _print_json(result_as_dict(result))
         return
     show_notices(result.notices)
-    typer.echo(result_as_text(result))
+    _print(result_as_text(result))
 
 
 @app.command("eval")
@@ -234,12 +235,15 @@ def evaluate(
     runs: Annotated[
         Path | None, typer.Option(help="Write TREC run files into this folder.")
     ] = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Measure both stages on judged queries in BEIR layout."""
     from retrieval.evaluating import evaluate_folder
     from retrieval.evaluation.evaluate import report_as_text, write_report
     from retrieval.progress import evaluation_bar, indexing_bar
 
+    key = _key(api_key)
+    _check_places(json_file, runs)
     wanted = [mode.strip() for mode in modes.split(",") if mode.strip()]
     for mode in wanted:
         if mode not in ("dense", "sparse", "hybrid"):
@@ -268,10 +272,11 @@ def evaluate(
             passage_instruction=passage_instruction,
             max_length=max_length,
             limit=limit,
+            api_key=key,
             on_index=on_index,
             on_search=on_search,
         )
-    typer.echo(report_as_text(report))
+    _print(report_as_text(report))
     write_report(report, json_file=json_file, runs_folder=runs)
 
 
@@ -292,7 +297,7 @@ def info(
         if as_json:
             _print_json({"store": store, "collections": names})
         elif names:
-            typer.echo("\n".join(names))
+            _print("\n".join(names))
         else:
             typer.echo(f"No collections in {store}. Make one with: retrieval index PATH", err=True)
         return
@@ -300,7 +305,7 @@ def info(
     if as_json:
         _print_json(manifest_as_dict(manifest))
     else:
-        typer.echo(manifest_as_text(manifest))
+        _print(manifest_as_text(manifest))
 
 
 @app.command()
@@ -315,7 +320,7 @@ def models(as_json: AsJson = False) -> None:
     if as_json:
         _print_json(models_as_dicts(specs, cached))
     else:
-        typer.echo(models_as_text(specs, cached))
+        _print(models_as_text(specs, cached))
 
 
 def _key(given: str | None) -> str | None:
@@ -324,15 +329,56 @@ def _key(given: str | None) -> str | None:
         return given
     try:
         return Path(given[1:]).read_text(encoding="utf-8").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InvalidInput(
-            f"the API key file {given[1:]!r} cannot be read ({error.strerror})",
+            f"the API key file {given[1:]!r} cannot be read ({reason})",
             fix="Give --api-key @FILE with a readable file.",
         ) from error
 
 
+def _check_places(json_file: Path | None, runs: Path | None) -> None:
+    """Refuse before the long work what could not be written after it."""
+    if json_file is not None and json_file.is_dir():
+        raise InvalidInput(
+            f"--json is the folder {str(json_file)!r}, expected a file",
+            fix="Name a file in it, such as --json figures.json.",
+        )
+    if runs is not None and runs.exists() and not runs.is_dir():
+        raise InvalidInput(
+            f"--runs is the file {str(runs)!r}, expected a folder",
+            fix="Name a folder; it is made where it does not exist.",
+        )
+
+
+class _ReaderGone(Exception):
+    """Whoever read our output has closed it (`retrieval … | head`)."""
+
+
+def _print(text: str) -> None:
+    try:
+        typer.echo(text)
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
+    except OSError as error:
+        raise Fault(
+            f"the output could not be written ({error.strerror})",
+            fix="Free space where it goes, or send it elsewhere.",
+        ) from error
+
+
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a file name that is no UTF-8; escaped, it is valid JSON
+        text = json.dumps(value, indent=2)
+    _print(text)
+
+
+def _complain(message: str) -> None:
+    with suppress(OSError):  # nobody may be listening; the exit code tells it, too
+        typer.echo(message, err=True)
 
 
 def _add_plugins() -> None:
@@ -357,31 +403,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except RetrievalError as error:
         if debug:
             raise
-        typer.echo(f"retrieval: {error}", err=True)
+        _complain(f"retrieval: {error}")
         return error.exit_code
     except typer.Abort:
-        typer.echo("retrieval: interrupted", err=True)
+        _complain("retrieval: interrupted")
         return 130
     except typer.TyperException as error:  # an option or argument that cannot be used
         message = error.format_message()
         if not message.startswith("Usage:"):  # the help, where no command was given
             message = f"retrieval: {message} (see `retrieval --help`)"
-        typer.echo(message, err=True)
+        _complain(message)
         return UserError.exit_code
     except KeyboardInterrupt:
-        typer.echo("retrieval: interrupted; what was acknowledged is kept", err=True)
+        _complain("retrieval: interrupted; what was acknowledged is kept")
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`retrieval … | head`): not an error of ours.
+    except _ReaderGone:
+        # Not an error of ours; what is still buffered must not fail at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:
             raise
-        typer.echo(
+        _complain(
             f"retrieval: unexpected {type(error).__name__}: {error}. This is a fault in the "
-            "program; run again with --debug for the traceback and report it.",
-            err=True,
+            "program; run again with --debug for the traceback and report it."
         )
         return 1
 

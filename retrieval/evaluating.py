@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.beir import load_beir
-from retrieval.evaluation.evaluate import EvaluationReport, evaluate
+from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
 from retrieval.ingestion import IngestProgressCallback
+from retrieval.models.choice import AUTO, NONE
+from retrieval.models.resolve import resolve
 from retrieval.opening import DEFAULT_STORE, ingest, open
 from retrieval.types import Blend, Mode
 
@@ -38,6 +40,7 @@ def evaluate_folder(
     passage_instruction: str | None = None,
     max_length: int | None = None,
     limit: int | None = None,
+    api_key: str | None = None,
     on_index: IngestProgressCallback | None = None,
     on_search: Callable[[str, int, int], None] | None = None,
     **model_options: Any,
@@ -53,12 +56,15 @@ def evaluate_folder(
             over the encoder's length is cut); "split" splits as `retrieval index` does.
         pooling, query_instruction, passage_instruction, max_length: as for `ingest`.
         limit: only the first so many queries, for a quick look.
+        api_key: for a Qdrant server that holds `collection`.
         on_index, on_search: progress of indexing, and of searching as (what, done, total).
 
     Raises:
         CorpusError: a file of the folder is missing or bad.
         InvalidInput: an argument's value cannot be used.
     """
+    # `evaluate` checks them as well, but only after the corpus has been indexed.
+    check_settings(modes, measures, candidates=candidates)
     beir = load_beir(folder, split=split)
     queries = beir.queries if limit is None else dict(list(beir.queries.items())[:limit])
     qrels = {query: beir.qrels[query] for query in queries}
@@ -69,6 +75,7 @@ def evaluate_folder(
             store=where,
             encoder=encoder if collection is not None else None,
             reranker=reranker if rerank else None,
+            api_key=api_key if collection is not None else None,
             **model_options,
         ) as retriever:
             return evaluate(
@@ -90,6 +97,8 @@ def evaluate_folder(
             f"passages is {passages!r}, expected 'whole' or 'split'",
             fix="Use 'whole' to compare with published figures, 'split' for what a user gets.",
         )
+    if rerank and reranker not in (AUTO, NONE):
+        resolve(reranker, "reranker")  # a mistyped name must not cost an hour of indexing
     # A collection of its own, in a folder that goes away: an evaluation leaves nothing behind.
     with tempfile.TemporaryDirectory(prefix="retrieval-eval-") as scratch:
         ingest(

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from retrieval.errors import CorpusError
+from retrieval.errors import CorpusError, InvalidInput
 from retrieval.index.manifest import check_manifest
+from retrieval.index.payload import passage_to_payload
 from retrieval.types import (
     Document,
     DocumentState,
@@ -72,7 +73,8 @@ def ingest_documents(
     Args:
         documents: read lazily in a thread of its own, at most `READ_AHEAD_CHARACTERS` ahead.
         problems: the list that the reader appends its problems to; they are part of the report.
-        on_error: "skip" reports a document that yields no passage or repeats an id; "raise" stops.
+        on_error: "skip" reports a document that yields no passage, repeats an id or has metadata
+            that cannot be stored; "raise" stops.
         window: passages per encoder call and acknowledged write.
 
     Raises:
@@ -142,6 +144,17 @@ class _Run:
             )
             return
         self.seen.add(document.id)
+        try:
+            self._take_new(document, splitter, document_hash)
+        except InvalidInput as error:
+            self._bad(document, error.problem)
+
+    def _take_new(
+        self,
+        document: Document,
+        splitter: DocumentSplitter,
+        document_hash: Callable[[Document], str],
+    ) -> None:
         state = self.states.get(document.id)
         if state is not None and state.content_hash == document_hash(document):
             self.unchanged += 1
@@ -158,6 +171,9 @@ class _Run:
         if not passages:
             self._bad(document, "has no text to index")
             return
+        # Asked of each document alone: in a window one bad document would stop all the others.
+        for passage in passages:
+            passage_to_payload(passage)
         if state is None:
             self.new += 1
         else:

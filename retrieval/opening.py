@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from retrieval.corpus.splitting import (
     Splitter,
     document_hash,
 )
-from retrieval.errors import CollectionNotFound, InvalidFilter
+from retrieval.errors import CollectionNotFound, InvalidFilter, InvalidInput
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.embedded import list_collections as list_embedded_collections
 from retrieval.index.embedded import read_manifest as read_embedded_manifest
@@ -260,25 +261,37 @@ def parse_where(text: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
             parsed = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidFilter(
                 f"the filter {text!r} is not valid JSON ({error})",
                 fix='Write it as \'{"year": {"gte": 2020}}\', or as year=2020,lang=en.',
             ) from error
         return dict(parsed)
     where: dict[str, Any] = {}
-    for pair in text.split(","):
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
+    rest: str | None = text
+    while rest is not None:
+        key, equals, value = rest.partition("=")
+        if not equals or not key.strip() or "," in key:
             raise InvalidFilter(
-                f"the filter part {pair!r} has no key=value form",
+                f"the filter part {rest.partition(',')[0]!r} has no key=value form",
                 fix='Write year=2020,lang=en, or a JSON object such as \'{"lang": ["en", "de"]}\'.',
             )
-        try:
-            where[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            where[key.strip()] = value.strip()
+        where[key.strip()], rest = _first_value(value.strip())
     return where
+
+
+def _first_value(text: str) -> tuple[Any, str | None]:
+    """The value before the first comma that is not part of it, and what follows that comma."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        after = text[end:].lstrip()
+        if not after or after.startswith(","):
+            return value, after[1:] if after else None
+    plain, comma, rest = text.partition(",")
+    return plain.strip(), rest if comma else None
 
 
 def _encoder_of(
@@ -336,7 +349,19 @@ def _peek(documents: Iterable[Document], n: int) -> tuple[Sequence[Document], It
 
 
 def _is_url(store: str | os.PathLike[str]) -> bool:
-    return isinstance(store, str) and store.startswith(("http://", "https://"))
+    """Whether a store is a server; what can be neither that nor a folder is refused."""
+    if not isinstance(store, str):
+        return False
+    if store.startswith(("http://", "https://")):
+        return True
+    # Taken for a folder, a mistyped address would give a store in a folder named `ftp:`.
+    if not store.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", store):
+        raise InvalidInput(
+            f"the store is {store!r}, expected a folder or the http:// or https:// URL of a "
+            "Qdrant server",
+            fix="Give a folder such as .retrieval, or a URL such as http://localhost:6333.",
+        )
+    return False
 
 
 def _open_index(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.markup import escape
@@ -63,9 +63,17 @@ def evaluation_bar() -> Iterator[Callable[[str, int, int], None]]:
 def show_notices(notices: Sequence[str], *, label: str = "note", most: int = 10) -> None:
     """Print notices to standard error, at most so many, and how many more there are."""
     for notice in notices[:most]:
-        sys.stderr.write(f"{label}: {notice}\n")
+        say(f"{label}: {notice}")
     if len(notices) > most:
-        sys.stderr.write(f"{label}: … and {len(notices) - most:,} more\n")
+        say(f"{label}: … and {len(notices) - most:,} more")
+
+
+def say(line: str) -> None:
+    """A line on standard error, where there is one: work never fails because nobody listens."""
+    if sys.stderr is not None:  # None where the process was started without (`2>&-`)
+        with suppress(OSError):  # its reader has gone (`2>&1 | head`)
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 def _bar(console: Console, *more: TextColumn) -> Progress:
@@ -98,6 +106,6 @@ def _indexing_lines(what: str) -> Callable[[IngestProgress], None]:
             return
         last = now
         total = "" if event.total_documents is None else f" of {event.total_documents:,}"
-        sys.stderr.write(f"indexing {what}: {event.documents:,}{total} documents, {_rate(event)}\n")
+        say(f"indexing {what}: {event.documents:,}{total} documents, {_rate(event)}")
 
     return show

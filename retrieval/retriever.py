@@ -131,6 +131,11 @@ class TwoStageRetriever:
         pairs.
         """
         plan = self._plan(top_k, candidates, fetch, mode, rerank, blend, min_relevance)
+        if isinstance(queries, str):
+            raise InvalidQuery(
+                "queries is one text, expected a list of them",
+                fix="Use search() for one query, or put it into a list.",
+            )
         texts = [_checked_query(query) for query in queries]
         if not texts:
             return []
@@ -220,7 +225,7 @@ class TwoStageRetriever:
         else:
             chosen_blend = blend or self.blend or reranker.info.default_blend
         if min_relevance is not None:
-            if not 0.0 <= min_relevance <= 1.0:
+            if not isinstance(min_relevance, (int, float)) or not 0.0 <= min_relevance <= 1.0:
                 raise InvalidInput(
                     f"min_relevance is {min_relevance!r}, expected a number from 0 to 1",
                     fix="Relevance is the sigmoid of the reranker's score; try 0.3 and look at "
@@ -378,6 +383,14 @@ def _checked_query(query: object) -> str:
         )
     if not query.strip():
         raise InvalidQuery("the query is empty", fix="Write what you are looking for.")
+    try:
+        query.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # BM25 refuses it, and a vector search would read something else: the same in every mode.
+        raise InvalidQuery(
+            f"the query has a lone surrogate at character {error.start}, which is no Unicode text",
+            fix="Write the query in UTF-8.",
+        ) from None
     return query
 
 

@@ -133,7 +133,8 @@ def make_venv(venv: Path) -> None:
             "python3-venv); elsewhere install Python with ensurepip."
         )
     if venv.exists():
-        if not (venv / "pyvenv.cfg").is_file() and any(venv.iterdir()):
+        empty = venv.is_dir() and not any(venv.iterdir())
+        if not (venv / "pyvenv.cfg").is_file() and not empty:
             raise SetupError(f"{venv} is there, but is no virtual environment. Move it away.")
         say(f"{venv.name} does not work any more and is made again.")
     else:

@@ -160,6 +160,13 @@ def test_pips_report_and_the_pin_are_read() -> None:
         setup_venv.pinned("torch==1\n", "nosuch")
 
 
+def test_a_file_where_the_environment_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(setup_venv.SetupError, match="is no virtual environment"):
+        setup_venv.make_venv(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [

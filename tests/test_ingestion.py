@@ -114,6 +114,35 @@ def test_bad_documents_are_named_and_the_rest_is_indexed(tmp_path: Path) -> None
         run(tmp_path, documents, on_error="raise")
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (Document("b", "text", metadata={"x": 2**64}), "metadata.x is 18446744073709551616"),
+        (Document("b", "text", metadata={"x": float("nan")}), "not JSON"),
+        (Document("b", "text", metadata={"x": {1, 2}}), "not JSON"),
+        (Document("b", "half a pair \ud800"), "text has a lone surrogate"),
+        (Document("b\ud800", "text"), "not text that can be stored"),
+    ],
+)
+def test_what_cannot_be_stored_stops_no_other_document(
+    bad: Document, reason: str, tmp_path: Path
+) -> None:
+    documents = [Document("a", "some text"), bad, Document("c", "other text")]
+    report = run(tmp_path, documents)
+    assert [p.source for p in report.failed] == [bad.id]
+    assert reason in report.failed[0].reason
+    assert {p.document_id for p in contents(tmp_path)["passages"].values()} == {"a", "c"}
+    with pytest.raises(CorpusError, match="Mend the document"):
+        run(tmp_path, documents, on_error="raise")
+
+
+def test_a_document_that_became_bad_keeps_what_was_stored_of_it(tmp_path: Path) -> None:
+    run(tmp_path, [Document("a", "some text")])
+    report = run(tmp_path, [Document("a", "new text", metadata={"x": {1}})])
+    assert len(report.failed) == 1
+    assert [p.text for p in contents(tmp_path)["passages"].values()] == ["some text"]
+
+
 def test_another_encoder_or_splitter_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     run(tmp_path, corpus(3))
     before = contents(tmp_path)

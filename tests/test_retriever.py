@@ -181,6 +181,11 @@ def test_a_batch_shares_one_call_and_keeps_its_queries_apart() -> None:
     assert made.search_batch([]) == []
 
 
+def test_a_text_is_no_batch_of_letters() -> None:
+    with pytest.raises(InvalidQuery, match="expected a list"):
+        retriever()[0].search_batch("why")
+
+
 def test_truncation_is_told() -> None:
     made, _, _, reranker = retriever()
     reranker.cut = ["a", "c"]
@@ -191,7 +196,7 @@ def test_truncation_is_told() -> None:
     assert made.search("word").notices == ()
 
 
-@pytest.mark.parametrize("query", ["", "  \n ", None, b"bytes", 3])
+@pytest.mark.parametrize("query", ["", "  \n ", None, b"bytes", 3, "half a pair \ud800"])
 def test_bad_queries_are_refused_in_words(query: Any) -> None:
     with pytest.raises(InvalidQuery):
         retriever()[0].search(query)
@@ -207,6 +212,7 @@ def test_bad_queries_are_refused_in_words(query: Any) -> None:
         {"mode": "fuzzy"},
         {"blend": "sum"},
         {"min_relevance": 1.5},
+        {"min_relevance": "0.5"},
         {"min_relevance": 0.5, "rerank": False, "mode": "hybrid"},
     ],
 )

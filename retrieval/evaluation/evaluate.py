@@ -88,9 +88,9 @@ def evaluate(
     Raises:
         InvalidInput: an argument's value cannot be used, or a judged query has no text.
     """
-    names = tuple(dict.fromkeys(display_name(name) for name in measures))
-    wanted = tuple(dict.fromkeys(modes))
-    _check(wanted, names, candidates=candidates, depth=depth, batch_size=batch_size)
+    wanted, names = check_settings(
+        modes, measures, candidates=candidates, depth=depth, batch_size=batch_size
+    )
     judged, ids = _judged(queries, qrels)
     depth = max(depth, candidates)
 
@@ -190,7 +190,15 @@ def _judged(
     return judged, [id_ for id_ in queries if id_ in judged]
 
 
-def _check(modes: tuple[Mode, ...], names: tuple[str, ...], **counts: int) -> None:
+def check_settings(
+    modes: Sequence[Mode], measures: Sequence[str], **counts: int
+) -> tuple[tuple[Mode, ...], tuple[str, ...]]:
+    """Modes and names of measures, each once; what `evaluate` would refuse is refused here.
+
+    Raises:
+        InvalidInput: a value cannot be used.
+    """
+    names = tuple(dict.fromkeys(display_name(name) for name in measures))
     if not modes:
         raise InvalidInput("no mode was named", fix="Give modes=('dense', 'sparse', 'hybrid').")
     if not names:
@@ -201,3 +209,4 @@ def _check(modes: tuple[Mode, ...], names: tuple[str, ...], **counts: int) -> No
                 f"{name} is {value!r}, expected a whole number of at least 1",
                 fix=f"Give {name} as 16, 50, 100 …",
             )
+    return tuple(dict.fromkeys(modes)), names

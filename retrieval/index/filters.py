@@ -124,7 +124,9 @@ def _field(key: str, value: Any, at: str) -> models.Condition:
             )
         # a set has no order; sorting keeps the compiled filter the same from run to run
         values = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        texts = [item for item in values if isinstance(item, str)]
+        texts = [
+            _unicode(item, f"{at}[{i}]") for i, item in enumerate(values) if isinstance(item, str)
+        ]
         others = [(i, item) for i, item in enumerate(values) if not isinstance(item, str)]
         any_of = [_equal(key, item, f"{at}[{i}]") for i, item in others]
         if texts:
@@ -143,7 +145,8 @@ def _equal(key: str, value: Any, at: str) -> models.Condition:
         match = models.MatchValue(value="true" if value else "false")
         return models.FieldCondition(key=_path(key, at, flags=True), match=match)
     if isinstance(value, str):
-        return models.FieldCondition(key=_path(key, at), match=models.MatchValue(value=value))
+        match = models.MatchValue(value=_unicode(value, at))
+        return models.FieldCondition(key=_path(key, at), match=match)
     if isinstance(value, (int, float, np.integer, np.floating)):
         number = _number(value, at)
         if isinstance(number, int) and abs(number) >= 2**53:
@@ -225,6 +228,7 @@ def _moment(value: str | date, at: str) -> datetime:
 
 def _path(key: str, at: str, *, flags: bool = False) -> str:
     """The payload path of a key; `flags` for the mirror of its booleans."""
+    _unicode(key, at)
     segments: list[tuple[str, bool, str]] = []
     position = 0
     while match := _SEGMENT.match(key, position):
@@ -255,6 +259,17 @@ def _path(key: str, at: str, *, flags: bool = False) -> str:
         del segments[0]
     names = ((name if _SIMPLE.fullmatch(name) else f'"{name}"') + b for name, _, b in segments)
     return ".".join((FLAGS if flags else METADATA, *names))
+
+
+def _unicode(text: str, at: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidFilter(
+            f"{at}: {text!r} holds half of a surrogate pair, which is no Unicode text",
+            fix="Write the filter in UTF-8.",
+        ) from None
+    return text
 
 
 def _mapping(value: Any, at: str) -> Mapping[Any, Any]:

@@ -204,6 +204,11 @@ def os_error(error: OSError, action: str) -> StoreDenied | DiskFull | StoreFault
             fix="Free some space on that disk or choose a store on another one; "
             "what was acknowledged before is kept.",
         )
+    if isinstance(error, NotADirectoryError):
+        return StoreFault(
+            f"could not {action} ({error.strerror})",
+            fix="A part of that path is a file: choose a store in a folder.",
+        )
     return StoreFault(
         f"could not {action} ({error.strerror or error})",
         fix="Check that the disk is mounted and healthy, then try again.",

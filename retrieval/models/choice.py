@@ -56,7 +56,12 @@ def choose_models(
         endpoint, cache_dir: another hub, another hub cache than huggingface_hub's own.
         probe: asks the hub; injected by tests.
     """
-    if not encoder.strip() or encoder == NONE or not reranker.strip():
+    if not reranker.strip():
+        raise InvalidInput(
+            f"the reranker is {reranker!r}, expected the name of a model",
+            fix="Give a name from `retrieval models`, 'auto', or 'none' for no reranker.",
+        )
+    if not encoder.strip() or encoder == NONE:
         raise InvalidInput(
             f"the models {encoder!r} and {reranker!r} cannot be used: there must be an encoder",
             fix="Give names from `retrieval models`, 'auto', or 'none' for no reranker.",

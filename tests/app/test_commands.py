@@ -184,3 +184,9 @@ def test_help_names_the_defaults_and_every_option() -> None:
     for name in ("--collection", "--store", "--host", "--port", "--public", "--no-browser"):
         assert name in text
     assert service.is_loopback("127.0.0.1")
+
+
+def test_the_steps_are_told_to_nobody_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error is None after `2>&-`; a line to it must not end the service."""
+    monkeypatch.setattr("sys.stderr", None)
+    commands._say("The page is at …")
