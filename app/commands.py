@@ -89,6 +89,7 @@ def ui(
             store=chosen.store,
             encoder=None if chosen.encoder == "auto" else chosen.encoder,
             reranker=chosen.reranker,
+            api_key=settings.secret(chosen.api_key),
         ) as retriever:
             _serve(retriever, chosen, sock, title=chosen.title, examples=(), browser=browser)
 
@@ -133,6 +134,7 @@ def demo(
                 encoder=chosen.encoder or "auto",
                 progress=progress,
                 on_notice=lambda notice: _say(f"     Note: {notice}"),
+                api_key=settings.secret(chosen.api_key),
             )
         _say_report(report)
         _say("2/3  Loading the models …")
@@ -141,6 +143,7 @@ def demo(
             store=chosen.store,
             encoder=None if chosen.encoder == "auto" else chosen.encoder,
             reranker=chosen.reranker,
+            api_key=settings.secret(chosen.api_key),
         ) as retriever:
             _serve(
                 retriever,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from retrieval.errors import InvalidInput
@@ -28,7 +28,13 @@ class Settings(BaseSettings):
     store: str = Field(".retrieval", min_length=1, description="the folder of the collections")
     encoder: str | None = Field(None, description="encoder; None takes the collection's own")
     reranker: str = Field("auto", min_length=1, description="second stage; none: no re-ranking")
+    api_key: SecretStr | None = Field(None, description="API key of a Qdrant server")
     title: str = Field("Two-stage retrieval", min_length=1, description="the page's heading")
+
+
+def secret(value: SecretStr | None) -> str | None:
+    """The text of a secret setting, for the one place that needs it."""
+    return None if value is None else value.get_secret_value()
 
 
 def load(**options: Any) -> Settings:

@@ -32,6 +32,14 @@ def test_the_environment_sets_what_no_option_gives(monkeypatch: pytest.MonkeyPat
     assert chosen.store == ".retrieval"
 
 
+def test_the_api_key_is_read_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.secret(settings.load().api_key) is None
+    monkeypatch.setenv("RETRIEVAL_API_KEY", "very-secret")
+    chosen = settings.load()
+    assert "very-secret" not in f"{chosen!r} {chosen}"
+    assert settings.secret(chosen.api_key) == "very-secret"
+
+
 def test_a_bad_option_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"--port is 99999.*65535.*Correct the option"):
         settings.load(port=99_999)
