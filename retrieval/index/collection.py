@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 import numpy as np
 
 from retrieval.errors import InvalidBatch, InvalidInput, InvalidQuery
+from retrieval.fusion import rrf
 from retrieval.types import Candidate, DocumentState, FloatArray, Manifest, Mode, Passage, Where
 
 from .filters import compile_delete_filter, compile_filter
 from .payload import canonical_id, payload_to_passage
 from .points import DENSE, SPARSE, PointStore, check_batch
-from .ranking import DENSE_DECIMALS, SPARSE_DECIMALS, Scored, leading, reciprocal_rank_fusion
+from .ranking import DENSE_DECIMALS, SPARSE_DECIMALS, Scored, leading
 from .sparse import Bm25Terms
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class CollectionIndex:
         if mode == "hybrid":
             each = max(limit, LEG_LIMIT)
             legs = [self._dense(query, each, allowed), self._sparse(words, each, allowed)]
-            scored = reciprocal_rank_fusion(legs, limit)
+            scored = rrf([[key for key, _ in leg] for leg in legs])[:limit]
         elif mode == "dense":
             scored = self._dense(query, limit, allowed)
         else:

@@ -7,7 +7,7 @@ collection and the query alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 Scored: TypeAlias = list[tuple[str, float]]
@@ -15,9 +15,6 @@ Scored: TypeAlias = list[tuple[str, float]]
 
 DENSE_DECIMALS = 6
 SPARSE_DECIMALS = 5
-
-RRF_K = 20
-"""nDCG@10 on scifact hardly moves between 2 and 60; see the hybrid figures in the docs."""
 
 _SPARE = 8
 _MOST_TIED = 10_000
@@ -37,19 +34,6 @@ def leading(fetch: Callable[[int], Scored], limit: int, decimals: int) -> Scored
         if exhausted or found[-1][1] < found[limit - 1][1] or asked >= limit + _MOST_TIED:
             return found[:limit]
         asked = min(asked * 8, limit + _MOST_TIED)
-
-
-def reciprocal_rank_fusion(legs: Sequence[Scored], limit: int, k: int = RRF_K) -> Scored:
-    """Sum of 1 / (k + rank) over the legs, rank from 0 as in Qdrant; ties by id.
-
-    Method: Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and
-    individual rank learning methods", SIGIR 2009 (which counts ranks from 1).
-    """
-    scores: dict[str, float] = {}
-    for leg in legs:
-        for rank, (key, _) in enumerate(leg):
-            scores[key] = scores.get(key, 0.0) + 1.0 / (k + rank)
-    return sorted(scores.items(), key=_order)[:limit]
 
 
 def _order(item: tuple[str, float]) -> tuple[float, str]:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from retrieval.index.ranking import leading, reciprocal_rank_fusion
+from retrieval.index.ranking import leading
 
 
 def engine(scores: dict[str, float], asked: list[int], seed: int = 0):  # type: ignore[no-untyped-def]
@@ -48,15 +48,3 @@ def test_a_tie_without_end_ends() -> None:
     found = leading(engine({f"{i:06}": 1.0 for i in range(50_000)}, asked), 10, 6)
     assert len(found) == 10
     assert max(asked) <= 10_010
-
-
-def test_rrf() -> None:
-    dense = [("a", 0.9), ("b", 0.8), ("c", 0.7)]
-    sparse = [("b", 12.0), ("a", 11.0), ("d", 10.0)]
-    found = reciprocal_rank_fusion([dense, sparse], 10)
-    assert [key for key, _ in found] == ["a", "b", "c", "d"]
-    assert dict(found) == pytest.approx(
-        {"a": 1 / 20 + 1 / 21, "b": 1 / 21 + 1 / 20, "c": 1 / 22, "d": 1 / 22}
-    )
-    assert reciprocal_rank_fusion([dense, []], 2) == [("a", 1 / 20), ("b", 1 / 21)]
-    assert reciprocal_rank_fusion([[], []], 2) == []
