@@ -436,10 +436,15 @@ def test_encoder_alone_automatic(choose):
     assert RERANKER not in kept.notices[0]
 
 
-@pytest.mark.parametrize("names", [("none", "auto"), ("", "auto"), ("auto", " ")])
+@pytest.mark.parametrize("names", [("none", "auto"), ("", "auto")])
 def test_there_must_be_an_encoder(choose, names):
     with pytest.raises(InvalidInput, match="there must be an encoder"):
         choose(*names)
+
+
+def test_a_blank_reranker_is_not_taken_for_a_missing_encoder(choose):
+    with pytest.raises(InvalidInput, match="the reranker is ' '"):
+        choose("auto", " ")
 
 
 def test_the_instruction_of_a_chosen_model_is_known(choose):
