@@ -109,7 +109,8 @@ class ModelSpec:
 
     Encoders have `dimension`, `pooling`, `normalize` and the two instructions; rerankers have
     `score_head`. Instructions are put before the text verbatim: a trailing blank is part of them.
-    `max_length` counts tokens, special tokens included.
+    `max_length` counts tokens, special tokens included. `matryoshka`: the shorter dimensions that
+    the model was trained for (Kusupati et al. 2022), to which its vectors may be cut.
     """
 
     name: str
@@ -121,6 +122,7 @@ class ModelSpec:
     query_instruction: str = ""
     passage_instruction: str = ""
     score_head: ScoreHead | None = None
+    matryoshka: tuple[int, ...] = ()
     licence: str = ""
     languages: tuple[str, ...] = ()
     architecture: str = ""
@@ -180,10 +182,18 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Raw reranker scores: float64 (n,); and bool (n,), which pairs were cut to max_length."""
+    """What a reranker says of n pairs.
+
+    values: raw scores, float64 (n,). truncated: bool (n,), which pairs were cut to max_length.
+    tokens: int64 (n,), length of each pair in tokens before truncation, special tokens included;
+    None where the reranker does not count them. spans: int64 (n, 2), character offsets in the
+    passage of the window that gave the score; None where passages are read whole.
+    """
 
     values: NDArray[np.float64]
     truncated: NDArray[np.bool_]
+    tokens: NDArray[np.int64] | None = None
+    spans: NDArray[np.int64] | None = None
 
 
 class TokenCounter(Protocol):
@@ -357,7 +367,9 @@ class Hit:
 
     `score` is what the final order follows: the raw reranker score, the blended RRF score, or
     the first stage's score where nothing was re-ranked. `relevance` is in [0, 1], or None where
-    no stage has such a scale (BM25 or RRF scores alone).
+    no stage has such a scale (BM25 or RRF scores alone). `best_span`: character offsets in
+    `passage.text` of the part that the reranker scored highest, where it read the passage by
+    windows.
     """
 
     passage: Passage
@@ -368,6 +380,7 @@ class Hit:
     stage1_score: float
     stage2_rank: int | None = None
     stage2_score: float | None = None
+    best_span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +395,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits in final order, with the candidates in first-stage order and how it all was done."""
+    """Hits in final order, with the candidates in first-stage order and how it all was done.
+
+    `reranked`: how many of the candidates the second stage read; fewer than asked for where a time
+    budget ended it.
+    """
 
     query: str
     hits: tuple[Hit, ...]
@@ -393,6 +410,7 @@ class SearchResult:
     reranker: str | None
     timings: Timings
     notices: tuple[str, ...] = ()
+    reranked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

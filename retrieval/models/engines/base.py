@@ -6,6 +6,7 @@ and number formats live here once. Batches are planned in `retrieval.models.batc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -18,8 +19,11 @@ Head: TypeAlias = Literal["cls", "mean", "last", "tokens", "logits"]
 """cls, mean, last: one pooled vector a text, not normalised. tokens: the last hidden states.
 logits: the single classification logit of a sequence pair."""
 
-Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
-EngineName: TypeAlias = Literal["auto", "transformers", "openvino"]
+Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+EngineName: TypeAlias = Literal["auto", "packed", "openvino", "transformers"]
+
+Pending: TypeAlias = Callable[[], FloatArray]
+"""A batch that was started: calling it waits for the output. To be called exactly once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`transformers` or `openvino`."""
+        """`packed`, `openvino` or `transformers`."""
         ...
 
     @property
@@ -46,7 +50,12 @@ class Engine(Protocol):
 
     @property
     def dtype(self) -> str:
-        """`fp32`, `bf16` or `fp16`: what the matrix products are computed in."""
+        """`fp32`, `bf16`, `fp16` or `int8`: what the matrix products are computed in."""
+        ...
+
+    @property
+    def token_budget(self) -> int:
+        """Padded tokens in a batch with which it runs fastest."""
         ...
 
     @property
@@ -59,5 +68,16 @@ class Engine(Protocol):
 
         Raises:
             ModelFault: the device failed; the message carries its words.
+        """
+        ...
+
+    def submit(self, batch: TokenBatch) -> Pending:
+        """Start a batch, so that the next one can be prepared meanwhile.
+
+        Batches end in the order in which they were started. An engine that cannot compute while
+        the caller does something else computes here.
+
+        Raises:
+            ModelFault: here or when the result is asked for.
         """
         ...
