@@ -18,6 +18,7 @@ VARIABLE = "RETRIEVAL_TEST_REQUIRE"
 PARTS = {
     "browser": ("browser", r"chromium|playwright|browser"),
     "flag": (None, r"could not import 'FlagEmbedding|FlagEmbedding is not installed"),
+    "int8": (None, r"could not import 'nncf|nncf is not installed"),
     "openvino": (None, r"could not import 'openvino|OpenVINO is not installed"),
     "qdrant": (None, r"QDRANT_URL"),
     "shared_data": ("shared_data", r"shared/data"),

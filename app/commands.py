@@ -38,16 +38,71 @@ DEMO_EXAMPLES = (
     "make a temporary file that is deleted afterwards",
 )
 
+MODELS = "Models"
+"""The part of the help that holds the options of models."""
+
 Store = Annotated[
     str | None, typer.Option(help="Folder of the store, or URL of a Qdrant server. [.retrieval]")
 ]
 Reranker = Annotated[
-    str | None, typer.Option(help="Second stage: auto, none, a model's name or folder. [auto]")
+    str | None,
+    typer.Option(
+        help="Second stage: auto, none, a model's name or folder. [auto]",
+        rich_help_panel=MODELS,
+    ),
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [7860]")]
 Public = Annotated[
     bool, typer.Option("--public", help="Allow an address that other machines can reach.")
+]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps. [auto]", rich_help_panel=MODELS)
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(help="Several, joined by commas: cuda:0,cuda:1.", rich_help_panel=MODELS),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="auto, packed, openvino or transformers. [auto]",
+        rich_help_panel=MODELS,
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="auto, fp32, bf16, fp16 or, on CPUs, int8. [auto]",
+        rich_help_panel=MODELS,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="CPU threads of a model.", rich_help_panel=MODELS),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Each text alone: the same bits whatever else is in the batch; slower.",
+        rich_help_panel=MODELS,
+    ),
+]
+LongPassages = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="Passages over a cross-encoder's length: truncate, windows (the best one counts), "
+        "or error. [truncate]",
+        rich_help_panel=MODELS,
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(help="Milliseconds for re-ranking at first; the page can change it. [no limit]"),
 ]
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser where there is a desktop.")]
 
@@ -58,7 +113,8 @@ def ui(
     ] = None,
     store: Store = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder, where it is not the collection's own.")
+        str | None,
+        typer.Option(help="Encoder, where it is not the collection's own.", rich_help_panel=MODELS),
     ] = None,
     reranker: Reranker = None,
     host: Host = None,
@@ -66,6 +122,14 @@ def ui(
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
     public: Public = False,
     browser: Browser = True,
+    budget_ms: Budget = None,
+    device: Device = None,
+    devices: Devices = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    deterministic: Deterministic = False,
+    long_passages: LongPassages = None,
 ) -> None:
     """Search a collection on a page in the browser."""
     from app import settings
@@ -79,6 +143,14 @@ def ui(
         port=port,
         title=title,
         public=public or None,
+        budget_ms=budget_ms,
+        device=device,
+        devices=devices,
+        engine=engine,
+        dtype=dtype,
+        threads=threads,
+        deterministic=deterministic or None,
+        long_passages=long_passages,
     )
     with _stoppable(), _reserved(chosen) as sock:
         import retrieval
@@ -90,6 +162,7 @@ def ui(
             encoder=None if chosen.encoder == "auto" else chosen.encoder,
             reranker=chosen.reranker,
             api_key=settings.secret(chosen.api_key),
+            **settings.model_options(chosen),
         ) as retriever:
             _serve(retriever, chosen, sock, title=chosen.title, examples=(), browser=browser)
 
@@ -97,13 +170,25 @@ def ui(
 def demo(
     store: Store = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder: auto, starter, a name, folder or hub id. [auto]")
+        str | None,
+        typer.Option(
+            help="Encoder: auto, starter, a name, folder or hub id. [auto]",
+            rich_help_panel=MODELS,
+        ),
     ] = None,
     reranker: Reranker = None,
     host: Host = None,
     port: Port = None,
     public: Public = False,
     browser: Browser = False,
+    budget_ms: Budget = None,
+    device: Device = None,
+    devices: Devices = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    deterministic: Deterministic = False,
+    long_passages: LongPassages = None,
 ) -> None:
     """Index the documentation of Python's standard library and search it in the browser."""
     from app import settings
@@ -116,6 +201,14 @@ def demo(
         host=host,
         port=port,
         public=public or None,
+        budget_ms=budget_ms,
+        device=device,
+        devices=devices,
+        engine=engine,
+        dtype=dtype,
+        threads=threads,
+        deterministic=deterministic or None,
+        long_passages=long_passages,
     )
     with _stoppable(), _reserved(chosen) as sock:
         import retrieval
@@ -135,6 +228,7 @@ def demo(
                 progress=progress,
                 on_notice=lambda notice: _say(f"     Note: {notice}"),
                 api_key=settings.secret(chosen.api_key),
+                **settings.model_options(chosen, reranker=False),
             )
         _say_report(report)
         _say("2/3  Loading the models …")
@@ -144,6 +238,7 @@ def demo(
             encoder=None if chosen.encoder == "auto" else chosen.encoder,
             reranker=chosen.reranker,
             api_key=settings.secret(chosen.api_key),
+            **settings.model_options(chosen),
         ) as retriever:
             _serve(
                 retriever,
@@ -189,6 +284,7 @@ def _serve(
         notices=retriever.notices,
         mode=retriever.mode,
         candidates=retriever.candidates,
+        budget_ms=chosen.budget_ms,
     )
     stopping = page.mount(app, blocks)
     url = service.url_of(sock)

@@ -6,7 +6,7 @@ prefix `RETRIEVAL_`. An option on the command line goes before the environment.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +28,27 @@ class Settings(BaseSettings):
     store: str = Field(".retrieval", min_length=1, description="the folder of the collections")
     encoder: str | None = Field(None, description="encoder; None takes the collection's own")
     reranker: str = Field("auto", min_length=1, description="second stage; none: no re-ranking")
+    device: str | None = Field(None, min_length=1, description="device of the models")
+    devices: str | None = Field(None, description="several devices, joined by commas")
+    engine: Literal["auto", "packed", "openvino", "transformers"] | None = Field(
+        None, description="engine that runs the models"
+    )
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] | None = Field(
+        None, description="number format of the models"
+    )
+    threads: int | None = Field(None, ge=1, description="number of CPU threads of a model")
+    deterministic: bool | None = Field(
+        None, description="switch for results that do not depend on the batch"
+    )
+    long_passages: Literal["truncate", "windows", "error"] | None = Field(
+        None, description="way in which a cross-encoder reads passages over its length"
+    )
+    budget_ms: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="milliseconds that re-ranking may take at first; the page can change it",
+    )
     api_key: SecretStr | None = Field(None, description="API key of a Qdrant server")
     title: str = Field("Two-stage retrieval", min_length=1, description="the page's heading")
 
@@ -35,6 +56,22 @@ class Settings(BaseSettings):
 def secret(value: SecretStr | None) -> str | None:
     """The text of a secret setting, for the one place that needs it."""
     return None if value is None else value.get_secret_value()
+
+
+def model_options(chosen: Settings, *, reranker: bool = True) -> dict[str, Any]:
+    """How the models are to run, as `retrieval.open` and `retrieval.ingest` take it.
+
+    Args:
+        chosen: settings; what is None is left out.
+        reranker: False leaves out what only a second stage takes.
+    """
+    names = ["device", "engine", "dtype", "threads", "deterministic"]
+    if reranker and chosen.reranker != "none":
+        names.append("long_passages")
+    options = {name: getattr(chosen, name) for name in names}
+    if chosen.devices is not None:
+        options["devices"] = [part.strip() for part in chosen.devices.split(",") if part.strip()]
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def load(**options: Any) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ OURS = "retrieval"
 """The `system` of this library's own rows."""
 
 _PACKAGES = ("two-stage-retrieval", "numpy", "torch", "transformers", "tokenizers", "openvino")
+_PACKAGES += ("nncf",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,34 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
-def in_turns(systems: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run. Systems take turns, so that a slow spell of the machine hits all."""
+def in_turns(
+    systems: Mapping[str, Callable[[], float | object]],
+    rounds: int,
+    *,
+    seconds_each: float = math.inf,
+    before_round: Callable[[], object] | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of each run. Systems take turns, so that a slow spell of the machine hits all.
+
+    Args:
+        systems: what to run; one that returns a float has timed itself.
+        rounds: how often at most.
+        seconds_each: a system that has used up this time, or would with its next turn, sits out;
+            everyone has one turn at least.
+        before_round: called before each round.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(rounds):
-        for name, run in systems.items():
+        playing = [n for n, t in seconds.items() if not t or sum(t) + min(t) <= seconds_each]
+        if not playing:
+            break
+        if before_round is not None:
+            before_round()
+        for name in playing:
             start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+            own = systems[name]()
+            passed = time.perf_counter() - start
+            seconds[name].append(own if isinstance(own, float) else passed)
     return seconds
 
 
@@ -96,12 +118,40 @@ def median(values: list[float]) -> float:
     return float(statistics.median(values))
 
 
+def spread(values: list[float]) -> float:
+    """(largest - smallest) / median: how far one may trust the median."""
+    return (max(values) - min(values)) / median(values)
+
+
+def table(rows: list[Row]) -> str:
+    """For each case a table of its own: a line for each system, a column for each metric."""
+    blocks = []
+    for case in dict.fromkeys(row.case for row in rows):
+        own = [row for row in rows if row.case == case]
+        heads = list(dict.fromkeys((row.metric, row.unit) for row in own))
+        values = {(row.system, row.metric, row.unit): f"{row.value:.6g}" for row in own}
+        cells = [["system", *(f"{metric} [{unit}]" if unit else metric for metric, unit in heads)]]
+        cells += [
+            [system, *(values.get((system, *head), "") for head in heads)]
+            for system in dict.fromkeys(row.system for row in own)
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in cells
+        ]
+        blocks.append("\n".join([case, *(f"  {line}" for line in lines)]))
+    return "\n\n".join(blocks)
+
+
 def report(
     rows: list[Row],
     *,
     file: Path | None = None,
     packages: Iterable[str] = (),
     at_start: dict[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
+    quiet: bool = False,
 ) -> None:
     """Print the rows as a table, and write them to `file` as JSON.
 
@@ -110,24 +160,23 @@ def report(
         file: where to write; None for the table alone.
         packages: whose versions matter besides those of the library's own parts.
         at_start: `machine()` as it was before the measuring, whose own load it then leaves out.
+        notes: what else a reader must know: settings, versions of peers, what was left out.
+        quiet: write only.
     """
-    cells = [("case", "system", "metric", "value", "unit")]
-    cells += [(row.case, row.system, row.metric, f"{row.value:.6g}", row.unit) for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(5)]
-    for line in cells:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+    if not quiet:
+        print(table(rows))
     if file is None:
         return
     content = {
         "machine": at_start or machine(),
         "versions": versions(packages),
         "command": shlex.join(["python", *sys.argv]),
+        **({"notes": dict(notes)} if notes else {}),
         "rows": [asdict(row) for row in rows],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.draft")
     draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     draft.replace(file)
-    print(f"\nwritten to {file}")
+    if not quiet:
+        print(f"\nwritten to {file}")

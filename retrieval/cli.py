@@ -6,19 +6,41 @@ the machine or of this program, 2 something the caller can mend, 130 interrupted
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from retrieval import __version__
-from retrieval.errors import Fault, InvalidInput, RetrievalError, UserError
+from retrieval.cli_options import (
+    CUTTING,
+    RUNNING,
+    ApiKey,
+    AsJson,
+    BlendOption,
+    Candidates,
+    Collection,
+    MaxLength,
+    ModeOption,
+    PassageInstruction,
+    Pooling,
+    QueryInstruction,
+    RerankerOption,
+    Store,
+    with_model_options,
+)
+from retrieval.cli_options import MODELS as MODELS_PANEL
+from retrieval.cli_output import ReaderGone, check_places, complain, listed, write, write_json
+from retrieval.cli_output import api_key as read_key
+from retrieval.errors import CorpusError, InvalidInput, RetrievalError, UserError
+
+if TYPE_CHECKING:
+    from retrieval.types import IngestReport
 
 app = typer.Typer(
     name="retrieval",
@@ -26,39 +48,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",  # options in parts; in "rich" mode, [docs] would be a style
 )
-
-Collection = Annotated[str, typer.Option(help="Name of the collection.")]
-Store = Annotated[str, typer.Option(help="Folder of the store, or URL of a Qdrant server.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, see docs/json.md).")]
-ModeOption = Annotated[
-    Literal["dense", "sparse", "hybrid"], typer.Option(help="First stage: vectors, BM25 or both.")
-]
-Candidates = Annotated[int, typer.Option(help="How many first-stage passages are re-ranked.")]
-RerankerOption = Annotated[
-    str, typer.Option(help="Second stage: auto, none, a model's name or folder.")
-]
-BlendOption = Annotated[
-    Literal["auto", "none", "rrf"],
-    typer.Option(help="Final order: the reranker's (none) or joined with stage 1's (rrf)."),
-]
-Pooling = Annotated[
-    Literal["cls", "mean", "last"] | None,
-    typer.Option(help="Of the encoder, where its own config declares none."),
-]
-QueryInstruction = Annotated[
-    str | None, typer.Option(help="Put before queries verbatim, instead of the model's own.")
-]
-PassageInstruction = Annotated[
-    str | None, typer.Option(help="Put before passages verbatim, instead of the model's own.")
-]
-MaxLength = Annotated[
-    int | None, typer.Option(help="Tokens the encoder reads, instead of the model's own.", min=8)
-]
-ApiKey = Annotated[
-    str | None, typer.Option(help="Of a Qdrant server; '@FILE' reads it from a file.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -71,6 +62,7 @@ def _root(
 
 
 @app.command()
+@with_model_options(*RUNNING, *CUTTING)
 def index(
     sources: Annotated[
         list[str],
@@ -81,7 +73,10 @@ def index(
     ],
     collection: Collection = "docs",
     store: Store = ".retrieval",
-    encoder: Annotated[str, typer.Option(help="auto, starter, a name, folder or hub id.")] = "auto",
+    encoder: Annotated[
+        str,
+        typer.Option(help="auto, starter, a name, folder or hub id.", rich_help_panel=MODELS_PANEL),
+    ] = "auto",
     language: Annotated[str, typer.Option(help="Of BM25's words: auto, en, zh, …")] = "auto",
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
@@ -99,11 +94,13 @@ def index(
     max_length: MaxLength = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
+    *,
+    model_options: dict[str, Any],
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
     from retrieval.opening import ingest
     from retrieval.progress import indexing_bar, show_notices
-    from retrieval.rendering import plain, report_as_dict
+    from retrieval.rendering import plain, report_as_dict, report_as_text
 
     reports = []
     for source in sources:
@@ -124,7 +121,8 @@ def index(
                 max_length=max_length,
                 progress=progress,
                 on_notice=lambda notice: show_notices([notice]),
-                api_key=_key(api_key),
+                api_key=read_key(api_key),
+                **model_options,
             )
         reports.append(report)
         show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=20)
@@ -133,24 +131,40 @@ def index(
                 [f"{report.truncated_passages} passages were longer than the encoder reads."]
             )
     if as_json:
-        _print_json([report_as_dict(report) for report in reports])
-        return
+        write_json([report_as_dict(report) for report in reports])
+    else:
+        for source, report in zip(sources, reports, strict=True):
+            write(report_as_text(plain(source), report))
+    _check_some_indexed(sources, reports)
+
+
+def _check_some_indexed(sources: Sequence[str], reports: Sequence[IngestReport]) -> None:
+    """A source that gave nothing is not done, however well each part of it was skipped."""
     for source, report in zip(sources, reports, strict=True):
-        _print(
-            f"{plain(source)} → {collection}: {report.read:,} documents read: {report.new:,} new, "
-            f"{report.changed:,} changed, {report.unchanged:,} unchanged, "
-            f"{len(report.failed):,} skipped; {report.passages:,} passages "
-            f"({report.tokens:,} tokens) written in {report.seconds:.1f} s"
+        if report.new or report.changed or report.unchanged:
+            continue
+        if report.failed:
+            raise CorpusError(
+                f"nothing of {source} could be indexed; the notes above say why",
+                fix="Mend what the notes name, or give another source.",
+            )
+        raise CorpusError(
+            f"{source} holds no document, so nothing was indexed",
+            fix="Give a file, or a folder with files in it.",
         )
 
 
 @app.command()
+@with_model_options(*RUNNING, "long_passages")
 def search(
     query: Annotated[str, typer.Argument(help="The question, in your own words.")],
     collection: Collection = "docs",
     store: Store = ".retrieval",
     encoder: Annotated[
-        str | None, typer.Option(help="Default: the one the collection was built with.")
+        str | None,
+        typer.Option(
+            help="Default: the one the collection was built with.", rich_help_panel=MODELS_PANEL
+        ),
     ] = None,
     reranker: RerankerOption = "auto",
     mode: ModeOption = "hybrid",
@@ -164,8 +178,16 @@ def search(
     min_relevance: Annotated[
         float | None, typer.Option(help="Leave out hits below this relevance (0 to 1).")
     ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds for re-ranking: as many candidates as fit, best first.",
+        ),
+    ] = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
+    *,
+    model_options: dict[str, Any],
 ) -> None:
     """Answer a question with the passages that fit it best."""
     from retrieval.opening import open, parse_where
@@ -177,7 +199,8 @@ def search(
         store=store,
         encoder=encoder,
         reranker=reranker if rerank else None,
-        api_key=_key(api_key),
+        api_key=read_key(api_key),
+        **model_options,
     ) as retriever:
         result = retriever.search(
             query,
@@ -188,23 +211,27 @@ def search(
             rerank=rerank,
             blend=None if blend == "auto" else blend,
             min_relevance=min_relevance,
+            budget_ms=budget_ms,
         )
     if as_json:
-        _print_json(result_as_dict(result))
+        write_json(result_as_dict(result))
         return
     show_notices(result.notices)
-    _print(result_as_text(result))
+    write(result_as_text(result))
 
 
 @app.command("eval")
+@with_model_options(*RUNNING, *CUTTING, "long_passages")
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="BEIR_DIR", help="queries.jsonl, qrels/, …")],
-    split: Annotated[str, typer.Option(help="Which qrels/<split>.tsv.")] = "test",
+    split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
     modes: Annotated[str, typer.Option(help="First stages, joined by commas.")] = (
         "dense,sparse,hybrid"
     ),
     rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Second stage too.")] = True,
-    encoder: Annotated[str | None, typer.Option(help="Default: auto.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Default: auto.", rich_help_panel=MODELS_PANEL)
+    ] = None,
     reranker: RerankerOption = "auto",
     blend: BlendOption = "auto",
     candidates: Candidates = 50,
@@ -235,16 +262,24 @@ def evaluate(
     runs: Annotated[
         Path | None, typer.Option(help="Write TREC run files into this folder.")
     ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds a query for re-ranking (the queries of a batch share them).",
+        ),
+    ] = None,
     api_key: ApiKey = None,
+    *,
+    model_options: dict[str, Any],
 ) -> None:
     """Measure both stages on judged queries in BEIR layout."""
     from retrieval.evaluating import evaluate_folder
     from retrieval.evaluation.evaluate import report_as_text, write_report
     from retrieval.progress import evaluation_bar, indexing_bar
 
-    key = _key(api_key)
-    _check_places(json_file, runs)
-    wanted = [mode.strip() for mode in modes.split(",") if mode.strip()]
+    key = read_key(api_key)
+    check_places(json_file, runs)
+    wanted = listed(modes)
     for mode in wanted:
         if mode not in ("dense", "sparse", "hybrid"):
             raise InvalidInput(
@@ -261,7 +296,7 @@ def evaluate(
             reranker=reranker,
             blend=None if blend == "auto" else blend,
             candidates=candidates,
-            measures=[m.strip() for m in measures.split(",") if m.strip()],
+            measures=listed(measures),
             corpus=corpus,
             collection=collection,
             store=store,
@@ -272,11 +307,13 @@ def evaluate(
             passage_instruction=passage_instruction,
             max_length=max_length,
             limit=limit,
+            budget_ms=budget_ms,
             api_key=key,
             on_index=on_index,
             on_search=on_search,
+            **model_options,
         )
-    _print(report_as_text(report))
+    write(report_as_text(report))
     write_report(report, json_file=json_file, runs_folder=runs)
 
 
@@ -291,21 +328,21 @@ def info(
     from retrieval.opening import collection_names, read_manifest
     from retrieval.rendering import manifest_as_dict, manifest_as_text
 
-    key = _key(api_key)
+    key = read_key(api_key)
     if collection is None:
         names = collection_names(store=store, api_key=key)
         if as_json:
-            _print_json({"store": store, "collections": names})
+            write_json({"store": store, "collections": names})
         elif names:
-            _print("\n".join(names))
+            write("\n".join(names))
         else:
             typer.echo(f"No collections in {store}. Make one with: retrieval index PATH", err=True)
         return
     manifest = read_manifest(collection, store=store, api_key=key)
     if as_json:
-        _print_json(manifest_as_dict(manifest))
+        write_json(manifest_as_dict(manifest))
     else:
-        _print(manifest_as_text(manifest))
+        write(manifest_as_text(manifest))
 
 
 @app.command()
@@ -318,67 +355,9 @@ def models(as_json: AsJson = False) -> None:
     specs = list_models()
     cached = {spec.name: is_cached(spec) for spec in specs}
     if as_json:
-        _print_json(models_as_dicts(specs, cached))
+        write_json(models_as_dicts(specs, cached))
     else:
-        _print(models_as_text(specs, cached))
-
-
-def _key(given: str | None) -> str | None:
-    """An API key from the command line, or from a file so that it stays out of `ps`."""
-    if given is None or not given.startswith("@"):
-        return given
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidInput(
-            f"the API key file {given[1:]!r} cannot be read ({reason})",
-            fix="Give --api-key @FILE with a readable file.",
-        ) from error
-
-
-def _check_places(json_file: Path | None, runs: Path | None) -> None:
-    """Refuse before the long work what could not be written after it."""
-    if json_file is not None and json_file.is_dir():
-        raise InvalidInput(
-            f"--json is the folder {str(json_file)!r}, expected a file",
-            fix="Name a file in it, such as --json figures.json.",
-        )
-    if runs is not None and runs.exists() and not runs.is_dir():
-        raise InvalidInput(
-            f"--runs is the file {str(runs)!r}, expected a folder",
-            fix="Name a folder; it is made where it does not exist.",
-        )
-
-
-class _ReaderGone(Exception):
-    """Whoever read our output has closed it (`retrieval … | head`)."""
-
-
-def _print(text: str) -> None:
-    try:
-        typer.echo(text)
-    except BrokenPipeError as error:
-        raise _ReaderGone from error
-    except OSError as error:
-        raise Fault(
-            f"the output could not be written ({error.strerror})",
-            fix="Free space where it goes, or send it elsewhere.",
-        ) from error
-
-
-def _print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a file name that is no UTF-8; escaped, it is valid JSON
-        text = json.dumps(value, indent=2)
-    _print(text)
-
-
-def _complain(message: str) -> None:
-    with suppress(OSError):  # nobody may be listening; the exit code tells it, too
-        typer.echo(message, err=True)
+        write(models_as_text(specs, cached))
 
 
 def _add_plugins() -> None:
@@ -402,29 +381,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except RetrievalError as error:
         if debug:
-            raise
-        _complain(f"retrieval: {error}")
+            complain(traceback.format_exc().rstrip())
+        complain(f"retrieval: {error}")
         return error.exit_code
     except typer.Abort:
-        _complain("retrieval: interrupted")
+        complain("retrieval: interrupted")
         return 130
     except typer.TyperException as error:  # an option or argument that cannot be used
         message = error.format_message()
         if not message.startswith("Usage:"):  # the help, where no command was given
             message = f"retrieval: {message} (see `retrieval --help`)"
-        _complain(message)
+        complain(message)
         return UserError.exit_code
     except KeyboardInterrupt:
-        _complain("retrieval: interrupted; what was acknowledged is kept")
+        complain("retrieval: interrupted; what was acknowledged is kept")
         return 130
-    except _ReaderGone:
+    except ReaderGone:
         # Not an error of ours; what is still buffered must not fail at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (told; --debug shows where it came from)
         if debug:
-            raise
-        _complain(
+            complain(traceback.format_exc().rstrip())
+        complain(
             f"retrieval: unexpected {type(error).__name__}: {error}. This is a fault in the "
             "program; run again with --debug for the traceback and report it."
         )

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.beir import load_beir
 from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
 from retrieval.ingestion import IngestProgressCallback
+from retrieval.model_options import check_reranker_named, checked, without_reranker
+from retrieval.models.budget import checked_budget
 from retrieval.models.choice import AUTO, NONE
 from retrieval.models.resolve import resolve
 from retrieval.opening import DEFAULT_STORE, ingest, open
-from retrieval.types import Blend, Mode
+from retrieval.planning import one_of
+from retrieval.retriever import BUDGET_NOTICE, TwoStageRetriever
+from retrieval.types import Blend, Mode, SearchResult
 
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")
 
@@ -40,6 +45,7 @@ def evaluate_folder(
     passage_instruction: str | None = None,
     max_length: int | None = None,
     limit: int | None = None,
+    budget_ms: float | None = None,
     api_key: str | None = None,
     on_index: IngestProgressCallback | None = None,
     on_search: Callable[[str, int, int], None] | None = None,
@@ -56,15 +62,25 @@ def evaluate_folder(
             over the encoder's length is cut); "split" splits as `retrieval index` does.
         pooling, query_instruction, passage_instruction, max_length: as for `ingest`.
         limit: only the first so many queries, for a quick look.
+        budget_ms: milliseconds a query for the second stage, see `TwoStageRetriever.search`. The
+            queries of a batch share what they have together.
         api_key: for a Qdrant server that holds `collection`.
         on_index, on_search: progress of indexing, and of searching as (what, done, total).
+        model_options: as for `open`.
 
     Raises:
         CorpusError: a file of the folder is missing or bad.
         InvalidInput: an argument's value cannot be used.
     """
     # `evaluate` checks them as well, but only after the corpus has been indexed.
+    for mode in modes:
+        one_of(mode, Mode, "the mode")
     check_settings(modes, measures, candidates=candidates)
+    if budget_ms is not None:
+        checked_budget(budget_ms)
+    checked(model_options, reranker=rerank and reranker != NONE)
+    if rerank and reranker not in (AUTO, NONE):
+        check_reranker_named(reranker, model_options)
     beir = load_beir(folder, split=split)
     queries = beir.queries if limit is None else dict(list(beir.queries.items())[:limit])
     qrels = {query: beir.qrels[query] for query in queries}
@@ -78,8 +94,9 @@ def evaluate_folder(
             api_key=api_key if collection is not None else None,
             **model_options,
         ) as retriever:
-            return evaluate(
-                retriever,
+            searcher = _Budgeted(retriever, budget_ms)
+            report = evaluate(
+                searcher,
                 queries,
                 qrels,
                 modes=modes,
@@ -89,6 +106,7 @@ def evaluate_folder(
                 measures=measures,
                 progress=on_search,
             )
+            return replace(report, notices=(*report.notices, *searcher.notices()))
 
     if collection is not None:
         return run(collection, store)
@@ -113,6 +131,65 @@ def evaluate_folder(
             passage_instruction=passage_instruction,
             max_length=max_length,
             progress=on_index,
-            **model_options,
+            **without_reranker(model_options),
         )
         return run("eval", scratch)
+
+
+class _Budgeted:
+    """Searches with a budget for each query, and tells once how deep that went."""
+
+    def __init__(self, retriever: TwoStageRetriever, budget_ms: float | None) -> None:
+        self._retriever = retriever
+        self._budget_ms = budget_ms
+        self._depths: list[int] = []
+        self._wanted = 0
+
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        *,
+        top_k: int,
+        candidates: int | None,
+        fetch: int | None,
+        mode: Mode | None,
+        rerank: bool,
+        blend: Blend | None,
+    ) -> list[SearchResult]:
+        results = self._retriever.search_batch(
+            queries,
+            top_k=top_k,
+            candidates=candidates,
+            fetch=fetch,
+            mode=mode,
+            rerank=rerank,
+            blend=blend,
+            budget_ms=None if self._budget_ms is None else self._budget_ms * len(queries),
+        )
+        if self._budget_ms is None:
+            return results
+        self._depths += [result.reranked for result in results]
+        self._wanted += sum(
+            min(len(result.candidates), candidates or len(result.candidates))
+            for result in results
+            if result.reranker is not None
+        )
+        # One sentence on all queries says more than one each.
+        return [
+            replace(
+                result,
+                notices=tuple(n for n in result.notices if not n.startswith(BUDGET_NOTICE)),
+            )
+            for result in results
+        ]
+
+    def notices(self) -> tuple[str, ...]:
+        """How deep the budget went, where it ended the second stage early."""
+        if sum(self._depths) >= self._wanted:
+            return ()
+        mean = sum(self._depths) / len(self._depths)
+        return (
+            f"{BUDGET_NOTICE} {self._budget_ms:g} ms a query re-ranked {mean:.1f} of "
+            f"{self._wanted / len(self._depths):.1f} candidates on average, and at least "
+            f"{min(self._depths)}.",
+        )

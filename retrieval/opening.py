@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
+from retrieval.corpus.python_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.corpus.readers import read
 from retrieval.corpus.splitting import (
     DEFAULT_MAX_TOKENS,
@@ -18,23 +16,38 @@ from retrieval.corpus.splitting import (
     Splitter,
     document_hash,
 )
-from retrieval.errors import CollectionNotFound, InvalidFilter, InvalidInput
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.embedded import list_collections as list_embedded_collections
-from retrieval.index.embedded import read_manifest as read_embedded_manifest
-from retrieval.index.server import ServerIndex
-from retrieval.index.server import list_collections as list_server_collections
-from retrieval.index.server import read_manifest as read_server_manifest
+from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import IngestProgressCallback, ingest_documents
+from retrieval.model_options import (
+    check_reranker_named,
+    checked,
+    first_device,
+    for_reranker_named,
+    of_encoder,
+)
 from retrieval.models import registry
+from retrieval.models.choice import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
-from retrieval.models.resolve import choose_models
-from retrieval.retriever import DEFAULT_CANDIDATES, DEFAULT_MODE, TwoStageRetriever
+from retrieval.models.resolve import resolve
+from retrieval.retriever import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_MODE,
+    TwoStageRetriever,
+    close_models,
+)
+from retrieval.stores import (
+    DEFAULT_STORE,
+    collection_names,
+    open_index,
+    open_or_create_index,
+    read_manifest,
+)
 from retrieval.types import (
     Blend,
     Document,
     Encoder,
+    Index,
     IngestReport,
     Manifest,
     Mode,
@@ -42,8 +55,18 @@ from retrieval.types import (
     Reranker,
     SplitterInfo,
 )
+from retrieval.where_text import parse_where
 
-DEFAULT_STORE = ".retrieval"
+__all__ = [
+    "DEFAULT_COLLECTION",
+    "DEFAULT_STORE",
+    "collection_names",
+    "ingest",
+    "open",
+    "parse_where",
+    "read_manifest",
+]
+
 DEFAULT_COLLECTION = "docs"
 
 
@@ -69,27 +92,41 @@ def open(
         reranker: "auto", "none" or None, a model's name or folder, or a reranker.
         mode, candidates, blend: defaults of the searches, see `TwoStageRetriever`.
         api_key: for a Qdrant server.
-        model_options: `device`, `engine`, `dtype`, `token_budget` for both models.
+        model_options: how the models that are loaded here run. For both: `device` or `devices`,
+            `engine`, `dtype`, `threads`, `deterministic`, `calibration`, `token_budget`,
+            `cache_dir`. For the encoder: `truncate_dim` and `allow_untrained_truncation`, which
+            a collection remembers by itself. For the reranker: `long_passages`,
+            `window_overlap`, `token_cache_bytes`. See `BiEncoder` and `CrossEncoderReranker`.
 
     Raises:
+        InvalidInput: a model option that does not exist, or that is for no model loaded here.
         CollectionNotFound: no such collection; the message lists those there are.
         ManifestMismatch: `encoder` is not the one the collection was built with.
         ModelNotFound: the manifest's model is not on this machine and no hub answers.
         StoreLocked: another process has the embedded store open.
     """
+    checked(
+        model_options,
+        encoder=encoder is None or isinstance(encoder, str),
+        reranker=isinstance(reranker, str) and reranker != NONE,
+    )
+    if isinstance(reranker, str) and reranker not in (AUTO, NONE):
+        check_reranker_named(reranker, model_options)
     manifest = read_manifest(collection, store=store, api_key=api_key)
-    loaded = _encoder_of(manifest, encoder, model_options)
-    notices = _language_notices(manifest)
-    if isinstance(reranker, str):
-        choice = choose_models(
-            loaded.info.model, reranker, device=str(model_options.get("device", "auto"))
-        )
-        notices += choice.notices
-        second = load_reranker(choice.reranker or "none", encoder=loaded, **model_options)
-    else:
-        second = reranker
-    index = _open_index(collection, store, api_key)
+    owned: list[object] = []
+    index: Index | None = None
     try:
+        loaded = _encoder_of(manifest, encoder, model_options)
+        if loaded is not encoder:
+            owned.append(loaded)
+        notices = _language_notices(manifest)
+        if isinstance(reranker, str):
+            second, more = _reranker_of(reranker, loaded, model_options)
+            notices += more
+            owned.append(second)
+        else:
+            second = reranker
+        index = open_index(collection, store, api_key)
         return TwoStageRetriever(
             loaded,
             index,
@@ -98,10 +135,30 @@ def open(
             candidates=candidates,
             blend=blend,
             notices=notices,
+            owned=owned,
         )
     except BaseException:
-        index.close()
+        if index is not None:
+            index.close()
+        close_models(owned)
         raise
+
+
+def _reranker_of(
+    name: str, encoder: Encoder, options: Mapping[str, Any]
+) -> tuple[Reranker | None, tuple[str, ...]]:
+    """The reranker of that name ("auto": the one that can be had), and what to say of it."""
+    choice = choose_models(encoder.info.model, name, device=first_device(options))
+    if choice.reranker is None:
+        return None, choice.notices
+    own, idle = for_reranker_named(choice.reranker, options)
+    notices = choice.notices
+    if idle:
+        notices += (
+            f"The reranker {choice.reranker}, chosen automatically, is no cross-encoder: it cuts "
+            f"long passages, whatever {' and '.join(idle)} say.",
+        )
+    return load_reranker(choice.reranker, encoder=encoder, **own), notices
 
 
 def ingest(
@@ -141,19 +198,30 @@ def ingest(
         progress: called with an `IngestProgress` about ten times a second.
         on_notice: called with each notice (which models are in use) before the work begins.
         api_key: for a Qdrant server.
-        model_options: `device`, `engine`, `dtype`, `token_budget` of the encoder.
+        model_options: `device` or `devices`, `engine`, `dtype`, `threads`, `deterministic`,
+            `calibration`, `token_budget`, `cache_dir`, `truncate_dim` and
+            `allow_untrained_truncation` of the encoder, see `BiEncoder`. A collection remembers
+            the truncated dimension.
 
     Raises:
+        InvalidInput: an argument's value cannot be used, or a document has no text.
         CorpusError: the source does not exist, or is bad and `on_error` is "raise".
         ManifestMismatch: the collection was built with another encoder or splitter.
         DiskFull: not enough space; what was acknowledged is kept, run again to go on.
     """
+    checked(model_options, encoder=isinstance(encoder, str), reranker=False)
     problems: list[Problem] = []
     documents: Iterable[Document]
+    if encoding is not None and (source == PYTHON_DOCS or not _is_path(source)):
+        what = "python-docs" if source == PYTHON_DOCS else "documents"
+        raise InvalidInput(
+            f"encoding={encoding!r} was given for {what}, which are text already",
+            fix="Leave the encoding out; it is for files.",
+        )
     if isinstance(source, (str, os.PathLike)):
         documents = read(source, on_error=on_error, on_problem=problems.append, encoding=encoding)
     else:
-        documents = source
+        documents = _checked_documents(source)
 
     try:
         manifest: Manifest | None = read_manifest(collection, store=store, api_key=api_key)
@@ -169,12 +237,12 @@ def ingest(
     notices: tuple[str, ...] = ()
     if manifest is None:
         if isinstance(encoder, str):
-            choice = choose_models(encoder, "none", device=str(model_options.get("device", "auto")))
+            choice = choose_models(encoder, NONE, device=first_device(model_options))
             notices = choice.notices
             if on_notice is not None:
                 for notice in notices:
                     on_notice(notice)
-            loaded: Encoder = load_encoder(choice.encoder, **settings, **model_options)
+            loaded: Encoder = load_encoder(choice.encoder, **settings, **of_encoder(model_options))
         else:
             loaded = encoder
         splitter_info = SplitterInfo(
@@ -212,92 +280,28 @@ def ingest(
         overlap_tokens=splitter_info.overlap_tokens,
     )
     expected = replace(manifest, encoder=loaded.info, splitter=splitter.info)
-    with _open_or_create_index(expected, store, api_key) as index:
-        report = ingest_documents(
-            documents,
-            index=index,
-            encoder=loaded,
-            splitter=splitter,
-            document_hash=document_hash,
-            problems=problems,
-            on_error=on_error,
-            progress=progress,
-        )
-    return replace(report, notices=notices)
-
-
-def read_manifest(
-    collection: str, *, store: str | os.PathLike[str] = DEFAULT_STORE, api_key: str | None = None
-) -> Manifest:
-    """What built a collection, read without opening it.
-
-    Raises:
-        CollectionNotFound: no such collection; the message lists those there are.
-        ManifestCorrupt: the manifest cannot be read.
-    """
-    if _is_url(store):
-        return read_server_manifest(str(store), collection, api_key=api_key)
-    return read_embedded_manifest(Path(store), collection)
-
-
-def collection_names(
-    *, store: str | os.PathLike[str] = DEFAULT_STORE, api_key: str | None = None
-) -> list[str]:
-    """The collections of a store, sorted; a store that does not exist yet has none."""
-    if _is_url(store):
-        return list_server_collections(str(store), api_key=api_key)
-    return list_embedded_collections(Path(store))
-
-
-def parse_where(text: str) -> dict[str, Any]:
-    """A `where` from text: a JSON object, or `key=value` pairs joined by commas.
-
-    In pairs a value is read as JSON where it is JSON (`year=2020`, `draft=false`), else as text.
-
-    Raises:
-        InvalidFilter: neither form fits.
-    """
-    text = text.strip()
-    if text.startswith("{"):
-        try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidFilter(
-                f"the filter {text!r} is not valid JSON ({error})",
-                fix='Write it as \'{"year": {"gte": 2020}}\', or as year=2020,lang=en.',
-            ) from error
-        return dict(parsed)
-    where: dict[str, Any] = {}
-    rest: str | None = text
-    while rest is not None:
-        key, equals, value = rest.partition("=")
-        if not equals or not key.strip() or "," in key:
-            raise InvalidFilter(
-                f"the filter part {rest.partition(',')[0]!r} has no key=value form",
-                fix='Write year=2020,lang=en, or a JSON object such as \'{"lang": ["en", "de"]}\'.',
-            )
-        where[key.strip()], rest = _first_value(value.strip())
-    return where
-
-
-def _first_value(text: str) -> tuple[Any, str | None]:
-    """The value before the first comma that is not part of it, and what follows that comma."""
     try:
-        value, end = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
-        pass
-    else:
-        after = text[end:].lstrip()
-        if not after or after.startswith(","):
-            return value, after[1:] if after else None
-    plain, comma, rest = text.partition(",")
-    return plain.strip(), rest if comma else None
+        with open_or_create_index(expected, store, api_key) as index:
+            report = ingest_documents(
+                documents,
+                index=index,
+                encoder=loaded,
+                splitter=splitter,
+                document_hash=document_hash,
+                problems=problems,
+                on_error=on_error,
+                progress=progress,
+            )
+    finally:
+        if loaded is not encoder:
+            close_models([loaded])
+    return replace(report, notices=notices)
 
 
 def _encoder_of(
     manifest: Manifest,
     asked: str | Encoder | None,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """The encoder a collection was built with, or the one asked for; the manifest decides later.
@@ -306,17 +310,59 @@ def _encoder_of(
     """
     if asked is not None and not isinstance(asked, str):
         return asked
-    given = {name: value for name, value in (settings or {}).items() if value is not None}
-    if asked is not None:
-        return load_encoder(asked, **given, **options)
     built = manifest.encoder
-    remembered = {
-        "query_instruction": built.query_instruction,
-        "passage_instruction": built.passage_instruction,
-        "pooling": built.pooling,
-        "max_length": built.max_length,
-    }
-    return load_encoder(built.model, **{**remembered, **given}, **options)
+    wanted = {name: value for name, value in (settings or {}).items() if value is not None}
+    if asked is None:
+        remembered = {
+            "query_instruction": built.query_instruction,
+            "passage_instruction": built.passage_instruction,
+            "pooling": built.pooling,
+            "max_length": built.max_length,
+        }
+        wanted = {**remembered, **wanted}
+    name = built.model if asked is None else asked
+    own = of_encoder(options)
+    if "truncate_dim" not in own:
+        resolved = resolve(name, "encoder", **wanted)
+        whole = resolved.spec.dimension
+        if resolved.fingerprint == built.fingerprint and whole and built.dimension < whole:
+            # Whoever built the collection has settled that its vectors are to be cut.
+            own |= {"truncate_dim": built.dimension, "allow_untrained_truncation": True}
+    return load_encoder(name, **wanted, **own)
+
+
+def _is_path(source: object) -> bool:
+    return isinstance(source, (str, os.PathLike))
+
+
+def _checked_documents(documents: Iterable[Document]) -> Iterator[Document]:
+    """Documents that a program made, where a type checker may not have looked.
+
+    Raises:
+        InvalidInput: says which one, which field and what it holds.
+    """
+    for number, document in enumerate(documents, start=1):
+        if not isinstance(document, Document):
+            raise InvalidInput(
+                f"document {number} is a {type(document).__name__}, expected a Document",
+                fix="Make it with retrieval.Document(id=…, text=…).",
+            )
+        for name in ("id", "text", "title", "source"):
+            value = getattr(document, name)
+            if not isinstance(value, str):
+                raise InvalidInput(
+                    f"document {number} (id {document.id!r}) has the {name} {value!r}, expected "
+                    "text (str)",
+                    fix=f"Give it a {name} that is a str, or leave the document out. What was "
+                    "acknowledged before is kept.",
+                )
+        if not isinstance(document.metadata, Mapping):
+            raise InvalidInput(
+                f"document {number} (id {document.id!r}) has the metadata "
+                f"{document.metadata!r}, expected a mapping",
+                fix="Give metadata as a dict of JSON values, or leave it out.",
+            )
+        yield document
 
 
 def _language_notices(manifest: Manifest) -> tuple[str, ...]:
@@ -346,37 +392,3 @@ def _peek(documents: Iterable[Document], n: int) -> tuple[Sequence[Document], It
     iterator = iter(documents)
     sample = list(itertools.islice(iterator, n))
     return sample, itertools.chain(sample, iterator)
-
-
-def _is_url(store: str | os.PathLike[str]) -> bool:
-    """Whether a store is a server; what can be neither that nor a folder is refused."""
-    if not isinstance(store, str):
-        return False
-    if store.startswith(("http://", "https://")):
-        return True
-    # Taken for a folder, a mistyped address would give a store in a folder named `ftp:`.
-    if not store.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", store):
-        raise InvalidInput(
-            f"the store is {store!r}, expected a folder or the http:// or https:// URL of a "
-            "Qdrant server",
-            fix="Give a folder such as .retrieval, or a URL such as http://localhost:6333.",
-        )
-    return False
-
-
-def _open_index(
-    collection: str, store: str | os.PathLike[str], api_key: str | None
-) -> EmbeddedIndex | ServerIndex:
-    if _is_url(store):
-        return ServerIndex.open(str(store), collection, api_key=api_key)
-    return EmbeddedIndex.open(Path(store), collection)
-
-
-def _open_or_create_index(
-    manifest: Manifest, store: str | os.PathLike[str], api_key: str | None
-) -> EmbeddedIndex | ServerIndex:
-    if _is_url(store):
-        return ServerIndex.open_or_create(
-            str(store), manifest.collection, manifest, api_key=api_key
-        )
-    return EmbeddedIndex.open_or_create(Path(store), manifest.collection, manifest)

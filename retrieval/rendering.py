@@ -34,6 +34,7 @@ def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[st
             "rerank": round(result.timings.rerank_ms, 3),
             "total": round(result.timings.total_ms, 3),
         },
+        "reranked": result.reranked,
         "notices": list(result.notices),
         "hits": [_hit(hit) for hit in result.hits],
     }
@@ -81,18 +82,44 @@ def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 
             f"    {plain(passage.source or passage.document_id)}"
             f"  [{result.mode} #{hit.stage1_rank} {hit.stage1_score:.3f}]{stage2}{relevance}"
         )
-        text = textwrap.shorten(plain(passage.text), characters, placeholder=" …")
+        if hit.best_span is not None and hit.best_span != (0, len(passage.text)):
+            start, end = hit.best_span
+            whole = len(passage.text)
+            lines.append(f"    best part: characters {start:,} to {end:,} of {whole:,}")
+        text = _excerpt(hit, characters)
         lines += textwrap.wrap(text, width - 4, initial_indent="    ", subsequent_indent="    ")
         lines.append("")
     if not result.hits:
         lines += ["Nothing found.", ""]
     timings = result.timings
+    shallow = result.reranker is not None and result.reranked < len(result.candidates)
+    depth = f", {result.reranked} re-ranked" if shallow else ""
     lines.append(
-        f"{len(result.candidates)} candidates · encode {timings.encode_ms:.0f} ms · "
+        f"{len(result.candidates)} candidates{depth} · encode {timings.encode_ms:.0f} ms · "
         f"retrieve {timings.retrieve_ms:.0f} ms · rerank {timings.rerank_ms:.0f} ms · "
         f"models {result.encoder} + {result.reranker or 'no reranker'}"
     )
     return "\n".join(lines)
+
+
+def _excerpt(hit: Hit, characters: int) -> str:
+    """The passage from its beginning, or from that of the part which the reranker liked best."""
+    text = hit.passage.text
+    start, end = hit.best_span or (0, len(text))
+    part = textwrap.shorten(plain(text[start:end]), characters, placeholder=" …")
+    if start > 0:
+        part = f"… {part}"
+    return part if end == len(text) or part.endswith("…") else f"{part} …"
+
+
+def report_as_text(source: str, report: IngestReport) -> str:
+    """An indexing report as one line."""
+    return (
+        f"{source} → {report.collection}: {report.read:,} documents read: {report.new:,} new, "
+        f"{report.changed:,} changed, {report.unchanged:,} unchanged, "
+        f"{len(report.failed):,} skipped; {report.passages:,} passages "
+        f"({report.tokens:,} tokens) written in {report.seconds:.1f} s"
+    )
 
 
 def plain(text: str) -> str:
@@ -124,6 +151,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "stage1_score": hit.stage1_score,
         "stage2_rank": hit.stage2_rank,
         "stage2_score": hit.stage2_score,
+        "best_span": None if hit.best_span is None else list(hit.best_span),
         "passage": _passage(hit.passage),
     }
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TypeVar, get_args
+from typing import Self
 
-import numpy as np
-
-from retrieval.errors import InvalidInput, InvalidQuery
-from retrieval.fusion import rrf
+from retrieval.errors import InvalidQuery
 from retrieval.index.manifest import check_manifest
+from retrieval.models.budget import score_within
+from retrieval.planning import SearchPlan, checked_query, one_of, plan_search, positive
+from retrieval.results import first_stage_hits, reranked_hits, threshold
 from retrieval.types import (
     Blend,
     Candidate,
@@ -23,15 +23,16 @@ from retrieval.types import (
     Mode,
     ProgressCallback,
     Reranker,
+    Scores,
     SearchResult,
     Timings,
     Where,
 )
 
-T = TypeVar("T")
-
 DEFAULT_CANDIDATES = 50
 DEFAULT_MODE: Mode = "hybrid"
+BUDGET_NOTICE = "The time budget of"
+"""How a notice begins that tells how deep a search with a time budget went."""
 
 
 class TwoStageRetriever:
@@ -44,6 +45,8 @@ class TwoStageRetriever:
         mode: first stage where a search names none: dense, sparse (BM25) or hybrid.
         candidates: how many passages the first stage fetches and the second re-orders.
         blend: how the two orders are joined; None takes the reranker's measured default.
+        notices: sentences that every result carries.
+        owned: models that nobody else uses: closed with the index, where they can be closed.
 
     Raises:
         ManifestMismatch: the encoder is not the one that filled the collection.
@@ -59,15 +62,17 @@ class TwoStageRetriever:
         candidates: int = DEFAULT_CANDIDATES,
         blend: Blend | None = None,
         notices: Sequence[str] = (),
+        owned: Sequence[object] = (),
     ) -> None:
         check_manifest(index.manifest, replace(index.manifest, encoder=encoder.info))
         self.encoder = encoder
         self.index = index
         self.reranker = reranker
-        self.mode = _one_of(mode, Mode, "mode")
-        self.candidates = _positive(candidates, "candidates")
-        self.blend = None if blend is None else _one_of(blend, Blend, "blend")
+        self.mode = one_of(mode, Mode, "mode")
+        self.candidates = positive(candidates, "candidates")
+        self.blend = None if blend is None else one_of(blend, Blend, "blend")
         self.notices = tuple(notices)
+        self._owned = tuple(owned)
 
     def search(
         self,
@@ -80,6 +85,7 @@ class TwoStageRetriever:
         rerank: bool = True,
         blend: Blend | None = None,
         min_relevance: float | None = None,
+        budget_ms: float | None = None,
     ) -> SearchResult:
         """Answer one query; best passage first, ties by passage id.
 
@@ -92,6 +98,9 @@ class TwoStageRetriever:
             rerank: False keeps the first stage's order.
             blend: "none" (reranker's order) or "rrf" (joined with the first stage's).
             min_relevance: hits below this relevance, in [0, 1], are left out at the very end.
+            budget_ms: milliseconds that the second stage may take. It reads the best candidates
+                first and as many as fit, at least one; the others follow in first-stage order,
+                and the result says how many were read (`reranked`). None reads all.
 
         Raises:
             InvalidQuery: empty or not text.
@@ -107,6 +116,7 @@ class TwoStageRetriever:
             rerank=rerank,
             blend=blend,
             min_relevance=min_relevance,
+            budget_ms=budget_ms,
         )[0]
 
     def search_batch(
@@ -121,22 +131,33 @@ class TwoStageRetriever:
         rerank: bool = True,
         blend: Blend | None = None,
         min_relevance: float | None = None,
+        budget_ms: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> list[SearchResult]:
         """Answer many queries; their pairs share the reranker's batches.
 
         As `search`, and: `fetch` is the first stage's depth where it should be deeper than the
         `candidates` that are re-ranked; passages between the two follow in first-stage order.
-        The times of a batch are shared equally among its queries. `progress` counts re-ranked
-        pairs.
+        The times of a batch are shared equally among its queries. `budget_ms` is for the second
+        stage of the whole batch: the queries take turns, so all get equally deep. `progress`
+        counts re-ranked pairs.
         """
-        plan = self._plan(top_k, candidates, fetch, mode, rerank, blend, min_relevance)
+        plan = plan_search(
+            self.reranker if rerank else None,
+            top_k=top_k,
+            candidates=self.candidates if candidates is None else candidates,
+            fetch=fetch,
+            mode=self.mode if mode is None else mode,
+            blend=self.blend if blend is None else blend,
+            min_relevance=min_relevance,
+            budget_ms=budget_ms,
+        )
         if isinstance(queries, str):
             raise InvalidQuery(
                 "queries is one text, expected a list of them",
                 fix="Use search() for one query, or put it into a list.",
             )
-        texts = [_checked_query(query) for query in queries]
+        texts = [checked_query(query) for query in queries]
         if not texts:
             return []
 
@@ -158,7 +179,7 @@ class TwoStageRetriever:
         ]
         retrieved = time.perf_counter()
 
-        hits, cut = self._second_stage(texts, found, plan, progress)
+        read = self._second_stage(texts, found, plan, progress)
         finished = time.perf_counter()
 
         share = 1000.0 / len(texts)
@@ -171,18 +192,17 @@ class TwoStageRetriever:
         return [
             SearchResult(
                 query=text,
-                hits=tuple(query_hits[: plan.top_k]),
+                hits=tuple(own.hits[: plan.top_k]),
                 candidates=tuple(candidates_),
                 mode=plan.mode,
                 blend=plan.blend,
                 encoder=self.encoder.info.model,
                 reranker=plan.reranker.info.model if plan.reranker else None,
                 timings=timings,
-                notices=(*self.notices, *self._notices(text, plan, cut_pairs)),
+                notices=(*self.notices, *self._notices(text, plan, own, len(texts))),
+                reranked=own.reranked,
             )
-            for text, candidates_, query_hits, cut_pairs in zip(
-                texts, found, hits, cut, strict=True
-            )
+            for text, candidates_, own in zip(texts, found, read, strict=True)
         ]
 
     def count(self) -> int:
@@ -190,8 +210,11 @@ class TwoStageRetriever:
         return self.index.count()
 
     def close(self) -> None:
-        """Close the index; the models are left to the garbage collector."""
-        self.index.close()
+        """Close the index, and the models that were loaded for this retriever alone."""
+        try:
+            self.index.close()
+        finally:
+            close_models(self._owned)
 
     def __enter__(self) -> Self:
         return self
@@ -204,94 +227,41 @@ class TwoStageRetriever:
     ) -> None:
         self.close()
 
-    def _plan(
-        self,
-        top_k: int,
-        candidates: int | None,
-        fetch: int | None,
-        mode: Mode | None,
-        rerank: bool,
-        blend: Blend | None,
-        min_relevance: float | None,
-    ) -> _Plan:
-        top_k = _positive(top_k, "top_k")
-        depth = _positive(self.candidates if candidates is None else candidates, "candidates")
-        chosen_mode = self.mode if mode is None else _one_of(mode, Mode, "mode")
-        reranker = self.reranker if rerank else None
-        if blend is not None:
-            _one_of(blend, Blend, "blend")
-        if reranker is None:
-            chosen_blend: Blend = "none"
-        else:
-            chosen_blend = blend or self.blend or reranker.info.default_blend
-        if min_relevance is not None:
-            if not isinstance(min_relevance, (int, float)) or not 0.0 <= min_relevance <= 1.0:
-                raise InvalidInput(
-                    f"min_relevance is {min_relevance!r}, expected a number from 0 to 1",
-                    fix="Relevance is the sigmoid of the reranker's score; try 0.3 and look at "
-                    "the `relevance` of your own hits.",
-                )
-            if reranker is None and chosen_mode != "dense":
-                raise InvalidInput(
-                    f"min_relevance needs a relevance scale, and {chosen_mode} search without "
-                    "a reranker has none",
-                    fix="Re-rank, or use mode='dense', or leave min_relevance out.",
-                )
-        if fetch is None:
-            # Without a second stage there is no need to fetch more than is asked for, but the
-            # candidates are part of the result, and callers compare both orders.
-            depth = fetch_depth = max(depth, top_k)
-        else:
-            fetch_depth = max(_positive(fetch, "fetch"), depth, top_k)
-        return _Plan(top_k, depth, fetch_depth, chosen_mode, reranker, chosen_blend, min_relevance)
-
     def _second_stage(
         self,
         texts: Sequence[str],
         found: Sequence[list[Candidate]],
-        plan: _Plan,
+        plan: SearchPlan,
         progress: ProgressCallback | None,
-    ) -> tuple[list[list[Hit]], list[int]]:
-        """Hits of every query in final order, and how many of its pairs were truncated."""
+    ) -> list[_Read]:
+        """What the second stage made of every query's candidates."""
         if plan.reranker is None:
-            return [self._first_stage_hits(candidates, plan) for candidates in found], [0] * len(
-                texts
-            )
-        pairs = [
-            (text, candidate.passage.content)
+            return [
+                _Read(threshold(first_stage_hits(candidates, plan.mode), plan.min_relevance))
+                for candidates in found
+            ]
+        groups = [
+            [(text, candidate.passage.content) for candidate in candidates[: plan.depth]]
             for text, candidates in zip(texts, found, strict=True)
-            for candidate in candidates[: plan.depth]
         ]
-        scores = plan.reranker.score(pairs, progress=progress)
-        relevance = plan.reranker.relevance(scores.values)
-        hits: list[list[Hit]] = []
-        cut: list[int] = []
-        start = 0
-        for candidates in found:
-            stop = start + min(plan.depth, len(candidates))
-            hits.append(
-                _reranked(candidates, scores.values[start:stop], relevance[start:stop], plan)
+        if plan.budget_ms is None:
+            scores = _score_all(plan.reranker, groups, progress)
+        else:
+            scores = score_within(plan.reranker, groups, plan.budget_ms, progress=progress)
+        return [
+            _Read(
+                threshold(
+                    reranked_hits(candidates, own, plan.reranker.relevance(own.values), plan.blend),
+                    plan.min_relevance,
+                ),
+                reranked=len(own.values),
+                of=len(group),
+                truncated=int(own.truncated.sum()),
             )
-            cut.append(int(scores.truncated[start:stop].sum()))
-            start = stop
-        return hits, cut
-
-    def _first_stage_hits(self, candidates: Sequence[Candidate], plan: _Plan) -> list[Hit]:
-        # A cosine is a relevance scale of a kind; BM25 and RRF scores are not bounded by meaning.
-        hits = [
-            Hit(
-                passage=candidate.passage,
-                rank=candidate.rank,
-                score=candidate.score,
-                relevance=min(max(candidate.score, 0.0), 1.0) if plan.mode == "dense" else None,
-                stage1_rank=candidate.rank,
-                stage1_score=candidate.score,
-            )
-            for candidate in candidates
+            for candidates, group, own in zip(found, groups, scores, strict=True)
         ]
-        return _threshold(hits, plan.min_relevance)
 
-    def _notices(self, query: str, plan: _Plan, cut_pairs: int) -> list[str]:
+    def _notices(self, query: str, plan: SearchPlan, read: _Read, queries: int) -> list[str]:
         notices = []
         longest = self.encoder.info.max_length
         # A token has at least one character, so most queries are cleared without tokenising.
@@ -303,111 +273,61 @@ class TwoStageRetriever:
                 notices.append(
                     f"The query has {tokens:,} tokens; the encoder read the first {longest:,}."
                 )
-        if cut_pairs and plan.reranker is not None:
+        if read.truncated and plan.reranker is not None:
             notices.append(
-                f"{cut_pairs} of the re-ranked passages were longer than the reranker reads "
+                f"{read.truncated} of the re-ranked passages were longer than the reranker reads "
                 f"({plan.reranker.info.max_length:,} tokens with the query) and were cut."
+            )
+        if read.reranked < read.of:
+            shared = f" for {queries:,} queries" if queries > 1 else ""
+            others = (
+                "follow in first-stage order"
+                if plan.min_relevance is None
+                else "have no relevance and are left out"
+            )
+            notices.append(
+                f"{BUDGET_NOTICE} {plan.budget_ms:g} ms{shared} re-ranked {read.reranked} of "
+                f"{read.of} candidates; the others {others}."
             )
         return notices
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """One search's settled settings."""
+class _Read:
+    """One query's hits in final order, and how many pairs were read, of how many, and cut."""
 
-    top_k: int
-    depth: int
-    fetch: int
-    mode: Mode
-    reranker: Reranker | None
-    blend: Blend
-    min_relevance: float | None
+    hits: list[Hit]
+    reranked: int = 0
+    of: int = 0
+    truncated: int = 0
 
 
-def _reranked(
-    candidates: Sequence[Candidate],
-    values: np.ndarray[tuple[int], np.dtype[np.float64]],
-    relevance: np.ndarray[tuple[int], np.dtype[np.float64]],
-    plan: _Plan,
-) -> list[Hit]:
-    depth = len(values)
-    ids = [candidate.passage.id for candidate in candidates[:depth]]
-    by_reranker = sorted(range(depth), key=lambda row: (-values[row], ids[row]))
-    stage2_rank = {row: rank for rank, row in enumerate(by_reranker, start=1)}
-    if plan.blend == "rrf":
-        row_of = {id_: row for row, id_ in enumerate(ids)}
-        fused = rrf([ids, [ids[row] for row in by_reranker]])
-        order = [(row_of[id_], score) for id_, score in fused]
-    else:
-        order = [(row, float(values[row])) for row in by_reranker]
-    hits = [
-        Hit(
-            passage=candidates[row].passage,
-            rank=rank,
-            score=score,
-            relevance=float(relevance[row]),
-            stage1_rank=candidates[row].rank,
-            stage1_score=candidates[row].score,
-            stage2_rank=stage2_rank[row],
-            stage2_score=float(values[row]),
+def _score_all(
+    reranker: Reranker,
+    groups: Sequence[Sequence[tuple[str, str]]],
+    progress: ProgressCallback | None,
+) -> list[Scores]:
+    """The scores of every group, from one call in which all share batches."""
+    scores = reranker.score([pair for group in groups for pair in group], progress=progress)
+    own: list[Scores] = []
+    start = 0
+    for group in groups:
+        rows = slice(start, start + len(group))
+        own.append(
+            Scores(
+                values=scores.values[rows],
+                truncated=scores.truncated[rows],
+                tokens=None if scores.tokens is None else scores.tokens[rows],
+                spans=None if scores.spans is None else scores.spans[rows],
+            )
         )
-        for rank, (row, score) in enumerate(order, start=1)
-    ]
-    hits += [
-        Hit(
-            passage=candidate.passage,
-            rank=candidate.rank,
-            score=candidate.score,
-            relevance=None,
-            stage1_rank=candidate.rank,
-            stage1_score=candidate.score,
-        )
-        for candidate in candidates[depth:]
-    ]
-    return _threshold(hits, plan.min_relevance)
+        start = rows.stop
+    return own
 
 
-def _threshold(hits: list[Hit], min_relevance: float | None) -> list[Hit]:
-    if min_relevance is None:
-        return hits
-    kept = [h for h in hits if h.relevance is not None and h.relevance >= min_relevance]
-    # A blended order is not the order of relevance, so ranks may have gaps to close.
-    return [replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)]
-
-
-def _checked_query(query: object) -> str:
-    if not isinstance(query, str):
-        raise InvalidQuery(
-            f"the query is a {type(query).__name__}, expected text (str)",
-            fix="Pass the question as a string.",
-        )
-    if not query.strip():
-        raise InvalidQuery("the query is empty", fix="Write what you are looking for.")
-    try:
-        query.encode("utf-8")
-    except UnicodeEncodeError as error:
-        # BM25 refuses it, and a vector search would read something else: the same in every mode.
-        raise InvalidQuery(
-            f"the query has a lone surrogate at character {error.start}, which is no Unicode text",
-            fix="Write the query in UTF-8.",
-        ) from None
-    return query
-
-
-def _positive(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInput(
-            f"{name} is {value!r}, expected a whole number of at least 1",
-            fix=f"Give {name} as 1, 10, 50 …",
-        )
-    return value
-
-
-def _one_of(value: T, choices: object, name: str) -> T:
-    allowed = get_args(choices)
-    if value not in allowed:
-        raise InvalidInput(
-            f"{name} is {value!r}, expected one of {', '.join(allowed)}",
-            fix=f"Choose one of them for {name}.",
-        )
-    return value
+def close_models(models: Sequence[object]) -> None:
+    """End what models keep running beside memory (workers on other devices)."""
+    for model in models:
+        close = getattr(model, "close", None)
+        if close is not None:
+            close()

@@ -152,9 +152,10 @@ def test_two_folders_with_the_same_file_names_do_not_overwrite_each_other(
         (tmp_path / name).mkdir()
         (tmp_path / name / "README.md").write_text(f"This is the text of project {name}.")
     store = ["--store", str(tmp_path / "store"), "--encoder", "starter"]
-    assert run(["index", str(tmp_path / "a"), str(tmp_path / "b"), *store]) == 0
+    assert run(["index", str(tmp_path / "a"), str(tmp_path / "b"), *store]) == 2
     captured = capsys.readouterr()
     assert "'README.md' is taken by" in captured.err
+    assert f"nothing of {tmp_path / 'b'} could be indexed; the notes above" in captured.err
     assert search(capsys, tmp_path / "store", "project")["hits"][0]["passage"]["text"].endswith(
         "a."
     )
@@ -397,3 +398,119 @@ def test_ctrl_c_ends_at_once_and_what_was_written_is_kept(tmp_path: Path) -> Non
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
     assert run(["info", "docs", "--store", str(store)]) == 0
+
+
+# --- how the models are run, and for how long ------------------------------------------------
+
+
+def test_a_budget_ends_re_ranking_early(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = search(capsys, store, "acorns", "--reranker", "starter", "--budget-ms", "0.000001")
+    assert result["reranked"] in (1, 2)  # two to learn how fast the reranker is
+    assert any(n.startswith("The time budget of 1e-06 ms re-ranked") for n in result["notices"])
+    depth = result["reranked"]
+    assert [hit["stage2_rank"] is not None for hit in result["hits"]] == [
+        n < depth for n in range(len(result["hits"]))
+    ]
+    assert result["hits"][0]["best_span"] is None
+    assert run(["search", "acorns", "--store", str(store), "--budget-ms", "1e-6"]) == 0
+    assert "re-ranked ·" in capsys.readouterr().out
+    message = fails(capsys, "search", "x", "--store", str(store), "--budget-ms", "nan")
+    assert "budget_ms is nan, expected a positive number" in message
+
+
+def test_model_options_reach_the_models(
+    tmp_path: Path,
+    tiny_bert_encoder: Path,
+    tiny_bert_reranker: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "The oak is a tree. " * 20 + "Its fruit is the acorn. " + "It grows slowly. " * 20
+    (tmp_path / "oak.txt").write_text(text)
+    store = tmp_path / "store"
+    models = ["--device", "cpu", "--dtype", "fp32", "--threads", "1"]
+    cut = ["--truncate-dim", "16", "--allow-untrained-truncation"]
+    source = ["index", str(tmp_path / "oak.txt"), "--store", str(store)]
+    encoder = ["--encoder", str(tiny_bert_encoder), "--language", "en"]
+    assert run([*source, *encoder, *models, *cut]) == 0
+    assert run(["info", "docs", "--store", str(store), "--json"]) == 0
+    assert '"dimension": 16' in capsys.readouterr().out
+    windows = ["--reranker", str(tiny_bert_reranker), "--long-passages", "windows"]
+    result = search(capsys, store, "acorn " * 30, *models, *windows, "--deterministic")
+    passage = result["hits"][0]
+    start, end = passage["best_span"]
+    assert 0 <= start < end <= len(passage["passage"]["text"])
+    assert end - start < len(passage["passage"]["text"])
+    assert run(["search", "acorn " * 30, "--store", str(store), *windows]) == 0
+    assert f"best part: characters {start:,} to {end:,} of " in capsys.readouterr().out
+
+
+def test_model_options_that_cannot_be_used(
+    store: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ("--store", str(store))
+    both = fails(capsys, "search", "x", *place, "--device", "cpu", "--devices", "cpu,cpu")
+    assert "device='cpu' and devices=['cpu', 'cpu'] were both given" in both
+    starter = ("--reranker", "starter", "--long-passages", "windows")
+    assert "no cross-encoder" in fails(capsys, "search", "x", *place, *starter)
+    assert "'fp8'" in fails(capsys, "search", "x", *place, "--dtype", "fp8")
+    assert "No such option" in fails(capsys, "index", str(folder), "--long-passages", "windows")
+
+
+@pytest.mark.parametrize("command", ["index", "search", "eval"])
+def test_help_has_the_models_in_a_part_of_their_own(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run([command, "--help"]) == 0
+    first, models = capsys.readouterr().out.split(" Models ")
+    for name in ("--device", "--devices", "--engine", "--dtype", "--threads", "--deterministic"):
+        assert f"{name} " in models
+        assert f"{name} " not in first
+    assert ("--truncate-dim" in models) == (command != "search")
+    assert ("--long-passages" in models) == (command != "index")
+    assert ("--budget-ms" in first) == (command != "index")
+
+
+# --- nothing is passed over in silence -------------------------------------------------------
+
+
+def index_fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert run(["index", *arguments]) == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_source_of_which_nothing_could_be_indexed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    place = ["--store", str(tmp_path / "store"), "--encoder", "starter"]
+    assert run(["index", str(tmp_path / "in"), *place]) == 2
+    assert "holds no file that can be read" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text("")
+    assert "rows.jsonl" in index_fails(capsys, str(tmp_path / "rows.jsonl"), *place)
+    (tmp_path / "in/binary.txt").write_bytes(b"\x00\x01\x02" * 50)
+    assert run(["index", str(tmp_path / "in"), *place, "--json"]) == 2
+    captured = capsys.readouterr()
+    (report,) = json.loads(captured.out)
+    assert report["documents"]["failed"] == 1
+    assert "skipped" in captured.err
+    assert f"nothing of {tmp_path / 'in'} could be indexed; the notes above" in captured.err
+    (tmp_path / "in/good.txt").write_text("Good text about harbours.")
+    assert run(["index", str(tmp_path / "in"), *place]) == 0
+
+
+def test_an_encoding_is_for_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--store", str(tmp_path / "store"), "--encoder", "starter"]
+    message = fails(capsys, "index", "python-docs", *place, "--encoding", "latin-1")
+    assert "encoding='latin-1' was given for python-docs" in message
+
+
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["--debug", "search", "  ", "--store", str(store)]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert error.strip().splitlines()[-1].startswith("retrieval: the query is empty")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retrieval.errors import InvalidFilter, InvalidInput, StoreFault
-from retrieval.opening import collection_names, ingest, parse_where
+from retrieval.errors import InvalidFilter, InvalidInput, ManifestMismatch, StoreFault
+from retrieval.evaluating import evaluate_folder
+from retrieval.models.encoder import BiEncoder
+from retrieval.opening import collection_names, ingest, open, parse_where, read_manifest
 from retrieval.types import Document
 
 
@@ -56,3 +59,208 @@ def test_a_store_below_a_file(tmp_path: Path) -> None:
     with pytest.raises(StoreFault, match="A part of that path is a file"):
         ingest([Document("a", "text")], store=tmp_path / "file" / "store", encoder="starter")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+# --- how the models are run ------------------------------------------------------------------
+
+LONG = "The oak is a tree. " * 60 + "Its fruit is the acorn. " + "It grows slowly. " * 60
+
+
+@pytest.fixture(scope="module")
+def built(tiny_bert_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two documents, one of them one long passage, by the tiny encoder."""
+    store = tmp_path_factory.mktemp("built") / "store"
+    documents = [Document("oak", LONG, "Oaks"), Document("bee", "Bees dance.")]
+    ingest(documents, store=store, encoder=str(tiny_bert_encoder), max_tokens=None)
+    return store
+
+
+def test_options_reach_both_models(built: Path, tiny_bert_reranker: Path) -> None:
+    options = {"device": "cpu", "engine": "transformers", "dtype": "fp32", "threads": 1}
+    with open(
+        store=built,
+        reranker=str(tiny_bert_reranker),
+        long_passages="windows",
+        window_overlap=8,
+        deterministic=None,  # left out
+        **options,
+    ) as retriever:
+        result = retriever.search("acorn")
+        assert isinstance(retriever.encoder, BiEncoder)
+        assert retriever.encoder.engine == "transformers fp32 on cpu"
+        assert getattr(retriever.reranker, "engine", "") == "transformers fp32 on cpu"
+    spans = {hit.passage.document_id: hit.best_span for hit in result.hits}
+    assert spans["bee"] == (0, len("Bees dance."))
+    assert spans["oak"] is not None
+    start, end = spans["oak"]
+    assert 0 < end - start < len(LONG)
+    assert result.reranked == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"devise": "cpu"}, "there is no option 'devise'; expected one of .*device.*truncate_dim"),
+        ({"long_passages": "windows", "reranker": None}, "long_passages='windows' .* a reranker"),
+        ({"long_passages": "windows", "reranker": "none"}, "long_passages='windows' .* a reranker"),
+        (
+            {"window_overlap": 9, "reranker": "starter"},
+            "window_overlap=9 was given for the reranker starter, which is no cross-encoder",
+        ),
+        ({"device": "cpu", "devices": ["cpu", "cpu"]}, "both given"),
+        ({"long_passages": "fold", "reranker": "TINY"}, "long_passages='fold'"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    options: dict[str, Any], told: str, built: Path, tiny_bert_reranker: Path
+) -> None:
+    if options.get("reranker") == "TINY":
+        options = {**options, "reranker": str(tiny_bert_reranker)}
+    with pytest.raises(InvalidInput, match=told):
+        open(store=built, **options)
+    with open(store=built, reranker=None):
+        pass  # the store was left free
+
+
+def test_options_for_models_that_the_caller_made(built: Path, tiny_bert_encoder: Path) -> None:
+    encoder = BiEncoder(tiny_bert_encoder)
+    for options in ({"truncate_dim": 8}, {"device": "cpu"}):
+        with pytest.raises(InvalidInput, match="none is loaded here"):
+            open(store=built, encoder=encoder, reranker=None, **options)
+    with open(store=built, encoder=encoder, reranker=None, device=None) as retriever:
+        assert retriever.search("acorn").hits
+    encoder.encode_queries(["still open"])
+
+
+def test_indexing_takes_no_options_of_a_reranker(tmp_path: Path) -> None:
+    for options in ({"long_passages": "windows"}, {"devise": "cpu"}):
+        with pytest.raises(InvalidInput, match=next(iter(options))):
+            ingest([Document("a", "text")], store=tmp_path, encoder="starter", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_automatic_reranker_without_windows_is_told(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retrieval.models.choice import Choice
+
+    monkeypatch.setattr(
+        "retrieval.opening.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))
+    )
+    with open(store=built, long_passages="windows") as retriever:
+        assert retriever.notices[-1].startswith("The reranker starter, chosen automatically")
+        assert "long_passages" in retriever.notices[-1]
+        assert retriever.search("acorn").reranked == 2
+
+
+def test_a_truncated_dimension_is_remembered(tmp_path: Path, tiny_bert_encoder: Path) -> None:
+    documents = [Document("oak", "Oaks bear acorns."), Document("bee", "Bees dance.")]
+    name = str(tiny_bert_encoder)
+    cut: dict[str, Any] = {"truncate_dim": 16, "allow_untrained_truncation": True}
+    ingest(documents, store=tmp_path, encoder=name, **cut)
+    assert read_manifest("docs", store=tmp_path).encoder.dimension == 16
+    assert ingest(documents, store=tmp_path).unchanged == 2
+    for encoder in (None, name):
+        with open(store=tmp_path, encoder=encoder, reranker=None) as retriever:
+            assert retriever.encoder.info.dimension == 16
+            assert len(retriever.search("acorns", mode="dense").hits) == 2
+    with pytest.raises(ManifestMismatch, match="dimension is 16, asked for 8"):
+        open(store=tmp_path, reranker=None, **{**cut, "truncate_dim": 8})
+
+
+def test_a_collection_of_whole_vectors_is_not_cut(built: Path) -> None:
+    with open(store=built, reranker=None) as retriever:
+        assert retriever.encoder.info.dimension == 64
+
+
+# --- documents that a program made -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (Document("a", None), "document 2 .id 'a'. has the text None, expected text"),  # type: ignore[arg-type]
+        (Document(7, "text"), "document 2 .id 7. has the id 7"),  # type: ignore[arg-type]
+        (Document("a", "text", title=None), "the title None"),  # type: ignore[arg-type]
+        (Document("a", "text", metadata=["x"]), "the metadata .'x'., expected a mapping"),  # type: ignore[arg-type]
+        ("text", "document 2 is a str, expected a Document"),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["skip", "raise"])
+def test_what_is_no_document(
+    document: Any, told: str, on_error: Any, tmp_path: Path, starter_encoder: BiEncoder
+) -> None:
+    documents = [Document("first", "Oaks bear acorns."), document]
+    with pytest.raises(InvalidInput, match=told):
+        ingest(documents, store=tmp_path, encoder=starter_encoder, on_error=on_error)
+
+
+@pytest.mark.parametrize("source", ["python-docs", [Document("a", "text")]])
+def test_an_encoding_of_what_is_text_already(source: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="encoding='latin-1' was given"):
+        ingest(source, store=tmp_path, encoding="latin-1", encoder="starter")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- evaluating ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("beir")
+    (folder / "qrels").mkdir()
+    texts = ["Oaks bear acorns.", "Bees dance for acorns.", "Acorns feed cats.", "Acorn soup."]
+    rows = [json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(texts)]
+    (folder / "corpus.jsonl").write_text("\n".join(rows))
+    queries = [json.dumps({"_id": f"q{i}", "text": f"acorns {i}"}) for i in range(3)]
+    (folder / "queries.jsonl").write_text("\n".join(queries))
+    (folder / "qrels/test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq0\t0\t1\nq1\t1\t1\nq2\t2\t1\n"
+    )
+    return folder
+
+
+def test_a_budget_is_for_each_query_and_told_once(beir: Path) -> None:
+    report = evaluate_folder(
+        beir, encoder="starter", reranker="starter", modes=["dense"], budget_ms=1e-6
+    )
+    (told,) = [notice for notice in report.notices if "budget" in notice]
+    assert told == (
+        "The time budget of 1e-06 ms a query re-ranked 1.0 of 4.0 candidates on average, and at "
+        "least 1."
+    )
+    ample = evaluate_folder(
+        beir, encoder="starter", reranker="starter", modes=["dense"], budget_ms=1e6
+    )
+    assert not any("budget" in notice for notice in ample.notices)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"modes": ["dense", "magic"]}, "the mode is 'magic', expected one of dense, sparse"),
+        ({"budget_ms": 0}, "budget_ms is 0"),
+        ({"devise": "cpu"}, "there is no option 'devise'"),
+        ({"long_passages": "windows", "rerank": False}, "long_passages='windows' was given"),
+        ({"long_passages": "windows", "reranker": "starter"}, "no cross-encoder"),
+    ],
+)
+def test_evaluating_refuses_before_it_indexes(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        evaluate_folder("no-such-folder", **options)
+
+
+def test_evaluating_with_options_of_both_models(
+    beir: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path
+) -> None:
+    report = evaluate_folder(
+        beir,
+        encoder=str(tiny_bert_encoder),
+        reranker=str(tiny_bert_reranker),
+        modes=["dense"],
+        device="cpu",
+        long_passages="windows",
+        truncate_dim=32,
+        allow_untrained_truncation=True,
+    )
+    assert [row.reranked for row in report.rows] == [False, True]

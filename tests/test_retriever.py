@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, InvalidQuery, ManifestMismatch
+from retrieval.models import budget
+from retrieval.results import best_span
 from retrieval.retriever import TwoStageRetriever
 from retrieval.types import (
     Bm25Info,
@@ -229,3 +232,145 @@ def test_an_encoder_that_did_not_build_the_collection_is_refused() -> None:
         TwoStageRetriever(encoder, FakeIndex("a"))  # type: ignore[arg-type]
     assert "other" in str(caught.value)
     assert "fake" in str(caught.value)
+
+
+# --- a time budget ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_most_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every measured time is far over the budget: only the first chunk is read, two pairs."""
+    ticks = itertools.count()
+    inner = budget.score_within
+
+    def slow(*given: Any, **options: Any) -> Any:
+        return inner(*given, **options, clock=lambda: float(next(ticks)))
+
+    monkeypatch.setattr("retrieval.retriever.score_within", slow)
+
+
+@pytest.mark.usefixtures("at_most_two")
+def test_a_budget_re_ranks_the_best_candidates_and_the_others_follow() -> None:
+    made, _, _, reranker = retriever("abcd", {"a": 0.5, "b": 3.0, "c": 9.0, "d": 9.0})
+    result = made.search("q", budget_ms=50)
+    assert [p for _, p in reranker.calls[0]] == ["text a", "text b"]
+    assert order(result) == "bacd"
+    assert [hit.rank for hit in result.hits] == [1, 2, 3, 4]
+    assert [hit.stage2_rank for hit in result.hits] == [1, 2, None, None]
+    assert [hit.stage2_score for hit in result.hits] == [3.0, 0.5, None, None]
+    assert result.hits[2].relevance is None
+    assert result.hits[2].score == result.hits[2].stage1_score == 0.97
+    assert result.reranked == 2
+    assert result.notices == (
+        "The time budget of 50 ms re-ranked 2 of 4 candidates; the others follow in first-stage "
+        "order.",
+    )
+
+
+@pytest.mark.usefixtures("at_most_two")
+def test_a_budget_and_a_threshold() -> None:
+    result = retriever("abcd")[0].search("q", budget_ms=50, min_relevance=0.5)
+    assert order(result) == "b"
+    assert "the others have no relevance and are left out" in result.notices[0]
+
+
+@pytest.mark.usefixtures("at_most_two")
+def test_a_batch_shares_its_budget() -> None:
+    results = retriever("abcd")[0].search_batch(["q1", "q2", "q3"], budget_ms=0.5, blend="rrf")
+    assert [result.reranked for result in results] == [1, 1, 1]
+    assert [order(result) for result in results] == ["abcd"] * 3
+    assert "The time budget of 0.5 ms for 3 queries re-ranked 1 of 4" in results[0].notices[0]
+
+
+def test_an_ample_budget_changes_nothing() -> None:
+    made, _, _, _ = retriever("dcba")
+    with_budget, without = made.search("q", budget_ms=60_000), made.search("q")
+    assert with_budget.hits == without.hits
+    assert with_budget.reranked == without.reranked == 4
+    assert with_budget.notices == ()
+
+
+def test_how_deep_it_went_is_always_said() -> None:
+    made, _, _, _ = retriever()
+    assert made.search("q", rerank=False, budget_ms=10).reranked == 0
+    (result,) = made.search_batch(["q"], top_k=4, candidates=3, fetch=4)
+    assert result.reranked == 3
+    assert made.search("q", top_k=1).reranked == 4
+
+
+@pytest.mark.parametrize("value", [0, -5, float("nan"), float("inf"), True, "50"])
+@pytest.mark.parametrize("rerank", [True, False])
+def test_a_budget_that_is_none(value: Any, rerank: bool) -> None:
+    made, encoder, _, _ = retriever()
+    with pytest.raises(InvalidInput, match="budget_ms"):
+        made.search("q", budget_ms=value, rerank=rerank)
+    assert encoder.queries == []
+
+
+# --- where in a passage the answer is --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "best"),
+    [
+        ((0, 5), None),  # the title
+        ((0, 14), None),  # title, heading and the blank before the text
+        ((0, 15), (0, 1)),
+        ((14, 25), (0, 11)),
+        ((15, 19), (1, 5)),
+        ((17, 99), (3, 11)),
+        ((20, 20), None),
+    ],
+)
+def test_spans_become_offsets_in_the_text(
+    span: tuple[int, int], best: tuple[int, int] | None
+) -> None:
+    passage = Passage("i", "d", 0, "hello there", 5, 16, "Title", ("Heading",))
+    assert passage.content.index("hello") == 14
+    assert best_span(passage, np.array([(0, 0), span], dtype=np.int64), 1) == best
+
+
+def test_spans_of_a_passage_without_text_or_title() -> None:
+    spans = np.array([(0, 5)], dtype=np.int64)
+    assert best_span(Passage("i", "d", 0, "", 0, 0, "Title"), spans, 0) is None
+    assert best_span(Passage("i", "d", 0, "hello there", 0, 11), spans, 0) == (0, 5)
+    assert best_span(Passage("i", "d", 0, "hello", 0, 5), None, 0) is None
+
+
+@pytest.mark.parametrize("budget_ms", [None, 60_000.0])
+def test_a_hit_says_which_window_was_best(budget_ms: float | None) -> None:
+    made, _, _, reranker = retriever()
+
+    class Windows(FakeReranker):
+        def score(self, pairs: Sequence[tuple[str, str]], *, progress: Any = None) -> Scores:
+            scores = super().score(pairs)
+            spans = np.array([(0, 4) if p.endswith("a") else (2, 6) for _, p in pairs])
+            return replace(scores, spans=spans)
+
+    made.reranker = Windows(reranker.score_of)
+    hits = {h.passage.id: h for h in made.search("q", top_k=4, budget_ms=budget_ms).hits}
+    assert {i: h.best_span for i, h in hits.items()} == {
+        **dict.fromkeys("bcd", (2, 6)),
+        "a": (0, 4),
+    }
+    assert hits["b"].passage.text[2:6] == "xt b"
+    assert all(h.best_span is None for h in made.search("q", rerank=False).hits)
+
+
+# --- closing ---------------------------------------------------------------------------------
+
+
+def test_only_models_of_its_own_are_closed() -> None:
+    closed: list[str] = []
+
+    class Closable:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    made = retriever(owned=(Closable("encoder"), None, object()))[0]
+    made.index.close = lambda: closed.append("index")  # type: ignore[method-assign]
+    made.close()
+    assert closed == ["index", "encoder"]

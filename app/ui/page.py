@@ -47,6 +47,7 @@ class Searcher(Protocol):
         candidates: int | None = None,
         mode: Mode | None = None,
         rerank: bool = True,
+        budget_ms: float | None = None,
     ) -> SearchResult:
         """Answer one question; raises `RetrievalError` with a sentence for the user."""
         ...
@@ -65,6 +66,7 @@ def build(
     mode: Mode = "hybrid",
     candidates: int = 50,
     top_k: int = 10,
+    budget_ms: float | None = None,
 ) -> gr.Blocks:
     """The page over an open retriever.
 
@@ -73,7 +75,7 @@ def build(
         title: the page's heading.
         examples: questions that are asked by a click.
         collection, passages, encoder, reranker, notices: facts for the head of the page.
-        mode, candidates, top_k: what the options are set to at first.
+        mode, candidates, top_k, budget_ms: what the options are set to at first.
     """
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(
@@ -107,30 +109,43 @@ def build(
         if examples:
             with gr.Row(elem_id="tsr-examples"):
                 chips = [gr.Button(text, size="sm") for text in examples]
-        with gr.Accordion("Options", open=False, elem_id="tsr-options"), gr.Row():
-            chosen_mode = gr.Radio(
-                [("Hybrid", "hybrid"), ("Dense vectors", "dense"), ("BM25 terms", "sparse")],
-                value=mode,
-                label="First stage",
-                elem_id="tsr-mode",
-            )
-            chosen_top_k = gr.Slider(
-                1, MAX_TOP_K, value=top_k, step=1, label="Passages shown", elem_id="tsr-top-k"
-            )
-            chosen_candidates = gr.Slider(
-                1,
-                MAX_CANDIDATES,
-                value=candidates,
-                step=1,
-                label="Candidates to re-rank",
-                elem_id="tsr-candidates",
-            )
-            chosen_rerank = gr.Checkbox(
-                value=reranker is not None or not encoder,
-                label="Re-rank",
-                interactive=reranker is not None or not encoder,
-                elem_id="tsr-rerank",
-            )
+        with gr.Accordion("Options", open=False, elem_id="tsr-options"):
+            with gr.Row():
+                chosen_mode = gr.Radio(
+                    [("Hybrid", "hybrid"), ("Dense vectors", "dense"), ("BM25 terms", "sparse")],
+                    value=mode,
+                    label="First stage",
+                    elem_id="tsr-mode",
+                )
+                chosen_top_k = gr.Slider(
+                    1, MAX_TOP_K, value=top_k, step=1, label="Passages shown", elem_id="tsr-top-k"
+                )
+                chosen_candidates = gr.Slider(
+                    1,
+                    MAX_CANDIDATES,
+                    value=candidates,
+                    step=1,
+                    label="Candidates to re-rank",
+                    elem_id="tsr-candidates",
+                )
+            with gr.Row(elem_id="tsr-second"):
+                chosen_rerank = gr.Checkbox(
+                    value=reranker is not None or not encoder,
+                    label="Re-rank",
+                    scale=0,
+                    min_width=110,
+                    interactive=reranker is not None or not encoder,
+                    elem_id="tsr-rerank",
+                )
+                chosen_budget = gr.Number(
+                    value=budget_ms or 0,
+                    minimum=0,
+                    label="Re-ranking limit, ms (0: none)",
+                    scale=0,
+                    min_width=230,
+                    interactive=reranker is not None or not encoder,
+                    elem_id="tsr-budget",
+                )
         status = gr.HTML(
             elem_id="tsr-status",
             html_template='<div role="status" aria-live="polite">${value}</div>',
@@ -141,7 +156,14 @@ def build(
             stage2 = gr.HTML(elem_id="tsr-stage2", apply_default_css=False)
 
         answer = answerer(searcher, standing_notices=notices)
-        inputs = [question, chosen_mode, chosen_top_k, chosen_candidates, chosen_rerank]
+        inputs = [
+            question,
+            chosen_mode,
+            chosen_top_k,
+            chosen_candidates,
+            chosen_rerank,
+            chosen_budget,
+        ]
         outputs = [status, stage1, stage2]
         question.submit(answer, inputs, outputs, **_SEARCH_EVENT)
         go.click(answer, inputs, outputs, **_SEARCH_EVENT)
@@ -179,7 +201,7 @@ def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[],
 
 def answerer(
     searcher: Searcher, *, standing_notices: Sequence[str] = ()
-) -> Callable[[str, Mode, int, int, bool], Iterator[Parts]]:
+) -> Callable[[str, Mode, int, int, bool, float | None], Iterator[Parts]]:
     """The page's one action: yields what to show while searching, then what was found.
 
     Whatever goes wrong is shown as a sentence; only what the library didn't expect is logged.
@@ -187,7 +209,12 @@ def answerer(
     """
 
     def answer(
-        question: str, mode: Mode, top_k: int, candidates: int, rerank: bool
+        question: str,
+        mode: Mode,
+        top_k: int,
+        candidates: int,
+        rerank: bool,
+        budget_ms: float | None = None,
     ) -> Iterator[Parts]:
         question = (question or "").strip()
         if not question:
@@ -212,6 +239,7 @@ def answerer(
                 candidates=int(candidates),
                 mode=mode,
                 rerank=rerank,
+                budget_ms=budget_ms or None,  # an empty field is None, and 0 means no limit
             )
         except RetrievalError as error:
             yield render.message(error.problem, error.fix), "", ""

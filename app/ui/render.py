@@ -75,6 +75,8 @@ def summary(result: SearchResult, *, notices: Sequence[str] | None = None) -> st
     if result.reranker:
         models += f" · Reranker <b>{escape(result.reranker)}</b>"
     found = f"{len(result.hits)} of {len(result.candidates)} candidates shown"
+    if 0 < result.reranked < len(result.candidates):
+        found += f", {result.reranked} re-ranked"
     return (
         '<section class="tsr-summary" aria-label="How the answer was found">'
         f"{_timings(result.timings)}"
@@ -128,6 +130,7 @@ def stage2_column(result: SearchResult, shown: int) -> str:
                 badge=badge if result.reranker else "",
                 scores=_hit_scores(hit, result),
                 terms=terms,
+                best=hit.best_span,
             )
         )
     if result.reranker is None:
@@ -157,18 +160,28 @@ def searching(query: str) -> str:
     )
 
 
-def _card(passage: Passage, *, rank: int, badge: str, scores: str, terms: frozenset[str]) -> str:
+def _card(
+    passage: Passage,
+    *,
+    rank: int,
+    badge: str,
+    scores: str,
+    terms: frozenset[str],
+    best: tuple[int, int] | None = None,
+) -> str:
     title = passage.title or passage.document_id
     path = " › ".join(heading for heading in passage.headings if heading != passage.title)
-    short = snippet(passage.text, terms)
-    whole = passage.text[:PASSAGE_CHARACTERS]
+    if best == (0, len(passage.text)):
+        best = None  # it was read in one piece: there is nothing to set off
+    start, end = best or (0, len(passage.text))
+    short = snippet(passage.text[start:end], terms)
+    label = '<span class="tsr-best-label">Best part</span> ' if best else ""
     more = ""
-    if " ".join(passage.text.split()) != short or "\n" in passage.text.strip():
-        cut = "\n…" if len(passage.text) > len(whole) else ""
+    if best or " ".join(passage.text.split()) != short or "\n" in passage.text.strip():
         more = (
             "<details><summary>Whole passage"
             f'<span class="tsr-sr"> of {escape(title)}, rank {rank}</span></summary>'
-            f'<div class="tsr-whole">{highlight(whole, terms)}{cut}</div></details>'
+            f'<div class="tsr-whole">{_whole(passage.text, terms, best)}</div></details>'
         )
     headings = f'<p class="tsr-path">{escape(path)}</p>' if path else ""
     source = f'<span class="tsr-source">{escape(passage.source)}</span>' if passage.source else ""
@@ -176,9 +189,22 @@ def _card(passage: Passage, *, rank: int, badge: str, scores: str, terms: frozen
         f'<li class="tsr-card" data-rank="{rank}" data-passage="{escape(passage.id)}">'
         f'<div class="tsr-rank"><span class="tsr-number">{rank}</span>{badge}</div>'
         f'<div class="tsr-body"><h3>{highlight(title, terms)}</h3>{headings}'
-        f'<p class="tsr-snippet">{highlight(short, terms)}</p>{more}'
+        f'<p class="tsr-snippet">{label}{highlight(short, terms)}</p>{more}'
         f'<div class="tsr-meta">{scores}{source}</div></div></li>'
     )
+
+
+def _whole(text: str, terms: frozenset[str], best: tuple[int, int] | None) -> str:
+    """A passage with its best part set off; of a huge one the beginning, or the parts around it."""
+    start = 0
+    if best is not None and best[1] > PASSAGE_CHARACTERS:
+        start = max(0, best[0] - PASSAGE_CHARACTERS // 10)
+    shown = text[start : start + PASSAGE_CHARACTERS]
+    if best is not None:
+        best = (best[0] - start, min(best[1] - start, len(shown)))
+    before = "…\n" if start else ""
+    after = "\n…" if start + len(shown) < len(text) else ""
+    return f"{before}{highlight(shown, terms, best)}{after}"
 
 
 def _column(
@@ -221,7 +247,9 @@ def _hit_scores(hit: Hit, result: SearchResult) -> str:
         )
     if hit.stage2_score is not None:
         parts.append(_score("rerank score", hit.stage2_score))
-    if result.blend == "rrf":
+    elif result.reranker is not None:
+        parts.append('<span class="tsr-score">not re-ranked</span>')
+    if result.blend == "rrf" and hit.stage2_score is not None:
         parts.append(_score("blended", hit.score))
     parts.append(_score(f"stage 1 {SCORE_NAMES[result.mode]}", hit.stage1_score))
     return "".join(parts)

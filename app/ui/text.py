@@ -65,8 +65,23 @@ def spans(text: str, terms: frozenset[str]) -> list[tuple[int, int]]:
     return found
 
 
-def highlight(text: str, terms: frozenset[str]) -> str:
-    """Escaped text with the terms in `<mark>`."""
+def highlight(text: str, terms: frozenset[str], best: tuple[int, int] | None = None) -> str:
+    """Escaped text with the terms in `<mark>`.
+
+    Args:
+        text: what to show, not yet escaped.
+        terms: from `query_terms`.
+        best: a part, offsets in `text`, that is set off for the eye and announced for the ear.
+    """
+    if best is not None:
+        start, end = best
+        return (
+            f"{highlight(text[:start], terms)}"
+            '<span class="tsr-best"><span class="tsr-sr">[best part begins] </span>'
+            f"{highlight(text[start:end], terms)}"
+            '<span class="tsr-sr"> [best part ends]</span></span>'
+            f"{highlight(text[end:], terms)}"
+        )
     pieces: list[str] = []
     at = 0
     for start, end in spans(text, terms):

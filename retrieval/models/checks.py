@@ -34,6 +34,15 @@ def check_pairs(pairs: object) -> None:
                 )
 
 
+def check_at_least(name: str, value: object, least: int) -> None:
+    """Raise InvalidInput unless the argument `name` is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(
+            f"{name}={value!r} was given, expected a whole number of at least {least}",
+            fix="Give such a number, or leave it out for the usual one.",
+        )
+
+
 def _items(given: object, what: str) -> Iterable[object]:
     """`given`, if it is a list, a tuple, an array …: of known length and read more than once."""
     single = isinstance(given, str | bytes | Mapping)

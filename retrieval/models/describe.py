@@ -11,9 +11,11 @@ from typing import cast, get_args
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models import registry
-from retrieval.models.folder import ModelFolder
-from retrieval.types import ModelKind, ModelSpec, Pooling
+from retrieval.models.folder import OWN_ARCHITECTURES, ModelFolder
+from retrieval.types import ModelKind, ModelSpec, Pooling, ScoreHead
 
+_GIVEN_HEADS = ("classification", "yes-logit")
+_LLM_HEADS = ("yes-logit", "layerwise-yes-logit")
 _SHORTEST = 8  # tokens; below this nothing but special tokens and an instruction fits
 # transformers knows hundreds more, but asking it costs seconds; these need no asking.
 _BUILT_IN = frozenset({"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "gemma2"})
@@ -27,6 +29,7 @@ class Given:
     query_instruction: str | None
     passage_instruction: str | None
     max_length: int | None
+    score_head: ScoreHead | None = None
 
 
 def check_given(
@@ -35,6 +38,7 @@ def check_given(
     query: str | None,
     passage: str | None,
     max_length: int | None,
+    score_head: str | None = None,
 ) -> Given:
     """The caller's settings, or InvalidInput naming the one that cannot be used."""
     if pooling is not None and pooling not in get_args(Pooling):
@@ -51,7 +55,13 @@ def check_given(
             "pooling and instructions were given for a reranker, which has neither",
             fix="Give them for the encoder, or leave them out.",
         )
-    return Given(cast("Pooling | None", pooling), query, passage, max_length)
+    if score_head is not None and (kind != "reranker" or score_head not in _GIVEN_HEADS):
+        raise InvalidInput(
+            f"score_head={score_head!r} was given for {article(kind)}",
+            fix="Only rerankers have one, and only 'classification' and 'yes-logit' can be given.",
+        )
+    head = cast("ScoreHead | None", score_head)
+    return Given(cast("Pooling | None", pooling), query, passage, max_length, head)
 
 
 def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> ModelSpec:
@@ -64,8 +74,7 @@ def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> Mo
         architecture=found.architecture,
     )
     if kind == "reranker":
-        _check_classifier(name, found)
-        spec = replace(spec, score_head="classification")
+        spec = replace(spec, score_head=_score_head(name, given, found))
     else:
         _check_encoder(name, found)
         query, passage = _instructions(name, given, found)
@@ -155,6 +164,8 @@ def with_given(spec: ModelSpec, given: Given, found: ModelFolder) -> ModelSpec:
 
 def agrees(known: ModelSpec, found: ModelFolder) -> bool:
     """Whether a folder's own declarations leave a known model's facts standing."""
+    if known.score_head in _LLM_HEADS:
+        return found.architecture == known.architecture
     if known.score_head == "classification":
         return found.is_classifier and found.labels == 1
     if found.is_classifier or found.dimension != known.dimension:
@@ -168,6 +179,23 @@ def agrees(known: ModelSpec, found: ModelFolder) -> bool:
 def _declared_length(found: ModelFolder) -> int | None:
     lengths = [n for n in (found.declared_length, found.position_limit) if n is not None]
     return min(lengths, default=None)
+
+
+def _score_head(name: str, given: Given, found: ModelFolder) -> ScoreHead:
+    """How a reranker's files are to be scored; a plain language model does not say."""
+    if found.architecture in OWN_ARCHITECTURES:
+        return "layerwise-yes-logit"
+    if not found.is_language_model:
+        _check_classifier(name, found)
+        return "classification"
+    if given.score_head != "yes-logit":
+        raise ModelSettingUnknown(
+            f"the model {name} is a {found.architecture}, and nothing in its files says that it "
+            "was trained to score passages",
+            fix="If it was, by the logit of 'Yes', pass score_head='yes-logit'; otherwise choose a "
+            "reranker such as BAAI/bge-reranker-v2-m3.",
+        )
+    return "yes-logit"
 
 
 def _check_classifier(name: str, found: ModelFolder) -> None:
@@ -191,6 +219,8 @@ def _check_encoder(name: str, found: ModelFolder) -> None:
         raise wrong_kind(name, "encoder", f"it was saved as a {found.saved_as}")
     if found.is_classifier:
         raise wrong_kind(name, "encoder", f"a {found.architecture} is a classifier")
+    if found.architecture in OWN_ARCHITECTURES:
+        raise wrong_kind(name, "encoder", f"a {found.architecture} is a reranker")
     extra = [m for m in found.modules if m not in ("Transformer", "Pooling", "Normalize")]
     if extra:
         raise InvalidInput(
@@ -207,7 +237,7 @@ def _check_encoder(name: str, found: ModelFolder) -> None:
 def check_built_in(found: ModelFolder) -> None:
     """Refuse a model type that the installed transformers does not have."""
     model_type = str(found.config.get("model_type", ""))
-    if model_type in _BUILT_IN:
+    if model_type in _BUILT_IN or found.architecture in OWN_ARCHITECTURES:
         return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
-from retrieval.models.batching import TOKEN_BUDGET, run_batches
+from retrieval.errors import InvalidInput, ModelFault
+from retrieval.models.batching import run_batches
+from retrieval.models.checks import check_at_least
+from retrieval.models.encoder_settings import check_truncation, encoder_info, resolve_encoder
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
+from retrieval.models.engines.hardware import check_devices
+from retrieval.models.slices import tokenized_slices
 from retrieval.models.tokenization import Tokenized, Tokenizer, check_texts
 from retrieval.types import (
     EncoderInfo,
@@ -28,31 +34,35 @@ from retrieval.types import (
     TokenCounter,
 )
 
-SLICE = 16_384
-"""Texts that are tokenised and sorted by length together: bounds memory, whatever their number."""
-
 
 class BiEncoder:
     """A bi-encoder on any engine; implements `retrieval.types.Encoder`.
 
-    Texts are sorted by length and run in batches of a token budget; results are in input order
-    and do not depend, beyond rounding, on what else is encoded with them. May be used from several
-    threads.
+    Texts are sorted by length and run in batches of a token budget, while the next ones are
+    tokenised; results are in input order and do not depend, beyond rounding, on what else is
+    encoded with them. May be used from several threads, and as a context manager that closes it.
 
     Args:
         model: `auto`, a name from `retrieval models`, a folder, a hub id, or a resolved model.
         engine, device, dtype, threads: see `retrieval.models.engines.load_engine`.
+        devices: several devices that share large inputs, instead of `device`; see there.
+        deterministic: each text is computed alone, without padding, so that its vector is the same
+            to the last bit whatever is encoded with it. Slower, most of all for short texts.
         query_instruction: put before queries verbatim; None for the model's own, "" for none.
         pooling: `cls`, `mean` or `last`; None for the model's own.
         max_length: longest text in tokens, special tokens included; None for the model's own.
-        token_budget: padded tokens in a batch.
+        truncate_dim: cut vectors to that many dimensions and normalise them again; for models that
+            were trained for it (Matryoshka representations, Kusupati et al. 2022).
+        allow_untrained_truncation: cut to dimensions that the model does not declare, too.
+        calibration: texts by which dtype="int8" sets its scales; None for built-in ones.
+        token_budget: padded tokens in a batch; None for what the engine runs fastest.
         cache_dir: where compiled graphs are kept; None for the user's cache folder.
 
     Raises:
         ModelNotFound: no such model, or its files are incomplete.
         ModelSettingUnknown: nothing declares its pooling or maximum length.
         InvalidInput: an argument that cannot be used, or the model is no encoder.
-        ModelFault: the weights do not load.
+        ModelFault: the weights do not load, or a worker process died.
     """
 
     def __init__(
@@ -61,34 +71,44 @@ class BiEncoder:
         *,
         engine: EngineName = "auto",
         device: str = "auto",
+        devices: Sequence[str] | None = None,
         dtype: Dtype = "auto",
+        deterministic: bool = False,
         query_instruction: str | None = None,
         pooling: Pooling | None = None,
         max_length: int | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        truncate_dim: int | None = None,
+        allow_untrained_truncation: bool = False,
+        calibration: Sequence[str] | None = None,
+        token_budget: int | None = None,
         threads: int | None = None,
         cache_dir: Path | None = None,
     ) -> None:
-        if token_budget < 1:
-            raise InvalidInput(
-                f"token_budget={token_budget} was given, expected at least 1",
-                fix="Give a positive number of tokens, or leave it out.",
-            )
+        if token_budget is not None:
+            check_at_least("token_budget", token_budget, 1)
         if query_instruction is not None:
             check_texts([query_instruction], "query_instruction")
-        resolved = _resolve(model, device, query_instruction, pooling, max_length)
-        self._info, head = _info(resolved)
+        first_device = check_devices(device, devices)[0]
+        resolved = resolve_encoder(model, first_device, query_instruction, pooling, max_length)
+        self._info, head = encoder_info(resolved)
+        self._full_dimension = self._info.dimension
+        if truncate_dim is not None:
+            check_truncation(resolved.spec, truncate_dim, allow_untrained_truncation)
+            self._info = replace(self._info, dimension=truncate_dim)
         self._normalize = resolved.spec.normalize
         self._token_budget = token_budget
+        self._max_batch = 1 if deterministic else None
         self._tokenizer = Tokenizer(resolved.path, self._info.max_length, cache_dir=cache_dir)
         self._load: Callable[[Head], Engine] = partial(
             load_engine,
             resolved.path,
             engine=engine,
             device=device,
+            devices=devices,
             dtype=dtype,
             threads=threads,
             cache_dir=cache_dir,
+            calibration=calibration,
         )
         # Whether an instruction fits is settled now, not at the first query.
         self._tokenizer.encode([""], prefix=self._info.query_instruction)
@@ -96,7 +116,12 @@ class BiEncoder:
         self._engine = self._load(head)
         self._token_engine: Engine | None = None
         self._token_engine_lock = threading.Lock()
-        self._check_dimension()
+        self._closed = False
+        try:
+            self._check_dimension()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def info(self) -> EncoderInfo:
@@ -113,14 +138,34 @@ class BiEncoder:
         """How it runs, for notices and reports, as in `openvino bf16 on cpu`."""
         return f"{self._engine.name} {self._engine.dtype} on {self._engine.device}"
 
+    def close(self) -> None:
+        """End the processes of further devices. May be called again; nothing is encoded then."""
+        with self._token_engine_lock:
+            self._closed = True
+            for engine in (self._engine, self._token_engine):
+                close = getattr(engine, "close", None)
+                if close is not None:
+                    close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def encode_queries(
         self, queries: Sequence[str], *, progress: ProgressCallback | None = None
     ) -> FloatArray:
         """float32 (n, dimension), with the query instruction put before each text.
 
         Raises:
-            InvalidInput: an element is not a str.
-            ModelFault: the device failed or gave numbers that are not finite.
+            InvalidInput: an element is not a str, or the encoder was closed.
+            ModelFault: the device failed or gave numbers that are not finite, or a worker died.
         """
         check_texts(queries, "query")
         return self._encode(queries, self._info.query_instruction, progress).vectors
@@ -150,29 +195,34 @@ class BiEncoder:
         check_texts(texts, kind)
         instruction = getattr(self._info, f"{kind}_instruction")
         with self._token_engine_lock:
+            self._check_open()
             if self._token_engine is None:
                 self._token_engine = self._load("tokens")
-        engine = self._token_engine
+            engine = self._token_engine
         results: list[FloatArray] = []
-        for start in range(0, len(texts), SLICE):
-            tokenized = self._tokenizer.encode(texts[start : start + SLICE], prefix=instruction)
-            results.extend(self._token_vectors(engine, tokenized, start))
+        with closing(tokenized_slices(self._tokens(instruction), texts)) as slices:
+            for start, tokenized in slices:
+                results.extend(self._token_vectors(engine, tokenized, start))
         return results
 
     def _encode(
         self, texts: Sequence[str], instruction: str, progress: ProgressCallback | None
     ) -> Encoding:
+        self._check_open()
         total = len(texts)
         vectors = np.empty((total, self._info.dimension), dtype=np.float32)
         tokens = np.empty(total, dtype=np.int64)
         truncated = np.empty(total, dtype=np.bool_)
-        for start in range(0, total, SLICE):
-            stop = min(start + SLICE, total)
-            tokenized = self._tokenizer.encode(texts[start:stop], prefix=instruction)
-            tokens[start:stop] = tokenized.full_lengths
-            truncated[start:stop] = tokenized.truncated
-            self._pooled_vectors(tokenized, vectors[start:stop], start, total, progress)
+        with closing(tokenized_slices(self._tokens(instruction), texts)) as slices:
+            for start, tokenized in slices:
+                stop = start + len(tokenized)
+                tokens[start:stop] = tokenized.full_lengths
+                truncated[start:stop] = tokenized.truncated
+                self._pooled_vectors(tokenized, vectors[start:stop], start, total, progress)
         return Encoding(vectors=vectors, tokens=tokens, truncated=truncated)
+
+    def _tokens(self, instruction: str) -> Callable[[Sequence[str]], Tokenized]:
+        return partial(self._tokenizer.encode, prefix=instruction)
 
     def _pooled_vectors(
         self,
@@ -195,6 +245,7 @@ class BiEncoder:
             tokenized,
             consume=keep,
             token_budget=self._token_budget,
+            max_batch=self._max_batch,
             progress=report,
         )
 
@@ -212,14 +263,20 @@ class BiEncoder:
                 results[index] = states[end - lengths[index] : end]
 
         run_batches(
-            engine, self._tokenizer, tokenized, consume=keep, token_budget=self._token_budget
+            engine,
+            self._tokenizer,
+            tokenized,
+            consume=keep,
+            token_budget=self._token_budget,
+            max_batch=self._max_batch,
         )
         return results
 
     def _finished(
         self, vectors: FloatArray, texts: NDArray[np.int64], normalize: bool
     ) -> FloatArray:
-        """Vectors (n, dimension) normalised in float32, once they are known to be finite."""
+        """Vectors cut to (n, dimension) and normalised in float32, once known to be finite."""
+        vectors = vectors[:, : self._info.dimension]
         if not normalize:
             norms = np.ones(len(vectors), dtype=np.float32)
             fine = np.isfinite(vectors).all(axis=1)
@@ -241,78 +298,16 @@ class BiEncoder:
         """Run one short text: what is declared and what comes out must agree before any use."""
         tokenized = self._tokenizer.encode(["a"])
         output = self._engine.run(self._tokenizer.pad(np.zeros(1, dtype=np.int64), tokenized))
-        if output.shape[1] != self._info.dimension:
+        if output.shape[1] != self._full_dimension:
             raise ModelFault(
-                f"{self._info.model} was declared to give {self._info.dimension} dimensions, but "
+                f"{self._info.model} was declared to give {self._full_dimension} dimensions, but "
                 f"gives {output.shape[1]}",
                 fix="The files are not those of this model: fetch it again, or give its folder.",
             )
 
-
-def _resolve(
-    model: str | os.PathLike[str] | ResolvedModel,
-    device: str,
-    query_instruction: str | None,
-    pooling: Pooling | None,
-    max_length: int | None,
-) -> ResolvedModel:
-    if not isinstance(model, ResolvedModel):
-        from retrieval.models.resolve import choose_models, resolve
-
-        if model == "auto":
-            model = choose_models("auto", "none", device=device).encoder
-        return resolve(
-            model,
-            "encoder",
-            pooling=pooling,
-            query_instruction=query_instruction,
-            max_length=max_length,
-        )
-    spec = model.spec
-    if spec.kind != "encoder":
-        raise InvalidInput(
-            f"{spec.name} is a {spec.kind}, expected an encoder",
-            fix="Choose an encoder, such as BAAI/bge-small-en-v1.5.",
-        )
-    return replace(
-        model,
-        spec=replace(
-            spec,
-            pooling=pooling or spec.pooling,
-            max_length=max_length or spec.max_length,
-            query_instruction=(
-                spec.query_instruction if query_instruction is None else query_instruction
-            ),
-        ),
-    )
-
-
-def _info(resolved: ResolvedModel) -> tuple[EncoderInfo, Pooling]:
-    spec = resolved.spec
-    for setting in ("pooling", "dimension", "max_length"):
-        if getattr(spec, setting) is None:
-            raise ModelSettingUnknown(
-                f"nothing declares the {setting} of {spec.name}",
-                fix=f"Give {setting}=…, as its authors describe it.",
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInput(
+                f"the encoder {self._info.model} was closed, and encodes nothing any more",
+                fix="Load it again.",
             )
-    assert spec.pooling is not None
-    assert spec.dimension is not None
-    assert spec.max_length is not None
-    if spec.pooling not in _HEADS:
-        raise InvalidInput(
-            f"pooling={spec.pooling!r} was given", fix="Choose 'cls', 'mean' or 'last'."
-        )
-    info = EncoderInfo(
-        model=spec.name,
-        fingerprint=resolved.fingerprint,
-        dimension=spec.dimension,
-        pooling=spec.pooling,
-        normalize=spec.normalize,
-        query_instruction=spec.query_instruction,
-        passage_instruction=spec.passage_instruction,
-        max_length=spec.max_length,
-    )
-    return info, spec.pooling
-
-
-_HEADS: tuple[Pooling, ...] = ("cls", "mean", "last")

@@ -54,6 +54,10 @@ _POSITIONS_BEHIND_PADDING = frozenset(
         "xmod",
     }
 )
+LAYER_WISE = "LayerWiseMiniCPMForCausalLM"
+COST_WISE = "CostWiseGemmaForCausalLM"
+# Their repositories bring Python code, which is not needed: transformers' own parts serve.
+OWN_ARCHITECTURES = frozenset({LAYER_WISE, COST_WISE})
 _NO_LIMIT = 1_000_000  # tokenisers without a limit write 1e30
 
 
@@ -82,15 +86,17 @@ class ModelFolder:
     @property
     def architecture(self) -> str:
         """The class that the weights were saved from, or the model type."""
-        names = self.config.get("architectures")
-        if isinstance(names, list) and names:
-            return str(names[0])
-        return str(self.config.get("model_type", ""))
+        return _architecture(self.config)
 
     @property
     def is_classifier(self) -> bool:
         """Whether it was saved with a head over whole sequences."""
         return self.architecture.endswith("ForSequenceClassification")
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it was saved with a head over the vocabulary, or over each of its layers."""
+        return self.architecture.endswith("ForCausalLM")
 
     @property
     def labels(self) -> int:
@@ -261,8 +267,17 @@ def _pooling(root: Path, modules: list[tuple[str, str]]) -> Pooling | None:
 
 def _refuse_foreign_code(root: Path, config: dict[str, Any]) -> None:
     mapped = config.get("auto_map")
+    if _architecture(config) in OWN_ARCHITECTURES:
+        return
     if isinstance(mapped, dict) and mapped:
         raise _needs_code(root, f"config.json maps {', '.join(sorted(mapped))} to its own files")
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    names = config.get("architectures")
+    if isinstance(names, list) and names:
+        return str(names[0])
+    return str(config.get("model_type", ""))
 
 
 def _needs_code(root: Path, detail: str) -> InvalidInput:

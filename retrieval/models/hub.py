@@ -29,6 +29,7 @@ _SETTINGS = (
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
 _LOOKUP_SECONDS = 20.0  # the hub's own client waits without end where packets are dropped
 _TOKENIZER = (*TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json")
+_BESIDE_WEIGHTS = ("sparse_linear.pt", "colbert_linear.pt")  # bge-m3's two further outputs
 
 
 def is_hub_id(name: str) -> bool:
@@ -120,13 +121,45 @@ def fetch_weights(
     with _translated(repo, None, kind, endpoint):
         files = HfApi(endpoint=endpoint).list_repo_files(repo, revision=commit)
         wanted = _one_format(repo, files, prefix)
-        wanted += [prefix + name for name in _TOKENIZER if prefix + name in files]
+        beside = (*_TOKENIZER, *_BESIDE_WEIGHTS)
+        wanted += [prefix + name for name in beside if prefix + name in files]
         snapshot_download(
             repo,
             revision=commit,
             cache_dir=cache_dir,
             endpoint=endpoint,
             allow_patterns=wanted,
+        )
+
+
+def fetch_files(
+    repo: str,
+    kind: ModelKind,
+    snapshot: Path,
+    names: Sequence[str],
+    *,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+) -> None:
+    """Download single files into a snapshot that lacks them, from the snapshot's own commit.
+
+    Args:
+        snapshot: a folder of the hub's cache, `…/models--owner--name/snapshots/commit`.
+        cache_dir: the hub's cache; None for the one in which the snapshot lies.
+
+    Raises:
+        ModelNotFound: no hub answers, or it has no such commit.
+        DiskFull: the disk has no room for them.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _translated(repo, snapshot.name, kind, endpoint):
+        snapshot_download(
+            repo,
+            revision=snapshot.name,
+            cache_dir=snapshot.parents[2] if cache_dir is None else cache_dir,
+            endpoint=endpoint,
+            allow_patterns=list(names),
         )
 
 

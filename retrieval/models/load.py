@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,11 +10,19 @@ from retrieval.errors import InvalidInput
 from retrieval.models import registry
 from retrieval.models.choice import NONE
 from retrieval.models.resolve import resolve
-from retrieval.types import Encoder, Reranker
+from retrieval.types import Encoder, Reranker, ResolvedModel
 
 if TYPE_CHECKING:
     from retrieval.models.encoder import BiEncoder
     from retrieval.models.late_interaction import TokenEncoder
+
+_ONLY_CROSS_ENCODERS: dict[str, tuple[Any, ...]] = {
+    "engine": ("auto", "transformers"),
+    "long_passages": ("truncate",),
+    "window_overlap": (64,),
+    "calibration": (None,),
+}
+"""Options of cross-encoders alone → the values of theirs that ask for nothing special."""
 
 
 def load_encoder(
@@ -57,18 +66,21 @@ def load_reranker(
     encoder: Encoder | None = None,
     max_length: int | None = None,
     revision: str | None = None,
+    score_head: str | None = None,
     **options: Any,
 ) -> Reranker | None:
     """Load a second stage, or None where the name is "none".
 
     Args:
         name: "starter" for late interaction over the starter's token vectors; else a
-            cross-encoder: a name from `retrieval models`, a folder, or a hub id.
+            cross-encoder or a language model: a name from `retrieval models`, a folder, a hub id.
         encoder: the first stage's; "starter" uses it instead of a second copy where it is the
             same model.
         max_length: the longest input in tokens, of a pair or (`starter`) of each text.
         revision: branch, tag or commit of a hub model.
-        options: `engine`, `device`, `dtype`, `token_budget`, see `CrossEncoderReranker`.
+        score_head: "yes-logit" where a plain language model is meant.
+        options: `engine`, `device`, `dtype`, `token_budget` and more, see `CrossEncoderReranker`
+            and `LLMReranker`.
 
     Raises:
         InvalidInput: the model is no reranker, or one that cannot be run here.
@@ -83,8 +95,38 @@ def load_reranker(
 
     from retrieval.models.reranker import CrossEncoderReranker
 
-    resolved = resolve(name, "reranker", max_length=max_length, revision=revision)
+    resolved = resolve(
+        name, "reranker", max_length=max_length, revision=revision, score_head=score_head
+    )
+    if resolved.spec.score_head in ("yes-logit", "layerwise-yes-logit"):
+        return _language_model(resolved, options)
     return CrossEncoderReranker(resolved, **options)
+
+
+def _language_model(resolved: ResolvedModel, options: dict[str, Any]) -> Reranker:
+    from retrieval.models.llm_reranker import LLMReranker
+
+    # Asked for by default of every reranker; what a language model has no part for must be left
+    # as it is, or it would be dropped in silence.
+    for name, usual in _ONLY_CROSS_ENCODERS.items():
+        given = options.pop(name, usual[0])
+        if given not in usual:
+            raise InvalidInput(
+                f"{name}={given!r} was given for {resolved.spec.name}, a language model, which "
+                f"takes {' or '.join(map(repr, usual))}",
+                fix=f"Leave {name} out, or choose a cross-encoder such as BAAI/bge-reranker-v2-m3.",
+            )
+    options.pop("cache_dir", None)  # no graphs are compiled
+    options.pop("token_cache_bytes", None)
+    try:
+        inspect.signature(LLMReranker).bind(resolved, **options)
+    except TypeError as error:
+        raise InvalidInput(
+            f"an option was given that {resolved.spec.name}, a language model, does not take: "
+            f"{error}",
+            fix="Leave it out; help(LLMReranker) lists what can be given.",
+        ) from error
+    return LLMReranker(resolved, **options)
 
 
 def _late_interaction(

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from retrieval.models.folder import COST_WISE, LAYER_WISE
 from retrieval.types import ModelKind, ModelSpec, Pooling
 
 BGE_ENGLISH_INSTRUCTION = "Represent this sentence for searching relevant passages: "
@@ -34,6 +35,7 @@ def _bert(
     passage: str = "",
     max_length: int = 512,
     architecture: str = "BertModel",
+    matryoshka: tuple[int, ...] = (),
     note: str = "",
 ) -> ModelSpec:
     return ModelSpec(
@@ -45,6 +47,7 @@ def _bert(
         normalize=True,
         query_instruction=query,
         passage_instruction=passage,
+        matryoshka=matryoshka,
         licence=licence,
         languages=languages,
         architecture=architecture,
@@ -106,7 +109,7 @@ def _bge() -> list[ModelSpec]:
             languages=_MULTILINGUAL,
             max_length=8192,
             architecture="XLMRobertaModel",
-            note="dense vectors only; takes no instruction",
+            note="takes no instruction; BGEM3 gives its lexical weights and multi-vectors, too",
         )
     )
     specs.append(
@@ -170,7 +173,7 @@ def _bge_rerankers() -> list[ModelSpec]:
             licence="Apache-2.0",
             languages=_MULTILINGUAL,
             architecture="GemmaForCausalLM",
-            note="listed only: scores the 'Yes' logit of a prompt",
+            note="2.5 billion parameters, 10 GB of weights: wants a GPU",
         )
     )
     specs.append(
@@ -181,8 +184,21 @@ def _bge_rerankers() -> list[ModelSpec]:
             score_head="layerwise-yes-logit",
             licence="Apache-2.0",
             languages=_MULTILINGUAL,
-            architecture="LayerWiseMiniCPMForCausalLM",
-            note="listed only: 'Yes' logit of a chosen layer, by code of its own repository",
+            architecture=LAYER_WISE,
+            note="2.7 billion parameters, 11 GB of weights: wants a GPU; cutoff_layers=8 to 40",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-reranker-v2.5-gemma2-lightweight",
+            kind="reranker",
+            max_length=1024,
+            score_head="layerwise-yes-logit",
+            licence="Gemma",
+            languages=_MULTILINGUAL,
+            architecture=COST_WISE,
+            note="9 billion parameters, 37 GB of weights: wants a GPU; cutoff_layers=8 to 42, "
+            "compress_ratio=1, 2, 4 or 8",
         )
     )
     return specs
@@ -208,6 +224,39 @@ def _peers() -> list[ModelSpec]:
     specs += [
         _bert(f"thenlper/gte-{size}", dimension, "mean") for size, dimension in _DIMENSIONS.items()
     ]
+    specs.append(
+        _bert(
+            "mixedbread-ai/mxbai-embed-large-v1",
+            1024,
+            "cls",
+            licence="Apache-2.0",
+            query=BGE_ENGLISH_INSTRUCTION,
+            matryoshka=(512,),
+        )
+    )
+    specs.append(
+        _bert(
+            "Snowflake/snowflake-arctic-embed-m-v1.5",
+            768,
+            "cls",
+            licence="Apache-2.0",
+            query=BGE_ENGLISH_INSTRUCTION,
+            matryoshka=(256,),
+        )
+    )
+    specs.append(
+        _bert(
+            "Snowflake/snowflake-arctic-embed-l-v2.0",
+            1024,
+            "cls",
+            languages=_MULTILINGUAL,
+            licence="Apache-2.0",
+            query="query: ",
+            max_length=8192,
+            architecture="XLMRobertaModel",
+            matryoshka=(256,),
+        )
+    )
     specs.append(
         _bert(
             "Alibaba-NLP/gte-multilingual-base",
@@ -264,10 +313,6 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "BAAI/bge-en-icl": "its queries end in '\\n<response>' after the text, and this library "
         "only puts instructions before the text",
-        "BAAI/bge-reranker-v2-gemma": "it is a language model whose 'Yes' logit for a prompt is "
-        "the score, and this library runs classification heads and late interaction",
-        "BAAI/bge-reranker-v2-minicpm-layerwise": "it is a language model whose 'Yes' logit at a "
-        "chosen layer is the score, and it needs code from its own repository, which is never run",
         "Alibaba-NLP/gte-multilingual-base": "it needs code from its own repository, which is "
         "never run",
     }

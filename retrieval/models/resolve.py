@@ -42,6 +42,7 @@ def resolve(
     query_instruction: str | None = None,
     passage_instruction: str | None = None,
     max_length: int | None = None,
+    score_head: str | None = None,
     revision: str | None = None,
     download: bool = True,
     endpoint: str | None = None,
@@ -56,6 +57,7 @@ def resolve(
         kind: what it is to be used as.
         pooling, query_instruction, passage_instruction, max_length: replace what the model
             declares, or settle what it leaves open. Instructions are put before the text verbatim.
+        score_head: how a plain language model scores, `yes-logit`, which its files do not say.
         revision: branch, tag or commit of a hub model.
         download: False keeps to what is on this machine.
         endpoint, cache_dir: another hub, another hub cache than huggingface_hub's own.
@@ -71,7 +73,9 @@ def resolve(
         InvalidInput: an argument is wrong, or the model is of another kind or cannot be run here.
         ModelFault: files that are there cannot be read.
     """
-    given = check_given(kind, pooling, query_instruction, passage_instruction, max_length)
+    given = check_given(
+        kind, pooling, query_instruction, passage_instruction, max_length, score_head
+    )
     text = os.fspath(name)
     if kind not in get_args(ModelKind):
         raise InvalidInput(

@@ -7,78 +7,40 @@ once: its full length is known without a second pass, and truncation can be repo
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import InvalidInput, ModelNotFound
+from retrieval.errors import InvalidInput
 from retrieval.models import cache
-from retrieval.models.cache import entry_key, find, keep
 from retrieval.models.checks import check_pairs, check_texts
 from retrieval.models.engines.base import TokenBatch
-from retrieval.models.folder import has_tokenizer, read_folder
+from retrieval.models.folder import read_folder
+from retrieval.models.layout import (
+    FIRST,
+    SECOND,
+    PairIds,
+    Slices,
+    Template,
+    Tokenized,
+    joined,
+    lay_out,
+)
+from retrieval.models.token_cache import TokenCache
+from retrieval.models.tokenizer_files import backend_fingerprint, load_backend
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as BackendTokenizer
-
-__all__ = ["Tokenized", "Tokenizer", "check_pairs", "check_texts"]
+__all__ = ["PairIds", "Tokenized", "Tokenizer", "check_pairs", "check_texts", "cuts"]
 
 SLICE = 512
 """Texts handed to the Rust side at once: Ctrl-C is noticed and memory freed between slices."""
 
+SLICE_CHARS = 2**20
+"""Characters likewise: the Rust side keeps some 100 bytes a token until a slice is done."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """Token ids of n texts or pairs, flat, special tokens included.
-
-    ids: int32 (total,), row i is `ids[offsets[i]:offsets[i + 1]]`. offsets: int64 (n + 1,).
-    type_ids: int8 (total,), or None where all are zero. full_lengths: int64 (n,), tokens before
-    truncation, special tokens included. truncated: bool (n,).
-    """
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    type_ids: NDArray[np.int8] | None
-    full_lengths: NDArray[np.int64]
-    truncated: NDArray[np.bool_]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """int64 (n,): tokens after truncation, special tokens included."""
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def row(self, index: int) -> NDArray[np.int32]:
-        """int32 (length,): the ids of one text."""
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """The special tokens around one text or a pair, learnt from the tokeniser itself.
-
-    before, between, after: ids. types: the type id of before, first, between, second, after.
-    """
-
-    before: tuple[int, ...]
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-    types: tuple[tuple[int, ...], int, tuple[int, ...], int, tuple[int, ...]]
-
-    @property
-    def size(self) -> int:
-        return len(self.before) + len(self.between) + len(self.after)
 
 
 class Tokenizer:
@@ -104,17 +66,23 @@ class Tokenizer:
                 fix="Choose a max_length in that range, or leave it out for the model's own.",
             )
         self.max_length = max_length
-        self._backend, self.pad_id, self._with_types = _load_backend(
+        self._backend, self.pad_id, self._with_types = load_backend(
             path, cache.default_cache_dir() if cache_dir is None else cache_dir
         )
         self._single = self._learn_template("a", None)
         self._pair = self._learn_template("a", "b")
         self._prefix_lengths: dict[str, int] = {}
+        self._fingerprint: str | None = None
 
     @property
     def special_tokens(self) -> int:
         """How many special tokens are put around one text."""
         return self._single.size
+
+    @property
+    def pair_room(self) -> int:
+        """How many tokens `max_length` leaves for the query and the passage of a pair."""
+        return self.max_length - self._pair.size
 
     def encode(self, texts: Sequence[str], prefix: str = "") -> Tokenized:
         """Token ids of each text, with `prefix` put before it verbatim.
@@ -130,45 +98,129 @@ class Tokenizer:
                 f"but max_length={self.max_length} leaves {room} for it and the text together",
                 fix="Give a shorter instruction or a larger max_length.",
             )
-        builder = _Builder(self._single)
+        full: list[int] = []
+        kept: list[NDArray[np.int32]] = []
         for ids in self._bare_ids(texts, prefix):
-            builder.add(ids[:room], (), full=len(ids) + self._single.size)
-        return builder.finish(self.pad_id, with_types=self._with_types)
+            full.append(len(ids) + self._single.size)
+            kept.append(_int32(ids[:room]))
+        pool, slices = joined(kept)
+        return lay_out(
+            self._single,
+            pool,
+            slices,
+            full_lengths=np.asarray(full, dtype=np.int64),
+            pad_id=self.pad_id,
+            with_types=self._with_types,
+        )
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> Tokenized:
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, cache: TokenCache | None = None
+    ) -> Tokenized:
         """Token ids of (query, passage) pairs, cut so that the query survives.
 
         The query keeps at most three quarters of `max_length` and always leaves the passage a
         token; then only the passage is cut. This is what FlagReranker does (`only_second`).
         A text that occurs in many pairs is read once.
 
+        Args:
+            pairs: (query, passage) texts.
+            cache: where passages' ids are looked up and kept.
+
         Raises:
             InvalidInput: an element is not a pair of str.
         """
         check_pairs(pairs)
-        size = self._pair.size
-        query_room = min(self.max_length * 3 // 4, self.max_length - size - 1)
+        return self.join_pairs(self.read_pairs(pairs, cache=cache))
+
+    def read_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, cache: TokenCache | None = None
+    ) -> PairIds:
+        """The bare ids of checked pairs, and what room `encode_pairs` would give them."""
         queries, query_of = _unique([query for query, _ in pairs])
         passages, passage_of = _unique([passage for _, passage in pairs])
-        query_ids = list(self._bare_ids(queries))
-        passage_ids = list(self._bare_ids(passages))
-        builder = _Builder(self._pair)
-        for query_index, passage_index in zip(query_of, passage_of, strict=True):
-            first, second = query_ids[query_index], passage_ids[passage_index]
-            kept = first[:query_room]
-            room = self.max_length - size - len(kept)
-            builder.add(kept, second[:room], full=len(first) + len(second) + size)
-        return builder.finish(self.pad_id, with_types=self._with_types)
+        query_ids = self.bare_ids(queries)
+        if cache is None:
+            passage_ids = self.bare_ids(passages)
+        else:
+            passage_ids = cache.ids(passages, self.bare_ids)
+        pool, slices = joined([*query_ids, *passage_ids])
+        firsts = np.asarray(query_of, dtype=np.int64)
+        seconds = np.asarray(passage_of, dtype=np.int64) + len(queries)
+        query_lengths, passage_lengths = slices.lengths[firsts], slices.lengths[seconds]
+        query_room = min(self.max_length * 3 // 4, self.pair_room - 1)
+        return PairIds(
+            pool=pool,
+            queries=Slices(slices.starts[firsts], query_lengths),
+            passages=Slices(slices.starts[seconds], passage_lengths),
+            query_room=query_room,
+            room=self.pair_room - np.minimum(query_lengths, query_room),
+            full_lengths=query_lengths + passage_lengths + self._pair.size,
+        )
+
+    def join_pairs(
+        self,
+        ids: PairIds,
+        rows: NDArray[np.int64] | None = None,
+        passages: Slices | None = None,
+    ) -> Tokenized:
+        """The pairs with their special tokens, as much of each passage as fits from its start.
+
+        Args:
+            ids: from `read_pairs`.
+            rows: int64 (m,), the pair of each row; None for one row a pair, in order.
+            passages: int64 (m,), each row's part of its passage: tokens from the passage's start
+                and how many, which must fit; None for as many as fit, from the start.
+        """
+        if rows is None:
+            rows = np.arange(len(ids.room), dtype=np.int64)
+        starts, lengths = ids.passages.starts[rows], ids.passages.lengths[rows]
+        if passages is None:
+            second = Slices(starts, np.minimum(lengths, ids.room[rows]))
+        else:
+            second = Slices(starts + passages.starts, passages.lengths)
+        kept = np.minimum(ids.queries.lengths[rows], ids.query_room)
+        return lay_out(
+            self._pair,
+            ids.pool,
+            Slices(ids.queries.starts[rows], kept),
+            second,
+            full_lengths=ids.full_lengths[rows],
+            pad_id=self.pad_id,
+            with_types=self._with_types,
+        )
+
+    def bare_ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Of each text int32 (tokens,), without special tokens or truncation."""
+        return [_int32(ids) for ids in self._bare_ids(texts)]
 
     def token_offsets(self, text: str) -> NDArray[np.int64]:
         """Character offsets (n, 2) of the text's tokens, without special tokens or truncation."""
         check_texts([text])
+        return self.token_places(text)[0]
+
+    def token_places(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Of the text's bare tokens: character offsets (n, 2), and which start a word (n,).
+
+        A word is what the tokeniser never joins with what stands beside it.
+        """
         encoding = self._backend.encode(_clean(text), add_special_tokens=False)
-        return np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        words = np.asarray(
+            [-1 if word is None else word for word in encoding.word_ids], dtype=np.int64
+        )
+        starts = np.ones(len(words), dtype=np.bool_)
+        starts[1:] = words[1:] != words[:-1]
+        return offsets, starts
+
+    def fingerprint(self) -> str:
+        """`sha256:…` of all that decides which ids a text gets; the folder plays no part."""
+        if self._fingerprint is None:
+            self._fingerprint = backend_fingerprint(self._backend)
+        return self._fingerprint
 
     def pad(self, indices: NDArray[np.int64], tokenized: Tokenized) -> TokenBatch:
         """The rows `indices` as one batch, padded on the right to the longest of them."""
-        lengths = tokenized.lengths[indices]
+        lengths = tokenized.offsets[indices + 1] - tokenized.offsets[indices]
         columns = np.arange(int(lengths.max()))
         mask = columns[None, :] < lengths[:, None]
         source = (tokenized.offsets[indices][:, None] + columns[None, :])[mask]
@@ -181,8 +233,8 @@ class Tokenizer:
         return TokenBatch(input_ids, mask.astype(np.int64), type_ids)
 
     def _bare_ids(self, texts: Sequence[str], prefix: str = "") -> Iterator[list[int]]:
-        for start in range(0, len(texts), SLICE):
-            batch = [_clean(prefix + text) for text in texts[start : start + SLICE]]
+        for start, stop in cuts([len(prefix) + len(text) for text in texts], SLICE, SLICE_CHARS):
+            batch = [_clean(prefix + text) for text in texts[start:stop]]
             for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
                 yield encoding.ids
 
@@ -191,141 +243,33 @@ class Tokenizer:
             self._prefix_lengths[prefix] = len(next(self._bare_ids([prefix])))
         return self._prefix_lengths[prefix]
 
-    def _learn_template(self, first: str, second: str | None) -> _Template:
+    def _learn_template(self, first: str, second: str | None) -> Template:
         encoding = self._backend.encode(first, second)
-        parts: list[list[int]] = [[], [], [], [], []]
-        types: list[list[int]] = [[], [], [], [], []]
-        place = 0
+        ids: list[int] = []
+        kinds: list[int] = []
         for token, kind, sequence in zip(
             encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True
         ):
-            if sequence == 0:
-                place = 1
-            elif sequence == 1:
-                place = 3
-            elif place in (1, 3):
-                place = 4 if second is None else place + 1
-            parts[place].append(token)
-            types[place].append(kind)
-        return _Template(
-            before=tuple(parts[0]),
-            between=tuple(parts[2]),
-            after=tuple(parts[4]),
-            types=(
-                tuple(types[0]),
-                types[1][0] if types[1] else 0,
-                tuple(types[2]),
-                types[3][0] if types[3] else 0,
-                tuple(types[4]),
-            ),
-        )
+            place = token if sequence is None else (FIRST, SECOND)[sequence]
+            if sequence is None or not ids or ids[-1] != place:
+                ids.append(place)
+                kinds.append(kind)
+        return Template(tuple(ids), tuple(kinds))
 
 
-class _Builder:
-    """Puts truncated ids between special tokens and lays the rows out flat."""
+def cuts(sizes: Sequence[int], most: int, total: int) -> Iterator[tuple[int, int]]:
+    """Ranges over `sizes`, each of at most `most` items that sum to at most `total`.
 
-    def __init__(self, template: _Template) -> None:
-        self._template = template
-        self._rows: list[NDArray[np.int32]] = []
-        self._types: list[NDArray[np.int8]] = []
-        self._full: list[int] = []
-        self._typed = any(np.any(np.asarray(kind, dtype=np.int64) != 0) for kind in template.types)
-
-    def add(self, first: Sequence[int], second: Sequence[int], *, full: int) -> None:
-        t = self._template
-        row = [*t.before, *first, *t.between, *second, *t.after]
-        self._rows.append(np.asarray(row, dtype=np.int32))
-        self._full.append(full)
-        if self._typed:
-            before, of_first, between, of_second, after = t.types
-            kinds = [*before, *[of_first] * len(first), *between]
-            kinds += [*[of_second] * len(second), *after]
-            self._types.append(np.asarray(kinds, dtype=np.int8))
-
-    def finish(self, pad_id: int, *, with_types: bool) -> Tokenized:
-        # A tokeniser without special tokens makes nothing of an empty text, but a model needs a
-        # position to look at: one padding token gives such texts one stable vector.
-        for i, row in enumerate(self._rows):
-            if not len(row):
-                self._rows[i] = np.asarray([pad_id], dtype=np.int32)
-                if self._typed:
-                    self._types[i] = np.zeros(1, dtype=np.int8)
-        lengths = np.asarray([len(row) for row in self._rows], dtype=np.int64)
-        full = np.maximum(np.asarray(self._full, dtype=np.int64), lengths)
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        empty_ids: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
-        types: NDArray[np.int8] | None = None
-        if self._typed and with_types:
-            types = np.concatenate(self._types) if self._types else np.zeros(0, dtype=np.int8)
-        return Tokenized(
-            ids=np.concatenate(self._rows) if self._rows else empty_ids,
-            offsets=offsets,
-            type_ids=types,
-            full_lengths=full,
-            truncated=full > lengths,
-        )
-
-
-def _load_backend(path: Path, cache_dir: Path | None) -> tuple[BackendTokenizer, int, bool]:
-    """The Rust tokeniser without truncation or padding, the padding id, and: type ids used?
-
-    transformers decides what the tokeniser is, as it does for everyone who uses the model; what it
-    decided is kept, for importing it takes seconds.
+    An item larger than that is a range of its own.
     """
-    entry = None
-    if cache_dir is not None:
-        files = [file for file in path.iterdir() if file.suffix in {".json", ".txt", ".model"}]
-        entry = cache_dir / f"tokenizer-{entry_key(files, 1, version('transformers'))}"
-    kept = find(entry)
-    if kept is None:
-        backend, pad_id, with_types = _resolve_backend(path)
-        text = backend.to_str()
-        settings = json.dumps({"pad_id": pad_id, "with_types": with_types})
-
-        def write(folder: Path) -> None:
-            (folder / "tokenizer.json").write_text(text, "utf-8")
-            (folder / "settings.json").write_text(settings, "utf-8")
-
-        keep(entry, write, size=len(text))
-        return backend, pad_id, with_types
-    from tokenizers import Tokenizer as Backend
-
-    settings = json.loads((kept / "settings.json").read_text("utf-8"))
-    backend = Backend.from_file(str(kept / "tokenizer.json"))
-    return backend, int(settings["pad_id"]), bool(settings["with_types"])
-
-
-def _resolve_backend(path: Path) -> tuple[BackendTokenizer, int, bool]:
-    # transformers would make up a tokeniser of five tokens where there is none.
-    if not has_tokenizer(path):
-        raise ModelNotFound(
-            f"the model folder {path} has no tokeniser (tokenizer.json or a vocabulary)",
-            fix="Save the tokeniser beside the model, or fetch the model again.",
-        )
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as error:  # the one boundary: whatever transformers raises
-        raise ModelNotFound(
-            f"the model folder {path} has no tokeniser that can be read "
-            f"({type(error).__name__}: {_first_line(error)})",
-            fix="Give a folder that holds tokenizer.json beside config.json.",
-        ) from error
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelNotFound(
-            f"the model folder {path} has only a slow tokeniser ({type(tokenizer).__name__})",
-            fix="Give a folder that holds a fast tokeniser, tokenizer.json.",
-        )
-    # Some tokenizer.json files, all-MiniLM-L6-v2's among them, come with both switched on.
-    backend.no_truncation()
-    backend.no_padding()
-    pad_id = tokenizer.pad_token_id
-    if pad_id is None:
-        pad_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-    return backend, int(pad_id), "token_type_ids" in tokenizer.model_input_names
+    start, used = 0, 0
+    for place, size in enumerate(sizes):
+        if place > start and (place - start == most or used + size > total):
+            yield start, place
+            start, used = place, 0
+        used += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def _clean(text: str) -> str:
@@ -335,11 +279,11 @@ def _clean(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
+def _int32(ids: list[int]) -> NDArray[np.int32]:
+    return np.asarray(ids, dtype=np.int32)
+
+
 def _unique(texts: list[str]) -> tuple[list[str], list[int]]:
     places: dict[str, int] = {}
     indices = [places.setdefault(text, len(places)) for text in texts]
     return list(places), indices
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]

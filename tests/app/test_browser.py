@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ class Scripted:
             self.running -= 1
 
     def _answer(
-        self, query: str, *, top_k: int, candidates: int, mode: Any, rerank: bool
+        self, query: str, *, top_k: int, candidates: int, mode: Any, rerank: bool, budget_ms: Any
     ) -> SearchResult:
         if query == "locked":
             raise StoreLocked("the store is open elsewhere", fix="Close the other program.")
@@ -64,6 +65,12 @@ class Scripted:
             names[0] = self._hostile
             texts = {self._hostile: self._hostile * 9}
         final = names[::-1] if rerank else names
+        if query.startswith("long passages"):
+            long = "A passage that is read by windows, about trees. " * 30
+            texts = dict.fromkeys(names, f"{long}How to copy a tree: {self._hostile} {long}")
+            made = self._make_result(names, final[:top_k], query=query, texts=texts)
+            hits = tuple(replace(hit, best_span=(1440, 1600)) for hit in made.hits)
+            return replace(made, hits=hits, reranked=7)
         return self._make_result(
             names,
             final[:top_k],
@@ -231,6 +238,7 @@ def test_options_reach_the_search(url: str, open_page: Open, searcher: Scripted)
     page.get_by_role("checkbox", name="Re-rank").uncheck()
     page.locator("#tsr-top-k input[type=number]").fill("3")
     page.locator("#tsr-candidates input[type=number]").fill("12")
+    page.get_by_label("Re-ranking limit").fill("75")
     ask(page, "with options")
     expect(page.locator('[data-stage="stage2"] .tsr-card')).to_have_count(3)
     assert searcher.calls[-1] == {
@@ -239,7 +247,13 @@ def test_options_reach_the_search(url: str, open_page: Open, searcher: Scripted)
         "candidates": 12,
         "mode": "dense",
         "rerank": False,
+        "budget_ms": 75,
     }
+    page.get_by_label("Re-ranking limit").fill("0")
+    page.locator("#tsr-top-k input[type=number]").fill("4")
+    ask(page, "without limit")
+    expect(page.locator('[data-stage="stage2"] .tsr-card')).to_have_count(4)
+    assert searcher.calls[-1]["budget_ms"] is None
     expect(page.locator('[data-stage="stage2"]')).to_contain_text("not re-ranked")
     expect(page.locator('[data-stage="stage1"]')).to_contain_text("cosine")
 
@@ -276,15 +290,32 @@ def test_nothing_overflows_and_columns_stack_on_a_phone(
         assert one["x"] + one["width"] < two["x"]
 
 
+def test_the_best_part_of_a_long_passage_is_set_off(url: str, open_page: Open) -> None:
+    page = open_page(url)
+    ask(page, "long passages: copy tree")
+    card = page.locator('[data-stage="stage2"] .tsr-card').first
+    expect(card.locator(".tsr-best-label")).to_have_text("Best part")
+    expect(card.locator(".tsr-snippet")).to_contain_text("How to copy a tree")
+    card.locator("summary").click()
+    best = card.locator(".tsr-best")
+    expect(best).to_contain_text("How to copy a tree")
+    assert "underline" in best.evaluate("e => getComputedStyle(e).textDecorationLine")
+    expect(page.locator('[data-stage="stage1"] .tsr-best')).to_have_count(0)
+    expect(page.locator(".tsr-models")).to_contain_text("7 re-ranked")
+    assert page.evaluate("window.pwned") is None
+
+
+@pytest.mark.parametrize("query", ["hostile copy tree", "long passages: copy tree"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_can_be_read(url: str, open_page: Open, scheme: str) -> None:
+def test_all_text_can_be_read(url: str, open_page: Open, scheme: str, query: str) -> None:
     page = open_page(url, scheme=scheme)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 380) == (scheme == "light")
     page.get_by_role("button", name="Options").click()
-    ask(page, "hostile copy tree")
+    ask(page, query)
     expect(page.locator(".tsr-card")).to_have_count(20)
-    page.locator(".tsr-card summary").first.click()
+    for summary in page.locator(".tsr-list > :first-child summary").all():
+        summary.click()
     assert page.evaluate(LOW_CONTRAST) == []
 
 

@@ -183,6 +183,8 @@ def test_help_names_the_defaults_and_every_option() -> None:
     text = invoke("ui", "--help").output
     for name in ("--collection", "--store", "--host", "--port", "--public", "--no-browser"):
         assert name in text
+    for name in ("--device", "--devices", "--engine", "--dtype", "--threads", "--budget-ms"):
+        assert name in text
     assert service.is_loopback("127.0.0.1")
 
 

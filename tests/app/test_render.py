@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -162,8 +163,6 @@ def test_summary_has_the_milliseconds_and_the_models(make_result: Make) -> None:
 
 
 def test_times_of_nothing_and_of_long_searches(make_result: Make) -> None:
-    from dataclasses import replace
-
     nothing = replace(make_result(["a"], ["a"]), timings=Timings(0.0, 0.0, 0.0, 0.0))
     assert "0.0 ms" in parse(render.summary(nothing)).text
     long = replace(nothing, timings=Timings(1.0, 1.0, 61_234.0, 61_236.0))
@@ -199,3 +198,47 @@ def test_a_message_is_an_alert_with_a_next_step() -> None:
     html = render.message("the store is open elsewhere", "Close it.")
     assert 'role="alert"' in html
     assert parse(html).text == "The store is open elsewhere.Close it."
+
+
+def with_best(result: SearchResult, span: tuple[int, int] | None) -> SearchResult:
+    return replace(result, hits=tuple(replace(hit, best_span=span) for hit in result.hits))
+
+
+def test_the_best_part_is_set_off_in_the_whole_passage(make_result: Make, hostile: str) -> None:
+    text = f"before {hostile} to copy a tree {hostile} after"
+    start, end = len("before "), len(text) - len(" after")
+    result = with_best(make_result(["a"], ["a"], texts={"a": text}), (start, end))
+    html = render.stage2_column(result, 10)
+    seen = parse(html).text
+    assert f"before [best part begins] {text[start:end]} [best part ends] after" in seen
+    assert "Best part" in seen
+    assert "tsr-best" not in render.stage1_column(result, 10)
+
+
+@pytest.mark.parametrize("span", [None, (0, 4)])
+def test_a_passage_that_was_read_in_one_piece_has_no_best_part(
+    make_result: Make, span: tuple[int, int] | None
+) -> None:
+    html = render.stage2_column(with_best(make_result(["a"], ["a"]), span), 10)
+    assert "tsr-best" not in html
+    assert "Whole passage" not in html
+
+
+def test_the_best_part_of_a_huge_passage_is_on_the_page(make_result: Make) -> None:
+    text = "word " * 20_000 + "HERE " * 100 + "more " * 20_000
+    span = (100_000, 100_500)
+    html = render.stage2_column(with_best(make_result(["a"], ["a"], texts={"a": text}), span), 10)
+    seen = parse(html).text
+    assert f"[best part begins] {'HERE ' * 100} [best part ends]more" in seen
+    assert "…\nword" in seen
+    assert "\n…" in seen
+    assert len(html) < 30_000
+
+
+def test_hits_below_the_depth_of_a_budget_say_so(make_result: Make) -> None:
+    result = make_result(["a", "b", "c"], ["b", "a", "c"])
+    hits = (*result.hits[:2], replace(result.hits[2], stage2_score=None, relevance=None))
+    result = replace(result, hits=hits, reranked=2)
+    assert "not re-ranked" in parse(render.stage2_column(result, 10)).text
+    assert "3 of 3 candidates shown, 2 re-ranked" in parse(render.summary(result)).text
+    assert "re-ranked" not in parse(render.summary(replace(result, reranked=3))).text

@@ -17,7 +17,7 @@ from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSetti
 from retrieval.models.engines import Head, TokenBatch, load_engine
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.openvino import OpenVINOEngine
-from retrieval.models.engines.transformers import TransformersEngine, pool
+from retrieval.models.engines.transformers import pool
 from retrieval.models.tokenization import Tokenizer
 from retrieval.types import FloatArray
 
@@ -191,16 +191,10 @@ class TestChoice:
         loaded = load_engine(tiny_bert_encoder, "cls", engine="transformers", device="cpu")
         assert loaded.dtype == ("bf16" if cpu_multiplies_bf16() else "fp32")
 
-    @pytest.mark.gpu
-    def test_auto_on_a_gpu(self, tiny_bert_encoder: Path) -> None:
-        loaded = load_engine(tiny_bert_encoder, "cls")
-        assert (loaded.name, loaded.device) == ("transformers", "cuda")
-        assert loaded.dtype in ("bf16", "fp16")
-        output = loaded.run(text_batch(tiny_bert_encoder))
-        assert cosines(output, plain_pooled(tiny_bert_encoder, "cls")).min() >= 0.999
-
-    def test_fp16_is_left_to_transformers(self, tiny_bert_encoder: Path) -> None:
+    def test_fp16_is_left_to_torch(self, tiny_bert_encoder: Path) -> None:
         loaded = load_engine(tiny_bert_encoder, "cls", device="cpu", dtype="fp16")
+        assert (loaded.name, loaded.dtype) == ("packed", "fp16")
+        loaded = load_engine(tiny_bert_encoder, "last", device="cpu", dtype="fp16")
         assert (loaded.name, loaded.dtype) == ("transformers", "fp16")
 
     @pytest.mark.parametrize(
@@ -220,7 +214,7 @@ class TestChoice:
         with pytest.raises(InvalidInput, match=message):
             load_engine(tiny_bert_encoder, "cls", **options)
 
-    def test_transformers_where_openvino_cannot(
+    def test_torch_where_openvino_cannot(
         self, tiny_bert_encoder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         def refuse(*_: object, **__: object) -> None:
@@ -230,13 +224,16 @@ class TestChoice:
         with pytest.raises(ModelFault, match="no such operation"):
             load_engine(tiny_bert_encoder, "cls", engine="openvino", cache_dir=tmp_path)
         loaded = load_engine(tiny_bert_encoder, "cls", device="cpu", cache_dir=tmp_path)
+        assert loaded.name == "packed"
+        loaded = load_engine(tiny_bert_encoder, "last", device="cpu", cache_dir=tmp_path)
         assert loaded.name == "transformers"
 
-    def test_transformers_where_openvino_is_absent(
+    def test_torch_where_openvino_is_absent(
         self, tiny_bert_encoder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("retrieval.models.engines._openvino_installed", lambda: False)
-        assert load_engine(tiny_bert_encoder, "cls", device="cpu").name == "transformers"
+        assert load_engine(tiny_bert_encoder, "cls", device="cpu").name == "packed"
+        assert load_engine(tiny_bert_encoder, "last", device="cpu").name == "transformers"
         with pytest.raises(InvalidInput, match="not installed"):
             load_engine(tiny_bert_encoder, "cls", engine="openvino")
 
@@ -296,42 +293,12 @@ class TestWeights:
         assert cosines(output, plain_pooled(tiny_bert_encoder, "cls")).min() >= 0.99999
 
 
-class TestOutOfMemory:
-    def engine_that_holds(self, rows: int, path: Path, patch: pytest.MonkeyPatch) -> Any:
-        engine = TransformersEngine(path, "cls", device="cpu", dtype="fp32")
-        forward = engine._forward
-        sizes: list[int] = []
-
-        def limited(batch: TokenBatch) -> FloatArray:
-            sizes.append(len(batch.input_ids))
-            if len(batch.input_ids) > rows:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return forward(batch)
-
-        patch.setattr(engine, "_forward", limited)
-        return engine, forward, sizes
-
-    def test_the_batch_is_halved(
-        self, tiny_bert_encoder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        engine, forward, sizes = self.engine_that_holds(2, tiny_bert_encoder, monkeypatch)
-        batch = text_batch(tiny_bert_encoder)
-        np.testing.assert_allclose(engine.run(batch), forward(batch), atol=1e-5)
-        assert sizes == [5, 2, 3, 1, 2]
-
-    def test_one_text_too_long_is_a_fault(
-        self, tiny_bert_encoder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        engine, _, _ = self.engine_that_holds(0, tiny_bert_encoder, monkeypatch)
-        with pytest.raises(ModelFault, match="no memory for one text of 128 tokens"):
-            engine.run(text_batch(tiny_bert_encoder))
-
-    @pytest.mark.parametrize("engine", ["transformers", "openvino"])
-    def test_other_failures_are_faults(self, tiny_bert_encoder: Path, engine: Any) -> None:
-        loaded = load_engine(tiny_bert_encoder, "cls", engine=engine, device="cpu", dtype="fp32")
-        too_long = np.ones((1, 300), dtype=np.int64)
-        with pytest.raises(ModelFault, match=r"failed on a batch of shape \(1, 300\)"):
-            loaded.run(TokenBatch(too_long, too_long))
+@pytest.mark.parametrize("engine", ["transformers", "openvino"])
+def test_failures_are_faults(tiny_bert_encoder: Path, engine: Any) -> None:
+    loaded = load_engine(tiny_bert_encoder, "cls", engine=engine, device="cpu", dtype="fp32")
+    too_long = np.ones((1, 300), dtype=np.int64)
+    with pytest.raises(ModelFault, match=r"failed on a batch of shape \(1, 300\)"):
+        loaded.run(TokenBatch(too_long, too_long))
 
 
 class TestKeptGraphs:

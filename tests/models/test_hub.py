@@ -195,6 +195,31 @@ def test_a_known_model_is_fetched_once_in_one_format(server, find, tmp_path):
     assert is_cached(MODELS[BGE], cache_dir=tmp_path / "hub")
 
 
+def test_bge_m3_comes_with_its_linear_layers_and_their_loss_is_mended(server, find, tmp_path):
+    layers = {"sparse_linear.pt": b"sparse", "colbert_linear.pt": b"colbert"}
+    config = {
+        "architectures": ["XLMRobertaModel"],
+        "model_type": "xlm-roberta",
+        "hidden_size": 1024,
+        "max_position_embeddings": 8194,
+        "pad_token_id": 1,
+    }
+    more = {"config.json": text(config), "onnx/sparse_linear.pt": b"again"}
+    server.repos["BAAI/bge-m3"] = encoder_files(**layers, **more)
+    snapshot = find("bge-m3").path
+    for name, content in layers.items():
+        assert (snapshot / name).read_bytes() == content
+    assert not any(name.startswith("onnx/") for name in server.fetched())
+    plain = find("bge-m3").fingerprint
+    (snapshot / "sparse_linear.pt").unlink()
+    (snapshot / "colbert_linear.pt").unlink()
+    assert find("bge-m3", download=False).fingerprint == plain, "they are no part of it"
+    hub.fetch_files("BAAI/bge-m3", "encoder", snapshot, list(layers), endpoint=server.url)
+    for name, content in layers.items():
+        assert (snapshot / name).read_bytes() == content
+    assert find("bge-m3", download=False).fingerprint == plain
+
+
 def test_a_model_outside_the_registry_is_read_from_its_own_files(server, find):
     prompts = {"prompts": {"query": "ask: ", "document": ""}}
     server.repos["some/encoder"] = encoder_files(

@@ -120,14 +120,6 @@ def test_a_folder_named_starter_is_that_folder(tiny_bert_reranker: Path, tmp_pat
     )
 
 
-@pytest.mark.parametrize("name", ["bge-reranker-v2-gemma", "bge-reranker-v2-minicpm-layerwise"])
-def test_language_model_rerankers_say_what_to_use_instead(name: str) -> None:
-    with pytest.raises(InvalidInput) as caught:
-        load_reranker(name)
-    assert "language model" in caught.value.problem
-    assert "bge-reranker-v2-m3" in caught.value.fix
-
-
 def test_an_encoder_is_no_reranker(tiny_bert_encoder: Path) -> None:
     for name in (tiny_bert_encoder, "bge-small-en-v1.5"):
         with pytest.raises(InvalidInput, match="cannot be used as a reranker"):

@@ -80,9 +80,45 @@ def test_cross_encoders_have_a_classification_head_and_no_instruction(
     assert (spec.pooling, spec.query_instruction, spec.passage_instruction) == (None, "", "")
 
 
-def test_language_model_rerankers_score_the_yes_logit_and_are_listed_only():
-    assert MODELS["BAAI/bge-reranker-v2-gemma"].score_head == "yes-logit"
-    assert MODELS["BAAI/bge-reranker-v2-minicpm-layerwise"].score_head == "layerwise-yes-logit"
+@pytest.mark.parametrize(
+    ("name", "head", "licence"),
+    [
+        ("BAAI/bge-reranker-v2-gemma", "yes-logit", "Apache-2.0"),
+        ("BAAI/bge-reranker-v2-minicpm-layerwise", "layerwise-yes-logit", "Apache-2.0"),
+        ("BAAI/bge-reranker-v2.5-gemma2-lightweight", "layerwise-yes-logit", "Gemma"),
+    ],
+)
+def test_language_model_rerankers_score_the_yes_logit(name, head, licence):
+    spec = MODELS[name]
+    assert (spec.kind, spec.score_head, spec.max_length) == ("reranker", head, 1024)
+    assert (spec.licence, spec.languages) == (licence, ("multilingual",))
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "length", "query", "cut"),
+    [
+        ("mixedbread-ai/mxbai-embed-large-v1", 1024, 512, "bge", (512,)),
+        ("Snowflake/snowflake-arctic-embed-m-v1.5", 768, 512, "bge", (256,)),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", 1024, 8192, "query: ", (256,)),
+    ],
+)
+def test_models_whose_vectors_may_be_cut(name, dimension, length, query, cut):
+    spec = MODELS[name]
+    prefix = "Represent this sentence for searching relevant passages: "
+    assert spec.query_instruction == (prefix if query == "bge" else query)
+    assert spec.passage_instruction == ""
+    assert (spec.pooling, spec.dimension, spec.max_length) == ("cls", dimension, length)
+    assert (spec.matryoshka, spec.licence) == (cut, "Apache-2.0")
+
+
+def test_vectors_may_be_cut_only_where_a_model_was_trained_for_it():
+    declared = {name for name, spec in MODELS.items() if spec.matryoshka}
+    assert len(declared) == 3
+    for name in declared:
+        assert all(0 < cut < MODELS[name].dimension for cut in MODELS[name].matryoshka)
+
+
+def test_models_that_cannot_be_run_are_listed_only():
     for name in UNSUPPORTED:
         assert MODELS[name].note.startswith("listed only"), name
     assert {name for name, spec in MODELS.items() if "listed only" in spec.note} == set(UNSUPPORTED)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,27 @@ def test_the_token_budget_changes_no_score(
     np.testing.assert_allclose(ours.values, reference.score(PAIRS).values, atol=1e-5)
 
 
+def test_a_slice_holds_a_bounded_number_of_characters(
+    monkeypatch: pytest.MonkeyPatch, path: Path, reference: CrossEncoderReranker
+) -> None:
+    expected = reference.score(PAIRS)
+    ours = reranker(path)
+    sizes: list[int] = []
+    read_pairs = ours._tokenizer.read_pairs
+
+    def recording(pairs: list[tuple[str, str]], **options: Any) -> Any:
+        sizes.append(sum(len(text) for pair in pairs for text in pair))
+        return read_pairs(pairs, **options)
+
+    monkeypatch.setattr(ours._tokenizer, "read_pairs", recording)
+    monkeypatch.setattr(module, "SLICE_CHARS", 3000)
+    scores = ours.score(PAIRS)
+    assert len(sizes) > 3
+    assert max(sizes) <= 3000
+    np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
+    np.testing.assert_array_equal(scores.tokens, expected.tokens)
+
+
 def test_more_pairs_than_a_slice(
     monkeypatch: pytest.MonkeyPatch, reference: CrossEncoderReranker
 ) -> None:
@@ -253,14 +275,14 @@ def test_equal_pairs_are_computed_once_and_score_alike(
     monkeypatch: pytest.MonkeyPatch, reference: CrossEncoderReranker
 ) -> None:
     rows = 0
-    run = reference._engine.run
+    submit = reference._engine.submit
 
     def counting(batch: Any) -> Any:
         nonlocal rows
         rows += len(batch.input_ids)
-        return run(batch)
+        return submit(batch)
 
-    monkeypatch.setattr(reference._engine, "run", counting)
+    monkeypatch.setattr(reference._engine, "submit", counting)
     calls: list[tuple[int, int]] = []
     scores = reference.score(
         [PAIRS[0], PAIRS[1], PAIRS[0], PAIRS[0]], progress=lambda *x: calls.append(x)
@@ -289,6 +311,20 @@ def test_truncation_is_reported(reference: CrossEncoderReranker) -> None:
     assert scores.truncated.tolist() == [False, True, True]
 
 
+def test_tokens_are_counted_before_truncation(path: Path, reference: CrossEncoderReranker) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    scores = reference.score(PAIRS)
+    assert scores.tokens is not None
+    expected = [len(tokenizer(*pair, verbose=False)["input_ids"]) for pair in PAIRS if pair[1]]
+    assert scores.tokens[[bool(passage) for _, passage in PAIRS]].tolist() == expected
+    assert scores.tokens.dtype == np.int64
+    assert (scores.tokens[~scores.truncated] <= 128).all()
+    assert scores.tokens.max() > 128
+    assert scores.spans is None
+
+
 def test_the_query_survives_a_long_passage(reference: CrossEncoderReranker) -> None:
     long = "the quick brown fox " * 100
     first, second = reference.score([("where is the file?", long), ("copy a tree", long)]).values
@@ -310,6 +346,92 @@ def test_max_length_can_be_chosen(path: Path, reference: CrossEncoderReranker) -
     scores = short.score(PAIRS)
     np.testing.assert_allclose(scores.values, plain_logits(path, PAIRS, 24), atol=1e-4)
     assert scores.truncated.sum() > reference.score(PAIRS).truncated.sum()
+
+
+# --- what is kept ---------------------------------------------------------------------------
+
+
+def test_a_passage_is_tokenised_once_and_scores_the_same_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = reranker(path)
+    read: list[str] = []
+    bare_ids = ours._tokenizer.bare_ids
+
+    def counting(texts: Sequence[str]) -> Any:
+        read.extend(texts)
+        return bare_ids(texts)
+
+    monkeypatch.setattr(ours._tokenizer, "bare_ids", counting)
+    first = ours.score(PAIRS)
+    assert sorted(read) == sorted({*(q for q, _ in PAIRS)} | {p for _, p in PAIRS})
+    read.clear()
+    second = ours.score(PAIRS)
+    assert sorted(read) == sorted({query for query, _ in PAIRS})
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.truncated, second.truncated)
+    np.testing.assert_array_equal(first.tokens, second.tokens)
+    ours.token_cache.clear()
+    np.testing.assert_array_equal(ours.score(PAIRS).values, first.values)
+
+
+def test_the_cache_can_be_left_out(path: Path, reference: CrossEncoderReranker) -> None:
+    ours = reranker(path, token_cache_bytes=0)
+    for _ in range(2):
+        np.testing.assert_array_equal(ours.score(PAIRS).values, reference.score(PAIRS).values)
+    assert len(ours.token_cache) == 0
+
+
+def test_kept_ids_can_be_saved_and_loaded_by_another(
+    path: Path, reference: CrossEncoderReranker, tmp_path: Path
+) -> None:
+    reference.score(PAIRS)
+    reference.token_cache.save(tmp_path / "ids.npz")
+    ours = reranker(path)
+    assert ours.token_cache.load(tmp_path / "ids.npz") == len(reference.token_cache)
+    np.testing.assert_array_equal(ours.score(PAIRS).values, reference.score(PAIRS).values)
+
+
+def test_threads_get_the_same_scores(path: Path, reference: CrossEncoderReranker) -> None:
+    expected = reference.score(PAIRS).values
+    ours = reranker(path, token_cache_bytes=4000)
+    with ThreadPoolExecutor(4) as pool:
+        for scores in pool.map(lambda _: ours.score(PAIRS), range(6)):
+            np.testing.assert_allclose(scores.values, expected, atol=1e-5)
+    assert 0 < ours.token_cache.nbytes <= 4000
+
+
+# --- deterministic, several devices ---------------------------------------------------------
+
+
+def test_deterministic_scores_do_not_depend_on_the_other_pairs(path: Path) -> None:
+    ours = reranker(path, deterministic=True)
+    pairs = PAIRS[::3]
+    together = ours.score(pairs).values
+    assert together.tolist() == [ours.score([pair]).values[0] for pair in pairs]
+    assert together[::-1].tolist() == ours.score(pairs[::-1]).values.tolist()
+
+
+def test_a_reranker_on_one_device_can_be_closed(path: Path) -> None:
+    ours = reranker(path)
+    ours.close()
+    ours.close()
+
+
+def test_two_devices_share_the_pairs_and_are_ended(tiny_bert_reranker: Path) -> None:
+    ours = CrossEncoderReranker(
+        resolved(tiny_bert_reranker),
+        engine="transformers",
+        devices=["cpu", "cpu"],
+        dtype="fp32",
+        token_budget=600,
+    )
+    try:
+        scores = ours.score(PAIRS)
+    finally:
+        ours.close()
+    expected = reranker(tiny_bert_reranker).score(PAIRS)
+    np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
 
 
 # --- relevance ------------------------------------------------------------------------------
@@ -349,8 +471,20 @@ def test_what_is_no_pair_of_texts_is_refused(reference: CrossEncoderReranker, pa
 
 
 def test_an_odd_text_is_scored(reference: CrossEncoderReranker) -> None:
-    odd = [("", ""), ("\x00\ufffe", "\ud800 lone"), ("🦊" * 10, "a" * 20_000)]
-    assert np.all(np.isfinite(reference.score(odd).values))
+    odd = [
+        ("", ""),
+        ("\x00\ufffe", "\ud800 lone"),
+        ("🦊" * 10, "a" * 20_000),
+        ("\udfff", "\u202bשלום\u202c العربية \u200f mixed 北京"),
+        (" \n\t", "\r\x07\x1b[31m\x7f"),
+        ("a\x00b", "\ufeff\u200b\u2060"),
+        ("what?", "one word " * 20_000),
+        ("one word " * 5_000, "x" * 1_000_000),
+    ]
+    scores = reference.score(odd)
+    assert np.all(np.isfinite(scores.values))
+    assert scores.truncated[-2:].all()
+    assert not scores.truncated[:2].any()
 
 
 def test_a_model_with_several_logits_is_refused(make_tiny_model: Callable[..., Path]) -> None:
@@ -386,8 +520,9 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     [("maxsim", "late interaction"), ("yes-logit", "yes-logit"), (None, "none")],
 )
 def test_another_score_head_is_refused(path: Path, head: Any, message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInput, match=message) as caught:
         CrossEncoderReranker(resolved(path, score_head=head))
+    assert "load_reranker(" in caught.value.fix
 
 
 def test_an_unknown_length_is_an_error_that_names_the_argument(path: Path) -> None:

@@ -367,13 +367,49 @@ def test_known_models_of_the_other_kind_are_refused(find):
     [
         ("bge-en-icl", "encoder"),
         ("gte-multilingual-base", "encoder"),
-        ("bge-reranker-v2-gemma", "reranker"),
-        ("bge-reranker-v2-minicpm-layerwise", "reranker"),
     ],
 )
 def test_models_that_are_only_listed_say_why(find, name, kind):
     with pytest.raises(InvalidInput, match="known but cannot be run here"):
         find(name, kind, download=True)
+
+
+LAYERED = {
+    "LayerWiseMiniCPMForCausalLM": ("minicpm", "bge-reranker-v2-minicpm-layerwise"),
+    "CostWiseGemmaForCausalLM": ("cost_wise_gemma", "bge-reranker-v2.5-gemma2-lightweight"),
+}
+
+
+@pytest.mark.parametrize("architecture", LAYERED)
+def test_layered_rerankers_need_none_of_their_own_code(make, find, architecture):
+    model_type, name = LAYERED[architecture]
+    config = {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"},
+        "hidden_size": 64,
+        "max_position_embeddings": 2048,
+    }
+    named = find(make(name, config=config), "reranker")
+    assert named.spec.score_head == "layerwise-yes-logit"
+    assert named.spec.max_length == 1024
+    other = find(make("my-own", config=config), "reranker")
+    assert (other.spec.score_head, other.spec.max_length) == ("layerwise-yes-logit", 2048)
+    with pytest.raises(InvalidInput, match="cannot be used as an encoder"):
+        find(make("my-encoder", config=config), pooling="last")
+
+
+def test_a_plain_language_model_does_not_say_that_it_reranks(make, find):
+    config = BERT | {"architectures": ["GemmaForCausalLM"], "model_type": "gemma"}
+    folder = make("my-own", config=config)
+    with pytest.raises(ModelSettingUnknown, match="score_head='yes-logit'"):
+        find(folder, "reranker")
+    assert find(folder, "reranker", score_head="yes-logit").spec.score_head == "yes-logit"
+    known = find(make("bge-reranker-v2-gemma", config=config), "reranker")
+    assert (known.spec.score_head, known.spec.max_length) == ("yes-logit", 1024)
+    for kind, head in (("encoder", "yes-logit"), ("reranker", "maxsim"), ("reranker", "none")):
+        with pytest.raises(InvalidInput, match=f"score_head='{head}'"):
+            find(folder, kind, score_head=head)
 
 
 # --- what cannot be used --------------------------------------------------------------------

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput, ModelNotFound
-from retrieval.models.tokenization import Tokenized, Tokenizer
+from retrieval.models.layout import Slices
+from retrieval.models.tokenization import Tokenized, Tokenizer, cuts
 
 FAMILIES = ["tiny_bert_encoder", "tiny_xlmr_encoder"]
 TEXTS = [
@@ -145,6 +146,42 @@ def test_offsets_are_of_the_text(path: Path, tokenizer: Tokenizer) -> None:
     assert offsets[-1, 1] == len(text)
     assert len(offsets) + tokenizer.special_tokens == tokenizer.encode([text]).full_lengths[0]
     assert tokenizer.token_offsets("").shape == (0, 2)
+
+
+def test_places_tell_where_words_start(tokenizer: Tokenizer) -> None:
+    text = "The quick jumps,  fox"
+    offsets, starts = tokenizer.token_places(text)
+    np.testing.assert_array_equal(offsets, tokenizer.token_offsets(text))
+    words = {text[start:].split()[0] for start in offsets[starts, 0]}
+    assert {"The", "quick", "fox"} <= words
+    assert not starts.all() or "," in words
+    inside = np.flatnonzero(~starts)
+    assert not any(text[offsets[place, 0] - 1].isspace() for place in inside)
+    empty, none = tokenizer.token_places("")
+    assert (empty.shape, none.shape) == ((0, 2), (0,))
+
+
+@pytest.mark.parametrize("sizes", [[], [5], [1, 1, 1], [3, 9, 1, 1, 9], [0, 0, 0, 0]])
+def test_cuts_are_bounded_and_complete(sizes: list[int]) -> None:
+    ranges = list(cuts(sizes, 2, 4))
+    assert [place for start, stop in ranges for place in range(start, stop)] == [*range(len(sizes))]
+    for start, stop in ranges:
+        assert 1 <= stop - start <= 2
+        assert sum(sizes[start:stop]) <= 4 or stop - start == 1
+
+
+def test_parts_of_a_passage_are_laid_out(tokenizer: Tokenizer) -> None:
+    pairs = [("fox", "the lazy dog jumps"), ("dog", "a")]
+    ids = tokenizer.read_pairs(pairs)
+    whole = rows(tokenizer.encode_pairs(pairs))
+    parts = Slices(np.array([0, 1, 0]), np.array([1, 2, 0]))
+    ours = rows(tokenizer.join_pairs(ids, np.array([0, 0, 1]), parts))
+    query, passage = (tokenizer.bare_ids([text])[0].tolist() for text in pairs[0])
+    start = whole[0].index(passage[0], 1 + len(query))
+    head, tail = whole[0][:start], whole[0][start + len(passage) :]
+    assert ours[0] == [*head, passage[0], *tail]
+    assert ours[1] == [*head, *passage[1:3], *tail]
+    assert ours[2] == rows(tokenizer.encode_pairs([("dog", "")]))[0]
 
 
 def test_lone_surrogates_are_read_as_unknown_characters(tokenizer: Tokenizer) -> None:

@@ -11,7 +11,9 @@ the transformers module; what differs is how they are put together:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -33,13 +35,28 @@ _TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
 def is_bert_like(model: nn.Module, head: Head) -> bool:
     """Whether `BertLike` computes what this transformers module computes."""
     config: Any = model.config
-    if getattr(config, "model_type", "") not in _TYPES or getattr(config, "is_decoder", False):
+    return _computes(lambda name, default: getattr(config, name, default), head)
+
+
+def is_bert_like_folder(path: Path, head: Head) -> bool:
+    """`is_bert_like` of the model in a folder, from its config.json alone.
+
+    False where there is none that can be read: what is wrong, its loading will say.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    if getattr(config, "add_cross_attention", False) or head == "last":
+    return isinstance(config, dict) and _computes(config.get, head)
+
+
+def _computes(setting: Callable[[str, Any], Any], head: Head) -> bool:
+    if setting("model_type", "") not in _TYPES or setting("is_decoder", False):
+        return False
+    if setting("add_cross_attention", False) or head == "last":
         return False
     # transformers 5 knows absolute positions only; older checkpoints may declare others.
-    kind = getattr(config, "position_embedding_type", "absolute") or "absolute"
-    return kind == "absolute"
+    return (setting("position_embedding_type", "absolute") or "absolute") == "absolute"
 
 
 class Layer(nn.Module):
@@ -91,7 +108,7 @@ class Layer(nn.Module):
         return query, key, value
 
     def _split(self, states: torch.Tensor) -> torch.Tensor:
-        return states.unflatten(-1, (self.heads, -1))
+        return torch.unflatten(states, -1, (self.heads, -1))
 
 
 class BertLike(nn.Module):
@@ -109,6 +126,7 @@ class BertLike(nn.Module):
         config = model.config
         base = getattr(model, model.base_model_prefix, model) if head == "logits" else model
         self.head: Head = head
+        self._heads = int(config.num_attention_heads)
         self.takes_type_ids = int(config.type_vocab_size) > 1
         self.words = base.embeddings.word_embeddings
         self.positions = base.embeddings.position_embeddings
@@ -156,6 +174,55 @@ class BertLike(nn.Module):
             weights = attention_mask.unsqueeze(-1).float()
             return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0)
         return hidden.float()
+
+    def run_packed(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        types: torch.Tensor | None,
+        cumulative: torch.Tensor,
+        attend: Attend,
+        attend_first: Attend,
+    ) -> torch.Tensor:
+        """All texts one after the other, without padding.
+
+        Args:
+            ids: int32 or int64 (tokens,), likewise `positions` and `types`.
+            positions: each token's position, counted as the model counts it.
+            types: None where all are 0.
+            cumulative: (texts + 1,): where each text begins, and where all end. At least one token
+                each.
+            attend: attention of all tokens to all tokens of their text.
+            attend_first: attention of each text's first token to all tokens of its text.
+
+        Returns:
+            float32 (texts, dimension) or (texts,); for the head `tokens` the states
+            (tokens, dimension) in the number format of the weights.
+        """
+        starts = cumulative[:-1]
+        hidden = self.embed(ids, positions, types)
+        hidden = self.encode(
+            hidden, attend, attend_first, lambda states: states.index_select(0, starts)
+        )
+        if self.reads_first:
+            return self.finish(hidden)
+        if self.head == "mean":
+            # Each sum is made by one thread in the order of the tokens: it cannot depend on the
+            # other texts, as atomic additions would.
+            return torch.segment_reduce(
+                hidden.float(), "mean", offsets=cumulative, axis=0, unsafe=True
+            )
+        return hidden
+
+    @property
+    def head_dimension(self) -> int:
+        """Of one attention head."""
+        return int(self.words.embedding_dim) // self._heads
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that there are positions for."""
+        return int(self.positions.num_embeddings) - self.first_position
 
     @property
     def reads_first(self) -> bool:

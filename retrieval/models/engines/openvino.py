@@ -1,32 +1,50 @@
-"""The CPU engine: the transformers module, head included, as an OpenVINO graph.
+"""The CPU engine: the model, head included, as an OpenVINO graph in fp32, bf16 or int8.
 
 Baking the head into the graph means that only pooled vectors leave it, not hidden states. The graph
-is made once by tracing and kept in a cache folder, so that a later start needs neither torch nor
-the tracing. One stream with all threads runs batches one after the other: two streams with a
-thread each were not faster once batches are planned by token budget, and they need more memory.
+is made once by tracing `BertLike`, or the transformers module of another architecture, and kept in
+a cache folder, so that a later start needs neither torch nor the tracing, nor NNCF in int8.
+
+One stream with all threads runs batches one after the other, for passages as for a single query:
+two streams with a thread each were not faster once batches are planned by token budget, and need
+more memory; the LATENCY hint, pinned threads and fewer threads were not faster for one short query.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
-from importlib.metadata import version
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
+from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.cache import entry_key, find, keep
-from retrieval.models.engines.base import Dtype, Head, TokenBatch
+from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
+from retrieval.models.engines.calibration import (
+    calibration_batches,
+    calibration_key,
+    check_calibration,
+)
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
+from retrieval.models.engines.openvino_graph import (
+    convert,
+    first_line,
+    graph_entry,
+    keep_graph,
+    openvino,
+    probe,
+    read_graph,
+)
+from retrieval.models.engines.quantization import check_quantized, nncf_version, quantize
+from retrieval.models.folder import read_folder
 from retrieval.types import FloatArray
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-_GRAPH_VERSION = 1
-"""Part of a kept graph's name: to be counted up when `HeadedModel` changes its meaning."""
-_GRAPH_FILE = "graph.xml"
+TOKEN_BUDGET = 4096
+"""Padded tokens in a batch; 2,048 to 4,096 measured best on CPUs."""
+
+_COMPARED = 64
+"""Calibration texts on which an int8 graph is compared with the one it was made from."""
 
 
 class OpenVINOEngine:
@@ -35,18 +53,24 @@ class OpenVINOEngine:
     Args:
         path: a model folder with safetensors or torch weights.
         head: what to compute, see `engines.base.Head`.
-        dtype: `fp32`, `bf16`, or `auto`: bf16 where the CPU multiplies it natively.
+        dtype: `fp32`, `bf16`, `int8`, or `auto`: bf16 where the CPU multiplies it natively, else
+            fp32. int8 is static quantisation; it is fast where the CPU has VNNI or AMX
+            instructions, works elsewhere too, but more slowly than fp32 there.
         threads: CPU threads; None leaves the choice to OpenVINO.
         cache_dir: where graphs are kept between runs; None keeps none.
+        calibration: at least 8 texts, better 100 to 300, like those to be read, by which int8
+            sets its scales; None for the built-in ones. For int8 only.
 
     Raises:
-        InvalidInput: a dtype this engine has not.
+        InvalidInput: a dtype this engine has not, or texts that cannot calibrate.
+        MissingExtra: int8 without NNCF.
         ModelFault: the model cannot be turned into a graph, or the graph computes something else.
         ModelNotFound, ModelSettingUnknown: see `engines.transformers.load_module`.
     """
 
     name = "openvino"
     device = "cpu"
+    token_budget = TOKEN_BUDGET
 
     def __init__(
         self,
@@ -56,45 +80,39 @@ class OpenVINOEngine:
         dtype: Dtype = "auto",
         threads: int | None = None,
         cache_dir: Path | None = None,
+        calibration: Sequence[str] | None = None,
     ) -> None:
-        if dtype == "auto":
-            dtype = "bf16" if cpu_multiplies_bf16() else "fp32"
-        if dtype not in _PRECISIONS:
+        fast = "bf16" if cpu_multiplies_bf16() else "fp32"
+        self._dtype: str = fast if dtype == "auto" else dtype
+        self._head: Head = head
+        if self._dtype not in ("fp32", "bf16", "int8"):
             raise InvalidInput(
                 f"dtype={dtype!r} was given for the OpenVINO engine",
-                fix="Choose auto, fp32 or bf16, or engine='transformers'.",
+                fix="Choose auto, fp32, bf16 or int8, or engine='transformers'.",
             )
-        self._dtype = dtype
-        self._head: Head = head
-        self._lock = threading.Lock()
+        check_calibration(calibration)
+        if calibration is not None and dtype != "int8":
+            raise InvalidInput(
+                f"calibration texts were given with dtype={dtype!r}, but only int8 is calibrated",
+                fix="Leave calibration out, or choose dtype='int8'.",
+            )
+        self._positions = read_folder(path).position_limit
         core = openvino.Core()
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
-            "NUM_STREAMS": "1",
-            # Pinned threads of several processes on one machine would fight for the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        entry = _entry(path, head, cache_dir)
-        graph = _read(core, entry)
         try:
-            if graph is not None:
-                self._use(core.compile_model(graph, "CPU", settings))
+            if self._dtype == "int8":
+                graph = self._int8_graph(core, path, threads, cache_dir, calibration)
+                self._compile(core, graph, fast, threads)
             else:
-                module, graph = _convert(path, head)
-                self._use(core.compile_model(graph, "CPU", settings))
-                self._check_against(module, path)
-                _keep(graph, entry)
+                self._load_float(core, path, self._dtype, threads, cache_dir)
         except RuntimeError as error:
             raise ModelFault(
-                f"OpenVINO cannot compile the model in {path}: {_first_line(error)}",
+                f"OpenVINO cannot compile the model in {path}: {first_line(error)}",
                 fix="Use engine='transformers'.",
             ) from error
 
     @property
     def dtype(self) -> str:
-        """`fp32` or `bf16`."""
+        """`fp32`, `bf16` or `int8`."""
         return self._dtype
 
     @property
@@ -104,34 +122,110 @@ class OpenVINOEngine:
 
     def run(self, batch: TokenBatch) -> FloatArray:
         """See `engines.base.Engine.run`. Calls from several threads take turns."""
+        return self.submit(batch)()
+
+    def submit(self, batch: TokenBatch) -> Pending:
+        """See `engines.base.Engine.submit`. Started batches queue up in OpenVINO's one stream."""
+        try:
+            # Popping is atomic: a request serves one batch at a time, whichever thread asks.
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            request.start_async(self._inputs(batch))
+        except RuntimeError as error:
+            raise _failed(batch, error) from error
+
+        def wait() -> FloatArray:
+            try:
+                request.wait()
+            except RuntimeError as error:
+                raise _failed(batch, error) from error
+            output: FloatArray = request.get_output_tensor(0).data.copy()
+            self._idle.append(request)
+            return output
+
+        return wait
+
+    def _inputs(self, batch: TokenBatch) -> list[NDArray[np.int64]]:
+        width = batch.input_ids.shape[1]
+        if self._positions is not None and width > self._positions:
+            # OpenVINO reads zeros behind the end of a table and says nothing.
+            raise RuntimeError(f"the model reads {self._positions} tokens at most")
         inputs = [batch.input_ids, batch.attention_mask]
         if self._takes_type_ids:
             types = batch.token_type_ids
             inputs.append(np.zeros_like(batch.input_ids) if types is None else types)
-        try:
-            with self._lock:
-                output: FloatArray = self._request.infer(inputs)[0]
-        except RuntimeError as error:
-            raise ModelFault(
-                f"OpenVINO failed on a batch of shape {batch.input_ids.shape}: "
-                f"{_first_line(error)}",
-                fix="Try a smaller token_budget, or engine='transformers'.",
-            ) from error
-        return output
+        return inputs
 
-    def _use(self, compiled: openvino.CompiledModel) -> None:
-        self._takes_type_ids = len(compiled.inputs) == 3
-        self._request = compiled.create_infer_request()
+    def _compile(
+        self, core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None
+    ) -> None:
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "NUM_STREAMS": "1",
+            # Pinned threads of several processes on one machine would fight for the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = core.compile_model(graph, "CPU", settings)
+        self._takes_type_ids = len(self._compiled.inputs) == 3
+        self._idle: deque[openvino.InferRequest] = deque()
 
-    def _check_against(self, module: Any, path: Path) -> None:
-        """Compare the graph with the module it was traced from, on shapes it was not traced with.
+    def _load_float(
+        self,
+        core: openvino.Core,
+        path: Path,
+        precision: str,
+        threads: int | None,
+        cache_dir: Path | None,
+    ) -> openvino.Model:
+        """The graph as it is kept, or traced, checked and then kept; compiled."""
+        entry = graph_entry(path, self._head, cache_dir)
+        graph = read_graph(core, entry)
+        if graph is not None:
+            self._compile(core, graph, precision, threads)
+            return graph
+        module, graph = convert(path, self._head)
+        self._compile(core, graph, precision, threads)
+        self._check_against(module, path, limit=0.15 if precision == "bf16" else 0.001)
+        keep_graph(graph, entry)
+        return graph
+
+    def _int8_graph(
+        self,
+        core: openvino.Core,
+        path: Path,
+        threads: int | None,
+        cache_dir: Path | None,
+        calibration: Sequence[str] | None,
+    ) -> openvino.Model:
+        """The quantised graph as it is kept, or made, compared with the float one and then kept."""
+        versions = ["int8", nncf_version(), calibration_key(calibration)]
+        entry = graph_entry(path, self._head, cache_dir, *versions)
+        kept = read_graph(core, entry)
+        if kept is not None:
+            return kept
+        exact = self._load_float(core, path, "fp32", threads, cache_dir)
+        batches = calibration_batches(path, self._head, calibration)
+        compared = batches[:: -(-len(batches) // _COMPARED)]
+        expected = [self.run(batch) for batch in compared]
+        graph = quantize(exact, [self._inputs(batch) for batch in batches])
+        self._compile(core, graph, "bf16" if cpu_multiplies_bf16() else "fp32", threads)
+        check_quantized(self._head, expected, [self.run(batch) for batch in compared])
+        keep_graph(graph, entry)
+        return graph
+
+    def _check_against(self, module: Any, path: Path, *, limit: float) -> None:
+        """Compare the graph with the transformers module, on shapes it was not traced with.
 
         Tracing turns what depends on Python values into constants; a model where that matters
-        must not pass unnoticed.
+        must not pass unnoticed. Nor must a model that `BertLike` takes for another.
         """
         import torch
 
-        batch = _probe(rows=3, width=11)
+        batch = probe(rows=3, width=11)
         ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
         inputs = [ids, mask, torch.zeros_like(ids)] if module.takes_type_ids else [ids, mask]
         with torch.inference_mode():
@@ -141,7 +235,6 @@ class OpenVINOEngine:
             keep = batch.attention_mask.astype(bool)
             expected, given = expected[keep], given[keep]
         difference = np.linalg.norm(given - expected) / max(float(np.linalg.norm(expected)), 1e-6)
-        limit = 0.15 if self._dtype == "bf16" else 0.001
         if not difference <= limit:
             raise ModelFault(
                 f"the OpenVINO graph of the model in {path} differs from the model by "
@@ -150,74 +243,8 @@ class OpenVINOEngine:
             )
 
 
-def _convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
-    import torch
-
-    from retrieval.models.engines.transformers import load_module, quiet
-
-    module = load_module(path, head, torch.float32)
-    batch = _probe(rows=2, width=8)
-    example = [torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)]
-    if module.takes_type_ids:
-        example.append(torch.zeros_like(example[0]))
-    try:
-        with quiet(), warnings.catch_warnings():
-            # Tracing is the way into OpenVINO; torch would like its successor used, and warns of
-            # every Python condition. `_check_against` looks whether one of them mattered, so that
-            # the tracer's own check, half of its time, can be left out.
-            warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
-            warnings.filterwarnings("ignore", r".*torch\.jit\.", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            with torch.no_grad():
-                traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    module, tuple(example), check_trace=False, strict=False
-                )
-            graph = openvino.convert_model(traced, example_input=tuple(example))
-    except Exception as error:  # whatever the model's code raises while it is traced
-        raise ModelFault(
-            f"the model in {path} cannot be turned into an OpenVINO graph "
-            f"({type(error).__name__}: {_first_line(error)})",
-            fix="Use engine='transformers'.",
-        ) from error
-    return module, graph
-
-
-def _probe(rows: int, width: int) -> TokenBatch:
-    """A batch with padding, of ids that every vocabulary has."""
-    ids = 5 + np.arange(rows * width, dtype=np.int64).reshape(rows, width) % 50
-    mask = np.ones_like(ids)
-    for row in range(1, rows):
-        mask[row, width - 2 * row :] = 0
-    return TokenBatch(ids, mask)
-
-
-def _entry(path: Path, head: Head, cache_dir: Path | None) -> Path | None:
-    """Where the graph is kept: named by the model's files and the versions that trace it."""
-    if cache_dir is None:
-        return None
-    files = [file for file in path.iterdir() if file.suffix in {".safetensors", ".bin", ".json"}]
-    versions = [version(package) for package in ("openvino", "torch", "transformers")]
-    return cache_dir / f"graph-{entry_key(files, _GRAPH_VERSION, head, versions)}"
-
-
-def _read(core: openvino.Core, entry: Path | None) -> openvino.Model | None:
-    folder = find(entry)
-    if folder is None:
-        return None
-    try:
-        return core.read_model(folder / _GRAPH_FILE)
-    except RuntimeError:
-        return None
-
-
-def _keep(graph: openvino.Model, entry: Path | None) -> None:
-    constants = (node for node in graph.get_ops() if node.get_type_name() == "Constant")
-
-    def write(folder: Path) -> None:
-        openvino.save_model(graph, folder / _GRAPH_FILE, compress_to_fp16=False)
-
-    keep(entry, write, size=sum(node.get_byte_size() for node in constants))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+def _failed(batch: TokenBatch, error: RuntimeError) -> ModelFault:
+    return ModelFault(
+        f"OpenVINO failed on a batch of shape {batch.input_ids.shape}: {first_line(error)}",
+        fix="Try a smaller token_budget, or engine='transformers'.",
+    )

@@ -7,19 +7,25 @@ import inspect
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models.engines.base import Dtype, Head, TokenBatch
+from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
+from retrieval.models.engines.lane import Lane
+from retrieval.models.engines.memory import Backoff
 from retrieval.types import FloatArray
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_TOKEN_BUDGETS = {"cpu": 4096}
+_ACCELERATOR_BUDGET = 16_384
 _LOADING = threading.Lock()
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class HeadedModel(nn.Module):
@@ -98,14 +104,10 @@ class TransformersEngine:
         self._head: Head = head
         if threads is not None:
             torch.set_num_threads(threads)
-        module = load_module(path, head, _DTYPES[self._dtype])
-        try:
-            self._module = module.to(self._device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelFault(
-                f"the model in {path} could not be moved to {self._device}: {error}",
-                fix="Free memory there, or choose device='cpu'.",
-            ) from error
+        module = load_module(path, head, TORCH_DTYPES[self._dtype])
+        self._module = move(module, self._device, path)
+        self._lane = Lane(self._device)
+        self._backoff = Backoff(self._device, self._start, lambda batch: batch.input_ids.size)
 
     @property
     def device(self) -> str:
@@ -122,38 +124,27 @@ class TransformersEngine:
         """What `run` computes."""
         return self._head
 
+    @property
+    def token_budget(self) -> int:
+        """See `engines.base.Engine.token_budget`; less once a batch did not fit into memory."""
+        return self._backoff.budget(_TOKEN_BUDGETS.get(self._device.type, _ACCELERATOR_BUDGET))
+
     def run(self, batch: TokenBatch) -> FloatArray:
         """See `engines.base.Engine.run`. Out of device memory, the batch is halved, and so on."""
-        try:
-            return self._forward(batch)
-        except torch.OutOfMemoryError as error:
-            rows = len(batch.input_ids)
-            if rows == 1:
-                raise ModelFault(
-                    f"{self.device} has no memory for one text of {batch.input_ids.shape[1]} "
-                    f"tokens: {error}",
-                    fix="Choose a smaller max_length or model, or device='cpu'.",
-                ) from error
-        except RuntimeError as error:
-            raise ModelFault(
-                f"{self.device} failed on a batch of shape {batch.input_ids.shape}: {error}",
-                fix="Try another device, dtype='fp32', or a smaller token_budget.",
-            ) from error
-        # Outside the handler, so that the failed forward's tensors are no longer referenced.
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = rows // 2
-        return np.concatenate([self.run(_part(batch, 0, half)), self.run(_part(batch, half, rows))])
+        return self.submit(batch)()
 
-    def _forward(self, batch: TokenBatch) -> FloatArray:
+    def submit(self, batch: TokenBatch) -> Pending:
+        """See `engines.base.Engine.submit`: asynchronous on CUDA."""
+        return self._backoff.submit(batch)
+
+    def _start(self, batch: TokenBatch) -> Pending:
         inputs = [batch.input_ids, batch.attention_mask]
         if self._module.takes_type_ids:
             types = batch.token_type_ids
             inputs.append(np.zeros_like(batch.input_ids) if types is None else types)
-        with torch.inference_mode():
-            tensors = [torch.from_numpy(array).to(self._device) for array in inputs]
-            output: FloatArray = self._module(*tensors).cpu().numpy()
-        return output
+        with self._lane.open():
+            arrival = self._lane.fetch(self._module(*map(self._lane.send, inputs)))
+        return lambda: arrival().numpy()
 
 
 def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
@@ -194,6 +185,21 @@ def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
     return HeadedModel(model, head, takes_type_ids=_takes_type_ids(model))
 
 
+def move(module: Module, device: torch.device, path: Path) -> Module:
+    """The module on the device.
+
+    Raises:
+        ModelFault: it does not fit there.
+    """
+    try:
+        return module.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelFault(
+            f"the model in {path} could not be moved to {device}: {error}",
+            fix="Free memory there, or choose device='cpu'.",
+        ) from error
+
+
 def choose_device(device: str) -> torch.device:
     """The torch device meant by `device`; `auto` is cuda, else mps, else cpu.
 
@@ -216,15 +222,26 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(device: torch.device, dtype: Dtype) -> str:
-    """The number format meant by `dtype` on `device`."""
+    """The number format meant by `dtype` on `device`.
+
+    Raises:
+        InvalidInput: torch computes in no such format here.
+    """
+    if dtype == "int8":
+        raise InvalidInput(
+            "dtype='int8' was given, which torch does not compute in here",
+            fix="Choose engine='openvino' for int8, or one of auto, fp32, bf16, fp16.",
+        )
     if dtype != "auto":
-        if dtype not in _DTYPES:
+        if dtype not in TORCH_DTYPES:
             raise InvalidInput(
                 f"dtype={dtype!r} was given", fix="Choose one of auto, fp32, bf16, fp16."
             )
         return dtype
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
     return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "fp32"
 
 
@@ -276,15 +293,6 @@ def quiet() -> Iterator[None]:
             logging.set_verbosity(level)
             if bars:
                 logging.enable_progress_bar()
-
-
-def _part(batch: TokenBatch, start: int, stop: int) -> TokenBatch:
-    types = batch.token_type_ids
-    return TokenBatch(
-        batch.input_ids[start:stop],
-        batch.attention_mask[start:stop],
-        None if types is None else types[start:stop],
-    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,165 @@
+"""Options that several commands share, above all those of how the models run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+
+from retrieval.cli_output import given_only
+
+MODELS = "Models"
+"""The part of the help that holds the options of models."""
+
+Collection = Annotated[str, typer.Option(help="Name of the collection.")]
+Store = Annotated[str, typer.Option(help="Folder of the store, or URL of a Qdrant server.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, see docs/json.md).")]
+ModeOption = Annotated[
+    Literal["dense", "sparse", "hybrid"], typer.Option(help="First stage: vectors, BM25 or both.")
+]
+Candidates = Annotated[int, typer.Option(help="How many first-stage passages are re-ranked.")]
+BlendOption = Annotated[
+    Literal["auto", "none", "rrf"],
+    typer.Option(help="Final order: the reranker's (none) or joined with stage 1's (rrf)."),
+]
+ApiKey = Annotated[
+    str | None, typer.Option(help="Of a Qdrant server; '@FILE' reads it from a file.")
+]
+RerankerOption = Annotated[
+    str,
+    typer.Option(
+        help="Second stage: auto, none, a model's name or folder.", rich_help_panel=MODELS
+    ),
+]
+Pooling = Annotated[
+    Literal["cls", "mean", "last"] | None,
+    typer.Option(
+        metavar="HOW",
+        help="cls, mean or last, where the encoder's own config declares none.",
+        rich_help_panel=MODELS,
+    ),
+]
+QueryInstruction = Annotated[
+    str | None,
+    typer.Option(
+        help="Put before queries verbatim, instead of the model's own.", rich_help_panel=MODELS
+    ),
+]
+PassageInstruction = Annotated[
+    str | None,
+    typer.Option(
+        help="Put before passages verbatim, instead of the model's own.", rich_help_panel=MODELS
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Tokens the encoder reads, instead of the model's own.",
+        min=8,
+        rich_help_panel=MODELS,
+    ),
+]
+
+_MODEL_OPTIONS: dict[str, Any] = {
+    "device": Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=MODELS)
+    ],
+    "devices": Annotated[
+        str | None,
+        typer.Option(help="Several, joined by commas: cuda:0,cuda:1.", rich_help_panel=MODELS),
+    ],
+    "engine": Annotated[
+        Literal["auto", "packed", "openvino", "transformers"] | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto, packed, openvino or transformers.",
+            rich_help_panel=MODELS,
+        ),
+    ],
+    "dtype": Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "int8"] | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="auto, fp32, bf16, fp16 or, on CPUs, int8.",
+            rich_help_panel=MODELS,
+        ),
+    ],
+    "threads": Annotated[
+        int | None,
+        typer.Option(metavar="N", help="CPU threads of a model.", min=1, rich_help_panel=MODELS),
+    ],
+    "deterministic": Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic",
+            help="Each text alone: the same bits whatever else is in the batch; slower.",
+            rich_help_panel=MODELS,
+        ),
+    ],
+    "truncate_dim": Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Cut vectors to so many dimensions, where the encoder was trained for it.",
+            min=1,
+            rich_help_panel=MODELS,
+        ),
+    ],
+    "allow_untrained_truncation": Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-untrained-truncation",
+            help="With --truncate-dim: also where it was not; costs quality.",
+            rich_help_panel=MODELS,
+        ),
+    ],
+    "long_passages": Annotated[
+        Literal["truncate", "windows", "error"] | None,
+        typer.Option(
+            metavar="HOW",
+            help="Passages over a cross-encoder's length: truncate, windows (the best one "
+            "counts), or error.",
+            rich_help_panel=MODELS,
+        ),
+    ],
+}
+
+RUNNING = ("device", "devices", "engine", "dtype", "threads", "deterministic")
+"""The options of how any model runs."""
+
+CUTTING = ("truncate_dim", "allow_untrained_truncation")
+"""The options of how an encoder's vectors are cut."""
+
+
+def with_model_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the named options; it gets those that were given as `model_options`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.name != "model_options"]
+        added = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=None,
+                annotation=_MODEL_OPTIONS[name],
+            )
+            for name in names
+        ]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            options = {name: given.pop(name) for name in names}
+            command(**given, model_options=given_only(options))
+
+        # What Typer reads: the options stand where the command says `model_options`.
+        parameters = [*own, *added]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate

@@ -1,0 +1,100 @@
+"""What the command line writes and reads beside its arguments, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from retrieval.errors import Fault, InvalidInput
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has closed it (`retrieval … | head`)."""
+
+
+def write(text: str) -> None:
+    """A result, to standard output.
+
+    Raises:
+        ReaderGone: nobody reads any more.
+        Fault: it could not be written.
+    """
+    try:
+        typer.echo(text)
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+    except OSError as error:
+        raise Fault(
+            f"the output could not be written ({error.strerror})",
+            fix="Free space where it goes, or send it elsewhere.",
+        ) from error
+
+
+def write_json(value: Any) -> None:
+    """A result as JSON, to standard output. Raises: as `write`."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a file name that is no UTF-8; escaped, it is valid JSON
+        text = json.dumps(value, indent=2)
+    write(text)
+
+
+def complain(message: str) -> None:
+    """A sentence to standard error."""
+    with suppress(OSError):  # nobody may be listening; the exit code tells it, too
+        typer.echo(message, err=True)
+
+
+def api_key(given: str | None) -> str | None:
+    """An API key from the command line, or from a file so that it stays out of `ps`.
+
+    Raises:
+        InvalidInput: the file cannot be read.
+    """
+    if given is None or not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidInput(
+            f"the API key file {given[1:]!r} cannot be read ({reason})",
+            fix="Give --api-key @FILE with a readable file.",
+        ) from error
+
+
+def check_places(json_file: Path | None, runs: Path | None) -> None:
+    """Refuse before the long work what could not be written after it.
+
+    Raises:
+        InvalidInput: a folder where a file is expected, or the other way round.
+    """
+    if json_file is not None and json_file.is_dir():
+        raise InvalidInput(
+            f"--json is the folder {str(json_file)!r}, expected a file",
+            fix="Name a file in it, such as --json figures.json.",
+        )
+    if runs is not None and runs.exists() and not runs.is_dir():
+        raise InvalidInput(
+            f"--runs is the file {str(runs)!r}, expected a folder",
+            fix="Name a folder; it is made where it does not exist.",
+        )
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a list that is joined by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def given_only(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that were left out; `devices` as a list."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "devices" in given:
+        given["devices"] = listed(given["devices"])
+    return given

@@ -1,0 +1,101 @@
+"""From scored candidates to hits: final order, threshold, and where in a passage the answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.fusion import rrf
+from retrieval.types import Blend, Candidate, Hit, Mode, Passage, Scores
+
+
+def first_stage_hits(candidates: Sequence[Candidate], mode: Mode) -> list[Hit]:
+    """Hits in first-stage order, for a search without a second stage."""
+    # A cosine is a relevance scale of a kind; BM25 and RRF scores are not bounded by meaning.
+    return [
+        _unread(
+            candidate,
+            relevance=min(max(candidate.score, 0.0), 1.0) if mode == "dense" else None,
+        )
+        for candidate in candidates
+    ]
+
+
+def reranked_hits(
+    candidates: Sequence[Candidate],
+    scores: Scores,
+    relevance: NDArray[np.float64],
+    blend: Blend,
+) -> list[Hit]:
+    """Hits in final order: those that were scored first, the others as the first stage had them.
+
+    Args:
+        candidates: in first-stage order.
+        scores: of the first `len(scores.values)` of them.
+        relevance: float64, one for each score.
+        blend: "none" for the reranker's order, "rrf" to join it with the first stage's.
+    """
+    values = scores.values
+    depth = len(values)
+    ids = [candidate.passage.id for candidate in candidates[:depth]]
+    by_reranker = sorted(range(depth), key=lambda row: (-values[row], ids[row]))
+    stage2_rank = {row: rank for rank, row in enumerate(by_reranker, start=1)}
+    if blend == "rrf":
+        row_of = {id_: row for row, id_ in enumerate(ids)}
+        fused = rrf([ids, [ids[row] for row in by_reranker]])
+        order = [(row_of[id_], score) for id_, score in fused]
+    else:
+        order = [(row, float(values[row])) for row in by_reranker]
+    hits = [
+        Hit(
+            passage=candidates[row].passage,
+            rank=rank,
+            score=score,
+            relevance=float(relevance[row]),
+            stage1_rank=candidates[row].rank,
+            stage1_score=candidates[row].score,
+            stage2_rank=stage2_rank[row],
+            stage2_score=float(values[row]),
+            best_span=best_span(candidates[row].passage, scores.spans, row),
+        )
+        for rank, (row, score) in enumerate(order, start=1)
+    ]
+    return hits + [_unread(candidate, relevance=None) for candidate in candidates[depth:]]
+
+
+def threshold(hits: list[Hit], min_relevance: float | None) -> list[Hit]:
+    """Hits of at least that relevance, ranked anew; those without a relevance are left out."""
+    if min_relevance is None:
+        return hits
+    kept = [h for h in hits if h.relevance is not None and h.relevance >= min_relevance]
+    # A blended order is not the order of relevance, so ranks may have gaps to close.
+    return [replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)]
+
+
+def best_span(
+    passage: Passage, spans: NDArray[np.int64] | None, row: int
+) -> tuple[int, int] | None:
+    """A window of `passage.content`, given by `spans[row]`, as offsets in `passage.text`.
+
+    None where there are no windows, or where it lies before the text, in title and headings.
+    """
+    if spans is None:
+        return None
+    before = len(passage.content) - len(passage.text)  # the text stands last
+    start = max(int(spans[row, 0]) - before, 0)
+    end = min(int(spans[row, 1]) - before, len(passage.text))
+    return (start, end) if start < end else None
+
+
+def _unread(candidate: Candidate, *, relevance: float | None) -> Hit:
+    return Hit(
+        passage=candidate.passage,
+        rank=candidate.rank,
+        score=candidate.score,
+        relevance=relevance,
+        stage1_rank=candidate.rank,
+        stage1_score=candidate.score,
+    )

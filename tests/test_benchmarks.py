@@ -1,0 +1,303 @@
+"""The benchmarks' own arithmetic, and one real run of a worker: a wrong yardstick measures nothing.
+
+Whole scripts run too long for the suite; `make bench` runs them with --quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.models.folder import read_folder
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+# As when a script runs: its folder is the first on the path.
+sys.path.insert(0, str(BENCHMARKS))
+try:
+    import _machine
+    import _report
+    import _shapes
+    import _systems
+    import _texts
+    import encode
+    import rerank
+    import starter_blend
+finally:
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shapes")
+
+
+# --- turns and tables -----------------------------------------------------------------------
+
+
+def test_systems_take_turns_and_may_time_themselves() -> None:
+    order: list[str] = []
+
+    def timed(name: str, seconds: float) -> float:
+        order.append(name)
+        return seconds
+
+    times = _report.in_turns(
+        {"a": lambda: timed("a", 2.0), "b": lambda: timed("b", 3.0)},
+        2,
+        before_round=lambda: order.append("round"),
+    )
+    assert order == ["round", "a", "b", "round", "a", "b"]
+    assert times == {"a": [2.0, 2.0], "b": [3.0, 3.0]}
+
+
+def test_a_slow_system_sits_out_but_has_one_turn() -> None:
+    times = _report.in_turns({"fast": lambda: 1.0, "slow": lambda: 9.0}, 5, seconds_each=4.0)
+    assert times == {"fast": [1.0] * 4, "slow": [9.0]}
+
+
+def test_the_spread_is_a_share_of_the_median() -> None:
+    assert _report.spread([1.0, 2.0, 3.0]) == pytest.approx(1.0)
+    assert _report.spread([5.0]) == 0.0
+
+
+def test_the_table_has_a_line_for_each_system_and_blanks_where_nothing_was_measured() -> None:
+    rows = [
+        _report.Row("case", "one", "speed", 2.0, "x/s"),
+        _report.Row("case", "one", "error", 0.5, ""),
+        _report.Row("case", "two", "error", 0.25, ""),
+    ]
+    lines = _report.table(rows).splitlines()
+    assert lines[0] == "case"
+    assert lines[1].split() == ["system", "speed", "[x/s]", "error"]
+    assert lines[2].split() == ["one", "2", "0.5"]
+    assert lines[3].split() == ["two", "0.25"]
+    assert lines[3].index("0.25") == lines[2].index("0.5")
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-reranker"])
+def test_flops_are_those_that_torch_counts(name: str, shapes: Path) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModel
+
+    shape = _shapes.SHAPES[name]
+    model = AutoModel.from_pretrained(_shapes.make(shape, shapes), attn_implementation="eager")
+    ids = torch.full((1, 40), 7)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.encoder(model.embeddings(ids), None)
+    assert _machine.model_flops(shape, [40]) == counter.get_total_flops()
+
+
+def test_flops_of_the_first_token_only_leave_out_most_of_the_last_layer() -> None:
+    shape = _shapes.SHAPES["bge-small"]
+    whole = _machine.model_flops(shape, [200, 100])
+    first = _machine.model_flops(shape, [200, 100], first_only=True)
+    # of the last of 12 layers a sixth (keys and values) is left
+    assert 1 - 1 / 12 < first / whole < 1 - 0.8 / 12
+    assert _machine.model_flops(shape, [200]) + _machine.model_flops(shape, [100]) == whole
+
+
+def test_shapes_have_the_sizes_of_the_models_they_are_named_for() -> None:
+    def layers_only(name: str) -> float:
+        shape = _shapes.SHAPES[name]
+        return shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.inner) / 1e6
+
+    sizes = {"bge-small": 21, "bge-base": 85, "bge-large": 302}
+    sizes |= {"reranker-base": 85, "reranker-v2-m3": 302, "bge-m3": 302}
+    assert {name: round(layers_only(name)) for name in sizes} == sizes
+
+
+def test_an_xlm_roberta_shape_reads_pairs_as_xlm_roberta_does(shapes: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = _write_only_tokenizer(shapes / "xlmr")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("who wrote it", "the author")["input_ids"]
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 0, 2)
+    assert [ids[0], ids[4], ids[5], ids[-1]] == [0, 2, 2, 2]
+    assert tokenizer.decode(ids[1:4]) == "who wrote it"
+    assert "token_type_ids" not in tokenizer("a")
+    # words that BERT has are words here; only the special tokens' ids differ
+    bert = _texts.tokenizer().encode("who wrote it", "the author")
+    assert len(ids) == len(bert.ids) + 1
+    assert tokenizer.convert_ids_to_tokens(ids[1:4]) == bert.tokens[1:4]
+
+
+def _write_only_tokenizer(folder: Path) -> Path:
+    folder.mkdir()
+    _shapes._write_tokenizer(_shapes.SHAPES["reranker-base"], folder)
+    config = {"model_type": "xlm-roberta"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_a_shape_is_made_once_and_declares_its_pooling(shapes: Path) -> None:
+    folder = _shapes.make(_shapes.SHAPES["tiny"], shapes)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert _shapes.make(_shapes.SHAPES["tiny"], shapes) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    declared = read_folder(folder)
+    assert declared.pooling == "cls"
+    assert declared.modules == ("Transformer", "Pooling", "Normalize")
+    assert not list(shapes.glob("*.draft"))
+
+
+# --- texts ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def docstrings() -> _texts.Source:
+    return _texts.source(Path("/there/is/no/such/folder"))
+
+
+@pytest.mark.parametrize(("mix", "least", "most"), [("short", 8, 32), ("long", 512, 600)])
+def test_mixes_have_the_lengths_they_promise(
+    mix: _texts.Mix, least: int, most: int, docstrings: _texts.Source
+) -> None:
+    found = _texts.texts(docstrings, mix, 50)
+    lengths = [len(encoding.ids) for encoding in _texts.tokenizer().encode_batch(found)]
+    # a cut inside a word may read as a token more or less
+    assert min(lengths) >= least - 1
+    assert max(lengths) <= most + 2
+    if mix == "short":
+        assert max(lengths) - min(lengths) > 12
+
+
+def test_texts_are_the_same_in_every_run_and_name_their_source(docstrings: _texts.Source) -> None:
+    assert docstrings.name == "docstrings"
+    again = _texts.source(Path("/there/is/no/such/folder"))
+    assert _texts.texts(again, "real", 20) == _texts.texts(docstrings, "real", 20)
+    assert len(_texts.texts(docstrings, "real", len(docstrings.passages) + 5)) == (
+        len(docstrings.passages) + 5
+    )
+
+
+def test_pairs_share_the_queries_evenly(docstrings: _texts.Source) -> None:
+    many = _texts.pairs(docstrings, "short", 100, queries=20)
+    counts = [sum(query == asked for query, _ in many) for asked in {query for query, _ in many}]
+    assert counts == [5] * 20
+    assert len({query for query, _ in _texts.pairs(docstrings, "short", 10, queries=1)}) == 1
+
+
+@pytest.mark.shared_data
+def test_real_texts_come_from_scifact(shared_data: Path) -> None:
+    found = _texts.source(shared_data)
+    assert found.name == "SciFact"
+    assert (len(found.passages), len(found.queries)) == (5183, 1109)
+
+
+# --- systems --------------------------------------------------------------------------------
+
+
+def arguments(*given: str) -> argparse.Namespace:
+    return encode.options().parse_args(list(given))
+
+
+def test_peers_run_in_their_own_interpreter_and_are_named_where_absent() -> None:
+    choice = _systems.choose(arguments("--peer", f"onnx={sys.executable}"))
+    pythons = {system.name: system.python for system in choice.systems}
+    assert pythons["ONNX Runtime int8"] == sys.executable
+    assert "sentence-transformers OpenVINO" not in pythons
+    assert "--peer openvino" in choice.left_out["sentence-transformers OpenVINO"]
+
+
+@pytest.mark.parametrize("value", ["onnx", "onnx=/no/python", f"torch={sys.executable}"])
+def test_a_peer_that_does_not_exist_is_refused(value: str) -> None:
+    with pytest.raises(SystemExit, match="NAME=PYTHON"):
+        _systems.choose(arguments("--peer", value))
+
+
+def test_a_system_that_cannot_run_is_refused_with_its_reason() -> None:
+    with pytest.raises(SystemExit, match="no --peer onnx"):
+        _systems.choose(arguments("--systems", "ONNX Runtime int8"))
+    with pytest.raises(SystemExit, match="there are: retrieval"):
+        _systems.choose(arguments("--systems", "nobody"))
+
+
+def test_options_of_this_library_go_to_this_library_only() -> None:
+    names = ["retrieval", "sentence-transformers"]
+    given = arguments("--dtype", "fp32", "--token-budget", "512", "--systems", *names)
+    ours, theirs = _systems.choose(given).systems
+    assert (ours.settings["dtype"], ours.settings["token_budget"]) == ("fp32", 512)
+    assert theirs.settings == {"system": "sentence-transformers"}
+
+
+def test_a_worker_encodes_counts_its_tokens_and_tells_its_memory(
+    shapes: Path, tmp_path: Path
+) -> None:
+    shape = _shapes.SHAPES["tiny"]
+    texts = ["a short text", "another text of somewhat more words than the first", ""]
+    settings = {"task": "encode", "model": str(_shapes.make(shape, shapes)), "device": "cpu"}
+    settings |= {"system": "retrieval", "dtype": "fp32", "cache": str(tmp_path)}
+    system = _systems.System("retrieval", settings | {"dimension": shape.width})
+    reference = _systems.System("reference", settings | {"system": "reference"})
+    outputs = []
+    for one in (system, reference):
+        with (
+            _systems.inputs_file(texts) as file,
+            _systems.Worker(one, tmp_path / "log") as worker,
+        ):
+            worker.wait_until_ready()
+            worker.ask("load", file=str(file))
+            assert worker.run() > 0
+            outputs.append(worker.output(tmp_path))
+            if one is system:
+                assert worker.facts["dtype"] == "fp32"
+                lengths = [5, 11, 2]
+                assert worker.computed is not None
+                assert sum(lengths) <= worker.computed <= 3 * max(lengths)
+                assert len(worker.ask("latency", runs=4, most=60)["seconds"]) == 4
+                found = worker.ask("memory")
+                assert found["peak"] >= found["now"] > 10 * 2**20
+                with pytest.raises(RuntimeError, match="unknown order"):
+                    worker.ask("nonsense")
+    ours, theirs = outputs
+    assert ours.shape == (3, shape.width)
+    np.testing.assert_allclose((ours * theirs).sum(1), 1.0, atol=1e-5)
+
+
+def test_a_system_that_does_not_load_says_why(tmp_path: Path) -> None:
+    settings = {"system": "reference", "task": "encode", "model": str(tmp_path), "device": "cpu"}
+    with (
+        _systems.Worker(_systems.System("reference", settings), tmp_path / "log") as worker,
+        pytest.raises(RuntimeError, match=r"reference: .*Error"),
+    ):
+        worker.wait_until_ready()
+
+
+# --- single scripts -------------------------------------------------------------------------
+
+
+def test_long_texts_are_fewer_and_short_ones_more() -> None:
+    shape = _shapes.SHAPES["bge-small"]
+    counts = [encode.how_many(shape, mix, gpu=False, quick=False) for mix in _texts.MIXES]
+    assert counts[0] > counts[1] > counts[2] >= 16
+
+
+def test_the_share_of_kept_orders() -> None:
+    same = rerank.same_order(np.array([1.0, 2.0, 3.0]), np.array([5.0, 6.0, 7.0]))
+    one_of_three = rerank.same_order(np.array([1.0, 3.0, 2.0]), np.array([5.0, 6.0, 7.0]))
+    assert same == 1.0
+    assert one_of_three == pytest.approx(2 / 3)
+
+
+def test_a_run_of_sets_is_continued_only_with_the_same_settings(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    case = starter_blend.CASES[0]
+    row = _report.Row("case", "retrieval", "nDCG@10", 0.5, "")
+    first = starter_blend.Measured(file, {"queries": 2}, resume=False)
+    first.add(case, [row])
+    second = starter_blend.Measured(file, {"queries": 2}, resume=True)
+    assert (second.rows, second.done) == ([row], [case.name])
+    with pytest.raises(SystemExit, match="--resume"):
+        starter_blend.Measured(file, {"queries": 3}, resume=True)
+    assert starter_blend.Measured(file, {"queries": 3}, resume=False).done == []
