@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 OURS = "retrieval"
 """The `system` of this library's own rows."""
@@ -124,24 +124,42 @@ def spread(values: list[float]) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """For each case a table of its own: a line for each system, a column for each metric."""
+    """For each case a table: a line for each system, a column for each metric.
+
+    Where there is one system only, one table of all cases that have the same metrics.
+    """
+    alone = len({row.system for row in rows}) == 1
+    cases: dict[str, list[Row]] = {}
+    for row in rows:
+        cases.setdefault(row.case, []).append(row)
+    tables: dict[tuple[object, ...], list[Row]] = {}
+    for case, own in cases.items():
+        key = tuple((row.metric, row.unit) for row in own) if alone else (case,)
+        tables.setdefault(key, []).extend(own)
     blocks = []
-    for case in dict.fromkeys(row.case for row in rows):
-        own = [row for row in rows if row.case == case]
-        heads = list(dict.fromkeys((row.metric, row.unit) for row in own))
-        values = {(row.system, row.metric, row.unit): f"{row.value:.6g}" for row in own}
-        cells = [["system", *(f"{metric} [{unit}]" if unit else metric for metric, unit in heads)]]
-        cells += [
-            [system, *(values.get((system, *head), "") for head in heads)]
-            for system in dict.fromkeys(row.system for row in own)
-        ]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in cells
-        ]
-        blocks.append("\n".join([case, *(f"  {line}" for line in lines)]))
+    for own in tables.values():
+        block = _grid(own, "case" if alone else "system")
+        blocks.append(block if alone else f"{own[0].case}\n" + _indented(block))
     return "\n\n".join(blocks)
+
+
+def _grid(rows: list[Row], by: Literal["case", "system"]) -> str:
+    heads = list(dict.fromkeys((row.metric, row.unit) for row in rows))
+    lines: dict[str, dict[tuple[str, str], str]] = {}
+    for row in rows:
+        line = lines.setdefault(getattr(row, by), {})
+        line[row.metric, row.unit] = f"{row.value:.6g}"
+    cells = [[by, *(f"{metric} [{unit}]" if unit else metric for metric, unit in heads)]]
+    cells += [[name, *(line.get(head, "") for head in heads)] for name, line in lines.items()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def report(

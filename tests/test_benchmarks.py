@@ -80,6 +80,14 @@ def test_the_table_has_a_line_for_each_system_and_blanks_where_nothing_was_measu
     assert lines[3].index("0.25") == lines[2].index("0.5")
 
 
+def test_the_cases_of_a_single_system_share_a_table() -> None:
+    rows = [_report.Row(case, "one", "speed", 2.0, "") for case in ("first", "second")]
+    rows.append(_report.Row("third", "one", "error", 0.5, ""))
+    assert [line.split() for line in _report.table(rows).splitlines()] == [
+        ["case", "speed"], ["first", "2"], ["second", "2"], [], ["case", "error"], ["third", "0.5"],
+    ]  # fmt: skip
+
+
 # --- models ---------------------------------------------------------------------------------
 
 
@@ -288,6 +296,9 @@ def test_the_share_of_kept_orders() -> None:
     one_of_three = rerank.same_order(np.array([1.0, 3.0, 2.0]), np.array([5.0, 6.0, 7.0]))
     assert same == 1.0
     assert one_of_three == pytest.approx(2 / 3)
+    close = np.array([1.0, 2.1, 2.0]), np.array([5.0, 6.0, 6.1])
+    assert rerank.same_order(*close) == pytest.approx(2 / 3)
+    assert rerank.same_order(*close, apart=0.5) == 1.0
 
 
 def test_a_run_of_sets_is_continued_only_with_the_same_settings(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ class LateInteractionReranker:
     def _is_cut(self, text: str, tokens: int, instruction: str) -> bool:
         """Whether `text` was truncated: only one that fills `max_length` can have been."""
         limit = self.encoder.info.max_length
-        if tokens < limit:
+        if tokens + 1 < limit:  # bge-m3's multi-vectors leave the first token out
             return False
         counter = self.encoder.token_counter
         return len(counter.token_offsets(instruction + text)) + counter.special_tokens > limit

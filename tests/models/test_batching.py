@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from retrieval.errors import InvalidInput
+from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.batching import BATCH_COST, padding_waste, plan_batches, run_batches
 from retrieval.models.encoder import BiEncoder
-from retrieval.models.engines.base import TokenBatch
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.engines.base import Pending, TokenBatch
+from retrieval.models.engines.group import EngineGroup
+from retrieval.models.tokenization import Tokenized, Tokenizer
 from retrieval.types import FloatArray
 
 some_lengths = st.lists(st.integers(0, 600), max_size=200).map(
@@ -97,20 +101,43 @@ def test_impossible_budgets_are_refused(budget: int, max_batch: int | None) -> N
 class FirstTokenEngine:
     """Gives each text's second token, the first that is not special, as its 'logit'."""
 
-    name, device, dtype, head = "transformers", "cpu", "fp32", "logits"
+    name, device, dtype, head, token_budget = "transformers", "cpu", "fp32", "logits", 64
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float = 0.0, fail_at: int | None = None) -> None:
         self.shapes: list[tuple[int, ...]] = []
+        self.flying = 0
+        self.most_flying = 0
+        self._seconds = seconds
+        self._fail_at = fail_at
 
     def run(self, batch: TokenBatch) -> FloatArray:
+        return self.submit(batch)()
+
+    def submit(self, batch: TokenBatch) -> Pending:
+        number = len(self.shapes)
         self.shapes.append(batch.input_ids.shape)
-        return batch.input_ids[:, 1].astype(np.float32)
+        self.flying += 1
+        self.most_flying = max(self.flying, self.most_flying)
+
+        def wait() -> FloatArray:
+            self.flying -= 1
+            time.sleep(self._seconds)
+            if number == self._fail_at:
+                raise ModelFault("the device fell over", fix="Set it up again.")
+            return batch.input_ids[:, 1].astype(np.float32)
+
+        return wait
+
+
+def letters(path: Path) -> tuple[Tokenizer, Tokenized]:
+    """26 texts of different lengths, each with a first token of its own."""
+    tokenizer = Tokenizer(path, 128)
+    texts = [f"{chr(97 + i)} {'dog ' * ((7 * i) % 26)}" for i in range(26)]
+    return tokenizer, tokenizer.encode(texts)
 
 
 def test_results_find_their_way_back(tiny_bert_encoder: Path) -> None:
-    tokenizer = Tokenizer(tiny_bert_encoder, 128)
-    texts = [f"{chr(97 + i)} {'dog ' * ((7 * i) % 26)}" for i in range(26)]
-    tokenized = tokenizer.encode(texts)
+    tokenizer, tokenized = letters(tiny_bert_encoder)
     engine, calls = FirstTokenEngine(), []
     result = np.full(26, -1.0, dtype=np.float32)
 
@@ -131,6 +158,132 @@ def test_results_find_their_way_back(tiny_bert_encoder: Path) -> None:
     assert [done for done, _ in calls] == np.cumsum([rows for rows, _ in engine.shapes]).tolist()
     assert calls[-1] == (26, 26)
     assert {total for _, total in calls} == {26}
+    assert (engine.most_flying, engine.flying) == (2, 0)
+
+
+def test_the_engine_knows_its_budget(tiny_bert_encoder: Path) -> None:
+    tokenizer, tokenized = letters(tiny_bert_encoder)
+    engine: Any = FirstTokenEngine()
+    run_batches(engine, tokenizer, tokenized, consume=lambda *_: None)
+    assert max(rows for rows, _ in engine.shapes) > 1
+    assert all(rows == 1 or rows * width <= 64 for rows, width in engine.shapes)
+
+
+def test_one_text_a_batch(tiny_bert_encoder: Path) -> None:
+    tokenizer, tokenized = letters(tiny_bert_encoder)
+    engine: Any = FirstTokenEngine()
+    run_batches(engine, tokenizer, tokenized, consume=lambda *_: None, max_batch=1)
+    assert sorted(engine.shapes) == sorted((1, int(n)) for n in tokenized.lengths)
+
+
+def test_an_error_waits_for_what_was_started(tiny_bert_encoder: Path) -> None:
+    tokenizer, tokenized = letters(tiny_bert_encoder)
+    engine: Any = FirstTokenEngine(fail_at=1)
+    with pytest.raises(ModelFault, match="fell over"):
+        run_batches(engine, tokenizer, tokenized, consume=lambda *_: None)
+    assert engine.flying == 0
+    assert len(engine.shapes) == 3
+
+
+def test_nothing_to_run(tiny_bert_encoder: Path) -> None:
+    tokenizer = Tokenizer(tiny_bert_encoder, 128)
+    engine: Any = FirstTokenEngine()
+    run_batches(engine, tokenizer, tokenizer.encode([]), consume=lambda *_: pytest.fail("called"))
+    assert engine.shapes == []
+
+
+class TestGroups:
+    def test_all_engines_take_part(self, tiny_bert_encoder: Path) -> None:
+        tokenizer, tokenized = letters(tiny_bert_encoder)
+        engines: list[Any] = [FirstTokenEngine(seconds=0.01) for _ in range(3)]
+        result = np.full(26, -1.0, dtype=np.float32)
+        calls: list[tuple[int, int]] = []
+        callers: set[threading.Thread] = set()
+
+        def consume(indices: NDArray[np.int64], output: FloatArray) -> None:
+            callers.add(threading.current_thread())
+            result[indices] = output
+
+        run_batches(
+            EngineGroup(engines),
+            tokenizer,
+            tokenized,
+            consume=consume,
+            progress=lambda done, total: calls.append((done, total)),
+        )
+        assert result.tolist() == [tokenized.row(i)[1] for i in range(26)]
+        assert callers == {threading.current_thread()}
+        assert all(engine.shapes for engine in engines)
+        assert all(engine.most_flying <= 2 and engine.flying == 0 for engine in engines)
+        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+        assert calls[-1] == (26, 26)
+
+    def test_small_inputs_stay_on_the_first(self, tiny_bert_encoder: Path) -> None:
+        tokenizer, tokenized = letters(tiny_bert_encoder)
+        engines: list[Any] = [FirstTokenEngine() for _ in range(2)]
+        budget = int(tokenized.lengths.sum()) // 2 + 1
+        run_batches(
+            EngineGroup(engines),
+            tokenizer,
+            tokenized,
+            consume=lambda *_: None,
+            token_budget=budget,
+        )
+        assert engines[0].shapes
+        assert not engines[1].shapes
+
+    def test_the_first_error_ends_all(self, tiny_bert_encoder: Path) -> None:
+        tokenizer, tokenized = letters(tiny_bert_encoder)
+        engines: list[Any] = [FirstTokenEngine(seconds=0.01), FirstTokenEngine(fail_at=0)]
+        before = threading.active_count()
+        with pytest.raises(ModelFault, match="fell over"):
+            run_batches(EngineGroup(engines), tokenizer, tokenized, consume=lambda *_: None)
+        assert threading.active_count() == before
+        assert all(engine.flying == 0 for engine in engines)
+        assert sum(len(engine.shapes) for engine in engines) < len(tokenized)
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+    def test_a_callback_that_raises_ends_all(
+        self, tiny_bert_encoder: Path, kind: type[BaseException]
+    ) -> None:
+        """As Ctrl-C does, which reaches the calling thread alone."""
+        tokenizer, tokenized = letters(tiny_bert_encoder)
+        engines: list[Any] = [FirstTokenEngine(seconds=0.005) for _ in range(2)]
+        before = threading.active_count()
+
+        def refuse(*_: object) -> None:
+            raise kind
+
+        with pytest.raises(kind):
+            run_batches(EngineGroup(engines), tokenizer, tokenized, consume=refuse, max_batch=1)
+        assert threading.active_count() == before
+        assert all(engine.flying == 0 for engine in engines)
+        assert sum(len(engine.shapes) for engine in engines) < len(tokenized)
+
+    def test_engines_that_compute_alike(self) -> None:
+        other: Any = FirstTokenEngine()
+        other.dtype = "bf16"
+        group = EngineGroup([FirstTokenEngine(), FirstTokenEngine()])  # type: ignore[list-item]
+        assert (group.name, group.device, group.dtype) == ("transformers", "cpu, cpu", "fp32")
+        with pytest.raises(InvalidInput, match="fp32 logits"):
+            EngineGroup([FirstTokenEngine(), other])  # type: ignore[list-item]
+        with pytest.raises(InvalidInput, match="none"):
+            EngineGroup([])
+
+    def test_the_least_budget_counts(self) -> None:
+        small: Any = FirstTokenEngine()
+        small.token_budget = 32
+        assert EngineGroup([FirstTokenEngine(), small]).token_budget == 32  # type: ignore[list-item]
+
+    def test_closed(self, tiny_bert_encoder: Path) -> None:
+        tokenizer, tokenized = letters(tiny_bert_encoder)
+        group = EngineGroup([FirstTokenEngine(), FirstTokenEngine()])  # type: ignore[list-item]
+        group.close()
+        for budget in (64, 100_000):
+            with pytest.raises(ModelFault, match="closed"):
+                run_batches(
+                    group, tokenizer, tokenized, consume=lambda *_: None, token_budget=budget
+                )
 
 
 def test_ctrl_c_ends_the_process(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
-from retrieval.models import encoder as encoder_module
+from retrieval.models import slices as slices_module
 from retrieval.models.encoder import BiEncoder
 from retrieval.models.engines.base import TokenBatch
 from retrieval.types import Encoder, EncoderInfo, FloatArray, ModelSpec, ResolvedModel
@@ -110,7 +110,9 @@ def test_alone_or_in_a_mixed_batch(resolved: ResolvedModel, engine: Any) -> None
 def test_slices_change_nothing(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, calls = exact.encode_passages(TEXTS), []
     whole_tokens = exact.encode_tokens(TEXTS, "passage")
-    monkeypatch.setattr(encoder_module, "SLICE", 4)
+    monkeypatch.setattr(slices_module, "FIRST", 1)
+    monkeypatch.setattr(slices_module, "SLICE", 4)
+    monkeypatch.setattr(slices_module, "_PIECE", 2)
     sliced = exact.encode_passages(TEXTS, progress=lambda done, total: calls.append((done, total)))
     np.testing.assert_allclose(sliced.vectors, whole.vectors, atol=1e-5)
     assert sliced.tokens.tolist() == whole.tokens.tolist()
@@ -119,6 +121,47 @@ def test_slices_change_nothing(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch
     assert calls[-1] == (6, 6)
     for ours, theirs in zip(exact.encode_tokens(TEXTS, "passage"), whole_tokens, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_tokeniser_that_fails_ahead_is_heard(
+    exact: BiEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices_module, "FIRST", 1)
+    encode, before = exact._tokenizer.encode, threading.active_count()
+
+    def fail(texts: list[str], prefix: str = "") -> Any:
+        if "dog" in texts:
+            raise MemoryError("no room for the dog")
+        return encode(texts, prefix=prefix)
+
+    monkeypatch.setattr(exact._tokenizer, "encode", fail)
+    with pytest.raises(MemoryError, match="no room for the dog"):
+        exact.encode_passages(TEXTS)
+    assert threading.active_count() == before
+
+
+def test_a_failure_ends_the_tokeniser(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices_module, "FIRST", 1)
+    before = threading.active_count()
+
+    def refuse(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exact.encode_passages(TEXTS * 1000, progress=refuse)
+    assert threading.active_count() == before
+
+
+def test_slices_grow_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices_module, "FIRST", 2)
+    monkeypatch.setattr(slices_module, "SLICE", 32)
+    monkeypatch.setattr(slices_module, "SLICE_CHARS", 320)
+    sizes = [1] * 100 + [300, 300, 1, 1, 500]
+    bounds = list(slices_module._bounds(sizes))
+    lengths = [stop - start for start, stop in bounds]
+    assert lengths == [2, 8, 32, 32, 26, 1, 3, 1]
+    assert [stop for _, stop in bounds[:-1]] == [start for start, _ in bounds[1:]]
+    assert (bounds[0][0], bounds[-1][1]) == (0, len(sizes))
 
 
 @pytest.mark.parametrize("kind", ["query", "passage"])
@@ -209,6 +252,67 @@ def test_the_starter_knows_what_belongs_together(starter_encoder: BiEncoder) -> 
     ).vectors
     near, far = (passages @ query[0]).tolist()
     assert near > 0.4 > 0.2 > far
+
+
+class TestTruncation:
+    def test_cut_and_normalised_again(
+        self, tiny_bert_encoder: Path, make_resolved_encoder: Any
+    ) -> None:
+        """As sentence-transformers does it."""
+        resolved = make_resolved_encoder(tiny_bert_encoder, matryoshka=(16, 32))
+        whole = BiEncoder(resolved, engine="transformers", device="cpu", dtype="fp32")
+        cut = BiEncoder(
+            resolved, engine="transformers", device="cpu", dtype="fp32", truncate_dim=16
+        )
+        assert (whole.info.dimension, cut.info.dimension) == (64, 16)
+        expected = whole.encode_passages(TEXTS).vectors[:, :16]
+        expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+        vectors = cut.encode_passages(TEXTS).vectors
+        assert vectors.shape == (len(TEXTS), 16)
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+        tokens = cut.encode_tokens(TEXTS, "passage")
+        assert {states.shape[1] for states in tokens} == {16}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from sentence_transformers import SentenceTransformer
+
+            theirs = SentenceTransformer(
+                str(tiny_bert_encoder), device="cpu", truncate_dim=16
+            ).encode(TEXTS, show_progress_bar=False, normalize_embeddings=True)
+        assert cosines(vectors, theirs).min() >= 0.99999
+
+    def test_not_normalised_where_the_model_is_not(
+        self, tiny_bert_encoder: Path, make_resolved_encoder: Any
+    ) -> None:
+        resolved = make_resolved_encoder(tiny_bert_encoder, matryoshka=(16,), normalize=False)
+        options: Any = {"engine": "transformers", "device": "cpu", "dtype": "fp32"}
+        cut = BiEncoder(resolved, truncate_dim=16, **options).encode_passages(TEXTS).vectors
+        whole = BiEncoder(resolved, **options).encode_passages(TEXTS).vectors
+        np.testing.assert_allclose(cut, whole[:, :16], atol=1e-6)
+
+    def test_untrained_only_where_insisted(self, resolved: ResolvedModel) -> None:
+        with pytest.raises(InvalidInput, match=r"are: none\. .*allow_untrained_truncation=True"):
+            BiEncoder(resolved, truncate_dim=16)
+        insisted = BiEncoder(resolved, truncate_dim=16, allow_untrained_truncation=True)
+        assert insisted.encode_queries(["dog"]).shape == (1, 16)
+        assert BiEncoder(resolved, truncate_dim=64).info.dimension == 64
+
+    @pytest.mark.parametrize("given", [0, -4, 65, "16", 16.0, True])
+    def test_impossible_dimensions(self, resolved: ResolvedModel, given: Any) -> None:
+        with pytest.raises(InvalidInput, match="truncate_dim="):
+            BiEncoder(resolved, truncate_dim=given, allow_untrained_truncation=True)
+
+
+def test_closed(resolved: ResolvedModel) -> None:
+    with BiEncoder(resolved, engine="transformers", device="cpu") as encoder:
+        assert encoder.encode_queries(["dog"]).shape == (1, 64)
+    encoder.close()
+    for encode in (encoder.encode_queries, encoder.encode_passages):
+        with pytest.raises(InvalidInput, match=r"was closed.*Load it again"):
+            encode(["dog"])
+    with pytest.raises(InvalidInput, match="was closed"):
+        encoder.encode_tokens(["dog"], "query")
 
 
 class TestArguments:
@@ -311,7 +415,7 @@ def test_not_normalised_where_the_model_is_not(
     def broken(batch: TokenBatch) -> FloatArray:
         return np.full((len(batch.input_ids), 64), np.inf, dtype=np.float32)
 
-    monkeypatch.setattr(encoder._engine, "run", broken)
+    monkeypatch.setattr(encoder._engine, "submit", lambda batch: lambda: broken(batch))
     with pytest.raises(ModelFault, match=r"not finite for text \d"):
         encoder.encode_queries(TEXTS)
 

@@ -153,6 +153,8 @@ class TestSubmit:
         for _ in range(3):
             with pytest.raises(ModelFault, match=r"shape \(2, 300\)"):
                 plain.submit(TokenBatch(too_long, too_long))()
+            with pytest.raises(ModelFault, match=r"shape \(2, 300\)"):
+                plain.run(TokenBatch(too_long, too_long))
         np.testing.assert_allclose(plain.run(batch), expected, atol=1e-5)
 
     def test_from_several_threads(self, plain: OpenVINOEngine, tiny_bert_encoder: Path) -> None:

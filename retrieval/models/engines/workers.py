@@ -46,7 +46,8 @@ sys.path[:] = link.recv()
 from retrieval.models.engines.serving import serve
 serve(link, int(sys.argv[2]))
 """
-_LAST_LINES = 8
+_LAST_LINES = 100
+_TOLD_LINES = 6
 _PATIENCE = 5.0
 """Seconds that a worker gets to end once its socket is closed."""
 
@@ -211,8 +212,9 @@ class Worker:
             if status == -signal.SIGKILL:
                 how += ", which the system sends when memory runs out"
                 fix = f"Free memory, use fewer devices or a smaller token_budget, and {again}."
-        said = " | ".join(self._last_lines)
-        return f"{who} {how}; its last words: {said or 'none'}", fix
+        if self._last_lines:
+            how += f", after saying: {' | '.join(_telling(list(self._last_lines)))}"
+        return f"{who} {how}", fix
 
     def _read_lines(self) -> None:
         assert self._process.stdout is not None
@@ -302,6 +304,14 @@ def _unpacked(device: str, kind: str, problem: str, fix: str, trace: str) -> Ret
         )
     error.add_note(f"In the worker on {device}:\n{trace.rstrip()}")
     return error
+
+
+def _telling(lines: list[str]) -> list[str]:
+    """Of what a process said last: how a crash began, or how a traceback ended."""
+    for place, line in enumerate(lines):
+        if line.startswith("Fatal Python error"):
+            return lines[place : place + _TOLD_LINES]
+    return lines[-_TOLD_LINES:]
 
 
 def _signal_name(number: int) -> str:
