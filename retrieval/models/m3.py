@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,6 +203,26 @@ class BGEM3:
         vectors = self.encode(texts, kind, dense=False, sparse=False).multi_vectors
         assert vectors is not None
         return vectors
+
+    def close(self) -> None:
+        """End the processes of further devices. A later call would load the model again."""
+        with self._lock:
+            for engine in self._engines.values():
+                close = getattr(engine, "close", None)
+                if close is not None:
+                    close()
+            self._engines.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def to_tokens(self, sparse: LexicalWeights) -> dict[str, float]:
         """The text of each token → its weight, for people to read.

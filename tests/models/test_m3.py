@@ -222,6 +222,14 @@ def test_scoring_in_small_blocks_gives_the_same(m3: BGEM3, monkeypatch: pytest.M
     assert seen[-1] == (len(PAIRS), len(PAIRS))
 
 
+def test_closing_ends_its_engines_and_a_later_call_loads_them_again(folder: Path) -> None:
+    with BGEM3(folder, engine="transformers", device="cpu", dtype="fp32") as model:
+        before = model.encode_queries(TEXTS[:2])
+        assert model._engines
+    assert not model._engines
+    np.testing.assert_array_equal(model.encode_queries(TEXTS[:2]), before)
+
+
 def test_progress_counts_texts(m3: BGEM3) -> None:
     seen: list[tuple[int, int]] = []
     m3.encode(TEXTS, "passage", progress=lambda *call: seen.append(call))

@@ -1,7 +1,7 @@
 """What the peers make of the same texts: FlagEmbedding, sentence-transformers, plain transformers.
 
 Each is used as its documentation says, on the CPU in float32. Their warnings, and those of what
-they import (deprecations, most of them), are theirs to mend: they are undisturbed here, around their
+they import (deprecations, most of them), are theirs to mend: they are silenced here, around their
 calls, and nowhere else.
 """
 
@@ -22,34 +22,23 @@ Pairs: TypeAlias = Sequence[tuple[str, str]]
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """No warnings from the peers and their dependencies, and one thread for small models.
-
-    Several threads wait for each other at every one of their many small products, which takes
-    ten times as long where the machine has other work to do.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_num_threads(threads)
+def silenced() -> Iterator[None]:
+    """No warnings from the peers and their dependencies."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def flag_embedding() -> Any:
     """The module FlagEmbedding; the test skips where it is not installed. It takes 6 s, once."""
-    with undisturbed():
+    with silenced():
         return pytest.importorskip("FlagEmbedding", reason="FlagEmbedding is not installed")
 
 
 def flag_model(path: Path, *, pooling: str, max_length: int, instruction: str | None = None) -> Any:
     """`FlagModel` in float32 on the CPU."""
     module = flag_embedding()
-    with undisturbed():
+    with silenced():
         return module.FlagModel(
             str(path),
             pooling_method=pooling,
@@ -64,7 +53,7 @@ def flag_model(path: Path, *, pooling: str, max_length: int, instruction: str | 
 def flag_vectors(model: Any, texts: Sequence[str], kind: Literal["query", "passage"]) -> FloatArray:
     """float32 (n, dimension) of a `FlagModel`."""
     encode = model.encode_queries if kind == "query" else model.encode_corpus
-    with undisturbed():
+    with silenced():
         vectors: FloatArray = encode(list(texts))
     return vectors
 
@@ -83,7 +72,7 @@ def flag_rows(model: Any, texts: Sequence[str], instruction: str = "") -> list[l
     try:
         rows = []
         for text in texts:
-            with undisturbed():
+            with silenced():
                 model.encode([instruction + text])
             rows.append(seen[-1])
     finally:
@@ -95,7 +84,7 @@ def sentence_vectors(
     path: Path, texts: Sequence[str], *, prompt_name: str | None = None
 ) -> FloatArray:
     """float32 (n, dimension) of a `SentenceTransformer`, as the folder's own files configure it."""
-    with undisturbed():
+    with silenced():
         from sentence_transformers import SentenceTransformer
 
         vectors: FloatArray = SentenceTransformer(str(path), device="cpu").encode(
@@ -115,7 +104,7 @@ def plain_vectors(path: Path, texts: Sequence[str], *, pooling: str, max_length:
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModel.from_pretrained(path, attn_implementation="eager").eval()
     rows = []
-    with undisturbed(), torch.inference_mode():
+    with torch.inference_mode():
         for text in texts:
             inputs = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
             hidden = model(**inputs).last_hidden_state[0]
@@ -130,13 +119,13 @@ def plain_vectors(path: Path, texts: Sequence[str], *, pooling: str, max_length:
 def flag_reranker(path: Path, max_length: int) -> Any:
     """`FlagReranker` in float32 on the CPU."""
     module = flag_embedding()
-    with undisturbed():
+    with silenced():
         return module.FlagReranker(str(path), use_fp16=False, devices="cpu", max_length=max_length)
 
 
 def flag_scores(reranker: Any, pairs: Pairs) -> FloatArray:
     """float64 (n,): raw logits of a `FlagReranker`."""
-    with undisturbed():
+    with silenced():
         scores = reranker.compute_score([list(pair) for pair in pairs])
     return np.asarray(scores)
 
@@ -161,7 +150,7 @@ def flag_pair_rows(reranker: Any, pairs: Pairs) -> list[list[int]]:
 
 def cross_encoder_scores(path: Path, pairs: Pairs, max_length: int) -> FloatArray:
     """float32 (n,): logits of sentence-transformers' `CrossEncoder`, without its sigmoid."""
-    with undisturbed():
+    with silenced():
         import torch
         from sentence_transformers import CrossEncoder
 
@@ -199,7 +188,7 @@ def plain_logits(path: Path, pairs: Pairs, max_length: int, dtype: str = "float3
         path, attn_implementation="eager", dtype=getattr(torch, dtype)
     ).eval()
     logits = []
-    with undisturbed(), torch.inference_mode():
+    with torch.inference_mode():
         for pair in pairs:
             ids = pair_ids(tokenizer, pair, max_length)
             inputs = {"input_ids": torch.tensor([ids])}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference.peers import FlagRun, flag_embedding, plain_logits, undisturbed
+from reference.peers import FlagRun, flag_embedding, plain_logits, silenced
 from reference.texts import cosines
 
 from retrieval.models.encoder import BiEncoder
@@ -97,7 +97,7 @@ def test_three_outputs_of_bge_m3() -> None:
     assert output.sparse is not None
     assert output.multi_vectors is not None
     module = flag_embedding()
-    with undisturbed():
+    with silenced():
         model = module.BGEM3FlagModel(
             str(resolve(M3, "encoder").path), use_fp16=False, devices="cpu"
         )
