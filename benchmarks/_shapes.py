@@ -22,7 +22,7 @@ from typing import Any, Literal
 Task = Literal["encode", "rerank"]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-_VERSION = 2
+_VERSION = 3
 """Part of a folder's name: to be counted up when what `make` writes changes."""
 
 
@@ -185,7 +185,12 @@ def _write_weights(shape: Shape, folder: Path, vocabulary: int, pad: int) -> Non
     auto = AutoModel if shape.task == "encode" else AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        auto.from_config(config).save_pretrained(folder)
+        model = auto.from_config(config)
+    embeddings = getattr(model, model.base_model_prefix, model).embeddings
+    for table in (embeddings.position_embeddings, embeddings.token_type_embeddings):
+        # As in trained models, what a text says outweighs where it says it.
+        table.weight.data.mul_(0.1)
+    model.save_pretrained(folder)
 
 
 def _write_modules(shape: Shape, folder: Path) -> None:

@@ -45,7 +45,7 @@ def options() -> argparse.ArgumentParser:
     )
     result.add_argument("--rounds", type=int, help="turns of each system at most; 5, 2 if quick")
     result.add_argument(
-        "--minutes", type=float, default=6.0, help="of all turns together, one each at least"
+        "--minutes", type=float, default=5.0, help="of all turns together, one each at least"
     )
     result.add_argument("--data", type=Path, default=SHARED_DATA, help="folder with scifact/")
     add_options(result)

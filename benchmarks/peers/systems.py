@@ -147,6 +147,9 @@ def _flag_embedding(settings: dict[str, Any]) -> System:
     return system
 
 
+_EXPORTED = {"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"}
+
+
 def _sentence_transformers(settings: dict[str, Any]) -> System:
     """Backend torch, onnx, onnx-int8 (dynamic, its own recipe) or openvino."""
     import torch
@@ -171,6 +174,9 @@ def _sentence_transformers(settings: dict[str, Any]) -> System:
             dtype = "int8"
     model = made(settings["model"], **options)
     inner: Any = model[0].auto_model if encodes else model.model
+    if backend in _EXPORTED and not (Path(settings["model"]) / _EXPORTED[backend]).exists():
+        # The export took its time: kept beside the model, as a user would.
+        inner.save_pretrained((Path(settings["model"]) / _EXPORTED[backend]).parent)
     if backend == "openvino":
         dtype = _openvino_dtype(inner)
     detail = f"{backend}, batch size {batch}"
