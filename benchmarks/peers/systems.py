@@ -7,6 +7,7 @@ and batches that were run twice included, where the system lets itself be watche
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,9 +175,8 @@ def _sentence_transformers(settings: dict[str, Any]) -> System:
             dtype = "int8"
     model = made(settings["model"], **options)
     inner: Any = model[0].auto_model if encodes else model.model
-    if backend in _EXPORTED and not (Path(settings["model"]) / _EXPORTED[backend]).exists():
-        # The export took its time: kept beside the model, as a user would.
-        inner.save_pretrained((Path(settings["model"]) / _EXPORTED[backend]).parent)
+    if backend in _EXPORTED:
+        _keep_export(inner, Path(settings["model"]), _EXPORTED[backend])
     if backend == "openvino":
         dtype = _openvino_dtype(inner)
     detail = f"{backend}, batch size {batch}"
@@ -207,6 +207,18 @@ def _sentence_transformers(settings: dict[str, Any]) -> System:
         system = System(score, detail, dtype, run_query=score)
     system.watch(inner)
     return system
+
+
+def _keep_export(model: Any, folder: Path, file: str) -> None:
+    """Export once, as a user would: kept beside the model, whose own files stay as they are."""
+    target = (folder / file).parent
+    if (folder / file).exists():
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+        model.save_pretrained(draft)
+        target.mkdir(exist_ok=True)
+        for exported in (Path(draft) / target.name).iterdir():
+            exported.rename(target / exported.name)
 
 
 def _quantized_file(made: Any, settings: dict[str, Any], options: dict[str, Any]) -> str:
