@@ -17,11 +17,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
+OLDEST_PYTHON = "3.11.0"
+"""What `requires-python = ">=3.11"` lets in; Debian 12 has 3.11.2."""
 
 HEADER = """\
 # What was tested together: pip install -c constraints.txt -e .
@@ -61,12 +64,22 @@ def closure(requirements: Iterable[Requirement]) -> dict[str, str]:
                 by = f" (needed by {needed_by})" if needed_by else ""
                 sys.exit(f"freeze: {requirement.name}{by} is not installed here. Install .[dev].")
             name = installed.metadata["Name"]
+            check_python(name, installed.version, installed.metadata.get("Requires-Python"))
             pins[name] = Version(installed.version).public
             for line in installed.requires or []:
                 further = Requirement(line)
                 if further.marker is None or further.marker.evaluate({"extra": extra}):
                     waiting.append((further, name))
     return pins
+
+
+def check_python(name: str, version: str, requires: str | None) -> None:
+    """End with a sentence where a version does not install on the oldest Python promised."""
+    if requires and OLDEST_PYTHON not in SpecifierSet(requires):
+        sys.exit(
+            f"freeze: {name} {version} needs Python {requires}, but this project promises "
+            f"{OLDEST_PYTHON}. Install an older version of it here."
+        )
 
 
 def render(pins: dict[str, str]) -> str:

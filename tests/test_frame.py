@@ -474,3 +474,11 @@ def test_a_misspelt_part_is_refused(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "browsr")
     assert done.returncode == 4
     assert "names 'browsr'; there are: browser" in done.stderr
+
+
+def test_a_pin_must_install_on_the_oldest_python_promised() -> None:
+    freeze = script("freeze")
+    freeze.check_python("package", "1", ">=3.9")
+    freeze.check_python("package", "1", None)
+    with pytest.raises(SystemExit, match=r"package 2 needs Python >=3\.11\.5"):
+        freeze.check_python("package", "2", ">=3.11.5")

@@ -1,8 +1,11 @@
-"""Refuses what is not text before it reaches a tokeniser, whose own words would not help."""
+"""What the models' room asks of its input, and says of other packages' errors, in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
+
+import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
 
@@ -60,3 +63,21 @@ def _describe(value: object) -> str:
     if isinstance(value, tuple | list):
         return f"a {name} of {len(value)}"
     return f"a value of type {name}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another package says, short enough to be quoted in one of ours."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+
+
+def unique_pairs(
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
+    """Each pair once, and int64 (n,): which of them each given one is."""
+    places: dict[tuple[str, str], int] = {}
+    rows = np.fromiter(
+        (places.setdefault((query, passage), len(places)) for query, passage in pairs),
+        dtype=np.int64,
+        count=len(pairs),
+    )
+    return list(places), rows

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import plan_batches
-from retrieval.models.checks import check_pairs
+from retrieval.models.checks import check_pairs, unique_pairs
 from retrieval.models.folder import COST_WISE, read_folder
 from retrieval.models.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
 from retrieval.models.reranker import sigmoid
@@ -150,13 +150,7 @@ class LLMReranker:
             ModelFault: the device failed, or a score is not a finite number.
         """
         check_pairs(pairs)
-        places: dict[tuple[str, str], int] = {}
-        row_of = np.fromiter(
-            (places.setdefault((query, passage), len(places)) for query, passage in pairs),
-            dtype=np.int64,
-            count=len(pairs),
-        )
-        unique = list(places)
+        unique, row_of = unique_pairs(pairs)
         repeats = np.bincount(row_of, minlength=len(unique))
         values = np.empty(len(unique), dtype=np.float64)
         tokens = np.empty(len(unique), dtype=np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import run_batches
-from retrieval.models.checks import check_at_least, check_pairs, check_texts
+from retrieval.models.checks import check_at_least, check_pairs, check_texts, unique_pairs
 from retrieval.models.engines import load_engine
 from retrieval.models.layout import PairIds
 from retrieval.models.resolve import resolve
@@ -164,13 +164,7 @@ class CrossEncoderReranker:
             ModelFault: the device failed, or a score is not a finite number.
         """
         check_pairs(pairs)
-        places: dict[tuple[str, str], int] = {}
-        row_of = np.fromiter(
-            (places.setdefault((query, passage), len(places)) for query, passage in pairs),
-            dtype=np.int64,
-            count=len(pairs),
-        )
-        unique = list(places)
+        unique, row_of = unique_pairs(pairs)
         sizes = [len(query) + len(passage) for query, passage in unique]
         slices = list(cuts(sizes, SLICE, SLICE_CHARS))
         if self._long_passages == "error":

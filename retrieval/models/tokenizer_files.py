@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from retrieval.errors import ModelNotFound
 from retrieval.models.cache import entry_key, find, keep
+from retrieval.models.checks import first_line
 from retrieval.models.folder import has_tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _resolve_backend(path: Path) -> tuple[BackendTokenizer, int, bool]:
     except Exception as error:  # the one boundary: whatever transformers raises
         raise ModelNotFound(
             f"the model folder {path} has no tokeniser that can be read "
-            f"({type(error).__name__}: {_first_line(error)})",
+            f"({type(error).__name__}: {first_line(error)})",
             fix="Give a folder that holds tokenizer.json beside config.json.",
         ) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -88,7 +89,3 @@ def backend_fingerprint(backend: BackendTokenizer) -> str:
     """`sha256:…` of all that decides which ids a text gets; the folder plays no part."""
     canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]

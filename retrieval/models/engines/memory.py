@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from retrieval.errors import ModelFault
+from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Pending, TokenBatch
 from retrieval.types import FloatArray
 
@@ -63,7 +64,7 @@ class Backoff:
             if rows == 1:
                 raise ModelFault(
                     f"{self._device} has no memory for one text of "
-                    f"{int(batch.attention_mask.sum())} tokens: {_first_line(error)}",
+                    f"{int(batch.attention_mask.sum())} tokens: {first_line(error)}",
                     fix="Choose a smaller max_length or model, or device='cpu'.",
                 ) from error
         else:
@@ -124,7 +125,3 @@ def _halves(batch: TokenBatch) -> tuple[TokenBatch, TokenBatch]:
         )
 
     return part(slice(None, half)), part(slice(half, None))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
+from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.calibration import (
     calibration_batches,
@@ -30,7 +31,6 @@ from retrieval.models.engines.calibration import (
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.openvino_graph import (
     convert,
-    first_line,
     graph_entry,
     keep_graph,
     openvino,

@@ -14,6 +14,7 @@ import numpy as np
 
 from retrieval.errors import ModelFault
 from retrieval.models.cache import entry_key, find, keep
+from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Head, TokenBatch
 
 
@@ -128,8 +129,3 @@ def keep_graph(graph: openvino.Model, entry: Path | None) -> None:
         openvino.save_model(graph, folder / _GRAPH_FILE, compress_to_fp16=False)
 
     keep(entry, write, size=sum(node.get_byte_size() for node in constants))
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another package says, short."""
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import MissingExtra, ModelFault
+from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Head
-from retrieval.models.engines.openvino_graph import first_line, openvino, without_telemetry
+from retrieval.models.engines.openvino_graph import openvino, without_telemetry
 from retrieval.types import FloatArray
 
 LEAST_COSINE = 0.95

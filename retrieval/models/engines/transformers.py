@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
+from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.lane import Lane
@@ -215,7 +216,7 @@ def choose_device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidInput(
-            f"device={device!r} was given, which torch cannot use here ({_first_line(error)})",
+            f"device={device!r} was given, which torch cannot use here ({first_line(error)})",
             fix="Choose 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps', as the machine has it.",
         ) from error
     return chosen
@@ -293,7 +294,3 @@ def quiet() -> Iterator[None]:
             logging.set_verbosity(level)
             if bars:
                 logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
