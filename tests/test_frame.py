@@ -482,3 +482,24 @@ def test_a_pin_must_install_on_the_oldest_python_promised() -> None:
     freeze.check_python("package", "1", None)
     with pytest.raises(SystemExit, match=r"package 2 needs Python >=3\.11\.5"):
         freeze.check_python("package", "2", ">=3.11.5")
+
+
+@pytest.mark.parametrize(
+    ("reason", "markers", "part"),
+    [
+        ("the data folder ../shared/data is absent", set(), "shared_data"),
+        ("whatever it says", {"shared_data"}, "shared_data"),
+        ("no model hub answers from here", {"hub", "shared_data"}, None),
+        ("there is no CUDA device here", {"gpu", "shared_data"}, None),
+        ("could not import 'nncf'", set(), "int8"),
+    ],
+)
+def test_a_hub_or_a_gpu_is_nobodys_promise(
+    reason: str, markers: set[str], part: str | None
+) -> None:
+    spec = importlib.util.spec_from_file_location("root_conftest", ROOT / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    assert conftest.promised_part(["int8", "shared_data"], reason, markers) == part
