@@ -152,6 +152,10 @@ def _answers(split: str) -> dict[str, list[str]]:
     return answers
 
 
+# Names that got their docstring in a later patch release of Python 3.11 than Debian 12's 3.11.2.
+UNDOCUMENTED_AT_FIRST = {"asyncio.Timeout"}
+
+
 @pytest.mark.parametrize(("split", "questions", "most"), [("test", 60, 8), ("dev", 80, 4)])
 def test_questions_have_answers_that_exist(
     documents: dict[str, Document], split: str, questions: int, most: int
@@ -160,13 +164,20 @@ def test_questions_have_answers_that_exist(
     answers = _answers(split)
     for query, names in answers.items():
         for name in names:
+            if name in UNDOCUMENTED_AT_FIRST and sys.version_info < (3, 11, 7):
+                continue
             assert name in documents, name
             # A module may be named for its subject: who asks about JSON has to say so.
             if documents[name].metadata["kind"] != "module":
                 assert name not in texts[query], f"{name} is given away by its question"
     assert len(answers) >= questions
     assert all(1 <= len(names) == len(set(names)) <= most for names in answers.values())
-    modules = {documents[n].metadata["module"] for names in answers.values() for n in names}
+    modules = {
+        documents[n].metadata["module"]
+        for names in answers.values()
+        for n in names
+        if n in documents
+    }
     assert len(modules) >= 45
 
 

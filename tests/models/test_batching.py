@@ -235,10 +235,10 @@ class TestGroups:
     def test_the_first_error_ends_all(self, tiny_bert_encoder: Path) -> None:
         tokenizer, tokenized = letters(tiny_bert_encoder)
         engines: list[Any] = [FirstTokenEngine(seconds=0.01), FirstTokenEngine(fail_at=0)]
-        before = threading.active_count()
+        before = set(threading.enumerate())
         with pytest.raises(ModelFault, match="fell over"):
             run_batches(EngineGroup(engines), tokenizer, tokenized, consume=lambda *_: None)
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before  # those of others may end meanwhile
         assert all(engine.flying == 0 for engine in engines)
         assert sum(len(engine.shapes) for engine in engines) < len(tokenized)
 
@@ -249,14 +249,14 @@ class TestGroups:
         """As Ctrl-C does, which reaches the calling thread alone."""
         tokenizer, tokenized = letters(tiny_bert_encoder)
         engines: list[Any] = [FirstTokenEngine(seconds=0.005) for _ in range(2)]
-        before = threading.active_count()
+        before = set(threading.enumerate())
 
         def refuse(*_: object) -> None:
             raise kind
 
         with pytest.raises(kind):
             run_batches(EngineGroup(engines), tokenizer, tokenized, consume=refuse, max_batch=1)
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before  # those of others may end meanwhile
         assert all(engine.flying == 0 for engine in engines)
         assert sum(len(engine.shapes) for engine in engines) < len(tokenized)
 

@@ -127,7 +127,7 @@ def test_a_tokeniser_that_fails_ahead_is_heard(
     exact: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slices_module, "FIRST", 1)
-    encode, before = exact._tokenizer.encode, threading.active_count()
+    encode, before = exact._tokenizer.encode, set(threading.enumerate())
 
     def fail(texts: list[str], prefix: str = "") -> Any:
         if "dog" in texts:
@@ -137,19 +137,19 @@ def test_a_tokeniser_that_fails_ahead_is_heard(
     monkeypatch.setattr(exact._tokenizer, "encode", fail)
     with pytest.raises(MemoryError, match="no room for the dog"):
         exact.encode_passages(TEXTS)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # those of others may end meanwhile
 
 
 def test_a_failure_ends_the_tokeniser(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slices_module, "FIRST", 1)
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     def refuse(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         exact.encode_passages(TEXTS * 1000, progress=refuse)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # those of others may end meanwhile
 
 
 def test_slices_grow_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

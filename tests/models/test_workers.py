@@ -190,13 +190,13 @@ def test_what_does_not_load_and_a_crash(tiny_bert_encoder: Path) -> None:
     bad = {"path": tiny_bert_encoder, "head": "cls", "engine": "openvino", "dtype": "int3"}
     with pytest.raises(InvalidInput, match="dtype='int3'"):
         worker.load(bad)()
-    os.kill(worker.pid, signal.SIGSTOP)
-    waiting = worker.load(bad)
+    # Nobody waits meanwhile: a thread of the worker may still answer while another one crashes.
+    # Whoever waits for a worker that dies is told at once: see the tests that kill one.
     os.kill(worker.pid, signal.SIGSEGV)
-    os.kill(worker.pid, signal.SIGCONT)
-    for ask in (waiting, lambda: worker.load(bad)()):
+    worker._receiver.join(30)
+    for _ in range(2):
         with pytest.raises(ModelFault, match=r"SIGSEGV, after saying: Fatal .*Segmentation fault"):
-            ask()
+            worker.load(bad)()
     worker.close()
 
 
@@ -204,7 +204,7 @@ def test_what_does_not_load_and_a_crash(tiny_bert_encoder: Path) -> None:
 def test_freeing_and_closing_end_the_process(tiny_bert_encoder: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
-        before = threading.active_count()
+        before = set(threading.enumerate())
         group: Any = load_engine(
             tiny_bert_encoder, "cls", devices=["cpu"] * 3, threads=1, cache_dir=tmp_path, **OPTIONS
         )
@@ -217,7 +217,7 @@ def test_freeing_and_closing_end_the_process(tiny_bert_encoder: Path, tmp_path: 
         del group
         gc.collect()
         assert not Path(f"/proc/{freed}").exists(), "it is there, or a zombie"
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before  # those of others may end meanwhile
 
 
 SCRIPT = """
@@ -400,12 +400,12 @@ class TestDevices:
     def test_a_first_one_that_does_not_load_leaves_nothing(
         self, tiny_bert_encoder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before = threading.active_count()
+        before = set(threading.enumerate())
         with pytest.raises(InvalidInput, match="fp16"):
             load_engine(
                 tiny_bert_encoder, "cls", devices=["cpu", "cpu"], engine="openvino", dtype="fp16"
             )
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before  # those of others may end meanwhile
 
     def test_cpu_processes_share_the_cores(
         self, tiny_bert_encoder: Path, monkeypatch: pytest.MonkeyPatch
