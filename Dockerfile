@@ -1,26 +1,39 @@
 # syntax=docker/dockerfile:1
-# The app on a CPU: the page and what serves it, as a user that is not root.
-#     docker build -t two-stage-retrieval .
+# The app: the page and what serves it, as a user that is not root.
+#     docker build -t two-stage-retrieval .                               on a CPU
+#     docker build -t two-stage-retrieval:cuda --build-arg TORCH=default .  on an NVIDIA GPU
 #     docker run --rm -p 127.0.0.1:7860:7860 -v retrieval:/data two-stage-retrieval
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
+# torch's build: a part of https://download.pytorch.org/whl (cpu, cu126, rocm…), or `default`, that
+# of PyPI, which brings CUDA's libraries and needs nothing but the driver of the machine.
+ARG TORCH=cpu
+# Extras of the package, such as `files` or `files,scale`.
+ARG EXTRAS=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
 WORKDIR /src
 # torch first and alone: it is the largest part and changes least.
 COPY constraints.txt ./
-RUN pip install -c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
-    "$(grep '^torch==' constraints.txt)+cpu"
+RUN torch="$(grep '^torch==' constraints.txt)" \
+    && if [ "$TORCH" = default ]; then \
+        pip install -c constraints.txt "$torch"; \
+    else \
+        pip install -c constraints.txt \
+            --extra-index-url "https://download.pytorch.org/whl/$TORCH" "$torch+$TORCH"; \
+    fi
 COPY pyproject.toml README.md LICENSE ./
 COPY retrieval retrieval
 COPY app app
-RUN pip install -c constraints.txt .
+RUN pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:${PYTHON}-slim
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin retrieval \
-    && install -d -o retrieval -g retrieval /data
+# /key is where docker-compose.yml keeps the key of its Qdrant servers.
+RUN groupadd --gid 10001 retrieval \
+    && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin retrieval \
+    && install -d -o retrieval -g retrieval /data /key
 COPY --from=build /venv /venv
 # /data keeps the collections and the models that were fetched.
 ENV PATH=/venv/bin:$PATH \

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from retrieval.corpus.readers import read as read_documents
     from retrieval.errors import RetrievalError
     from retrieval.evaluation.evaluate import evaluate
-    from retrieval.index.embedded import EmbeddedIndex
-    from retrieval.index.server import ServerIndex
+    from retrieval.following import FollowingRetriever
     from retrieval.models.encoder import BiEncoder
     from retrieval.models.late_interaction import LateInteractionReranker
     from retrieval.models.reranker import CrossEncoderReranker
     from retrieval.opening import ingest, open, parse_where
     from retrieval.rendering import result_as_dict
     from retrieval.retriever import TwoStageRetriever
+    from retrieval.stores import Store
     from retrieval.types import Document, Hit, IngestProgress, IngestReport, Passage, SearchResult
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _HOME = {
     "BiEncoder": "retrieval.models.encoder",
     "CrossEncoderReranker": "retrieval.models.reranker",
     "Document": "retrieval.types",
-    "EmbeddedIndex": "retrieval.index.embedded",
+    "FollowingRetriever": "retrieval.following",
     "Hit": "retrieval.types",
     "IngestProgress": "retrieval.types",
     "IngestReport": "retrieval.types",
@@ -43,7 +43,7 @@ _HOME = {
     "Passage": "retrieval.types",
     "RetrievalError": "retrieval.errors",
     "SearchResult": "retrieval.types",
-    "ServerIndex": "retrieval.index.server",
+    "Store": "retrieval.stores",
     "TwoStageRetriever": "retrieval.retriever",
     "evaluate": "retrieval.evaluation.evaluate",
     "ingest": "retrieval.opening",
@@ -58,7 +58,7 @@ __all__ = [
     "BiEncoder",
     "CrossEncoderReranker",
     "Document",
-    "EmbeddedIndex",
+    "FollowingRetriever",
     "Hit",
     "IngestProgress",
     "IngestReport",
@@ -66,7 +66,7 @@ __all__ = [
     "Passage",
     "RetrievalError",
     "SearchResult",
-    "ServerIndex",
+    "Store",
     "TwoStageRetriever",
     "__version__",
     "evaluate",

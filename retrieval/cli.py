@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from retrieval import __version__
+from retrieval import __version__, cli_collections, cli_index, cli_search, cli_upkeep
 from retrieval.cli_options import (
     CUTTING,
     RUNNING,
@@ -24,23 +24,22 @@ from retrieval.cli_options import (
     AsJson,
     BlendOption,
     Candidates,
-    Collection,
+    FusionOption,
     MaxLength,
-    ModeOption,
     PassageInstruction,
     Pooling,
     QueryInstruction,
     RerankerOption,
+    RrfK,
     Store,
+    Weights,
+    fusion_of,
     with_model_options,
 )
 from retrieval.cli_options import MODELS as MODELS_PANEL
 from retrieval.cli_output import ReaderGone, check_places, complain, listed, write, write_json
 from retrieval.cli_output import api_key as read_key
-from retrieval.errors import CorpusError, InvalidInput, RetrievalError, UserError
-
-if TYPE_CHECKING:
-    from retrieval.types import IngestReport
+from retrieval.errors import InvalidInput, RetrievalError, UserError
 
 app = typer.Typer(
     name="retrieval",
@@ -61,163 +60,8 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
-@with_model_options(*RUNNING, *CUTTING)
-def index(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH…",
-            help="Files or folders (txt, md, html, jsonl, csv, BEIR), or python-docs.",
-        ),
-    ],
-    collection: Collection = "docs",
-    store: Store = ".retrieval",
-    encoder: Annotated[
-        str,
-        typer.Option(help="auto, starter, a name, folder or hub id.", rich_help_panel=MODELS_PANEL),
-    ] = "auto",
-    language: Annotated[str, typer.Option(help="Of BM25's words: auto, en, zh, …")] = "auto",
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
-    ] = None,
-    overlap_tokens: Annotated[
-        int | None, typer.Option(help="Tokens repeated from passage to passage.", min=0)
-    ] = None,
-    on_error: Annotated[
-        Literal["skip", "raise"], typer.Option(help="What to do with bad input.")
-    ] = "skip",
-    encoding: Annotated[str | None, typer.Option(help="Of text files, if not UTF-8.")] = None,
-    pooling: Pooling = None,
-    query_instruction: QueryInstruction = None,
-    passage_instruction: PassageInstruction = None,
-    max_length: MaxLength = None,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-    *,
-    model_options: dict[str, Any],
-) -> None:
-    """Index files and folders into a collection; what is unchanged is skipped."""
-    from retrieval.opening import ingest
-    from retrieval.progress import indexing_bar, show_notices
-    from retrieval.rendering import plain, report_as_dict, report_as_text
-
-    reports = []
-    for source in sources:
-        with indexing_bar(source) as progress:
-            report = ingest(
-                source,
-                collection,
-                store=store,
-                encoder=encoder,
-                language=language,
-                max_tokens="default" if max_tokens is None else max_tokens,
-                overlap_tokens=overlap_tokens,
-                on_error=on_error,
-                encoding=encoding,
-                pooling=pooling,
-                query_instruction=query_instruction,
-                passage_instruction=passage_instruction,
-                max_length=max_length,
-                progress=progress,
-                on_notice=lambda notice: show_notices([notice]),
-                api_key=read_key(api_key),
-                **model_options,
-            )
-        reports.append(report)
-        show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=20)
-        if report.truncated_passages:
-            show_notices(
-                [f"{report.truncated_passages} passages were longer than the encoder reads."]
-            )
-    if as_json:
-        write_json([report_as_dict(report) for report in reports])
-    else:
-        for source, report in zip(sources, reports, strict=True):
-            write(report_as_text(plain(source), report))
-    _check_some_indexed(sources, reports)
-
-
-def _check_some_indexed(sources: Sequence[str], reports: Sequence[IngestReport]) -> None:
-    """A source that gave nothing is not done, however well each part of it was skipped."""
-    for source, report in zip(sources, reports, strict=True):
-        if report.new or report.changed or report.unchanged:
-            continue
-        if report.failed:
-            raise CorpusError(
-                f"nothing of {source} could be indexed; the notes above say why",
-                fix="Mend what the notes name, or give another source.",
-            )
-        raise CorpusError(
-            f"{source} holds no document, so nothing was indexed",
-            fix="Give a file, or a folder with files in it.",
-        )
-
-
-@app.command()
-@with_model_options(*RUNNING, "long_passages")
-def search(
-    query: Annotated[str, typer.Argument(help="The question, in your own words.")],
-    collection: Collection = "docs",
-    store: Store = ".retrieval",
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Default: the one the collection was built with.", rich_help_panel=MODELS_PANEL
-        ),
-    ] = None,
-    reranker: RerankerOption = "auto",
-    mode: ModeOption = "hybrid",
-    candidates: Candidates = 50,
-    top_k: Annotated[int, typer.Option(help="How many hits.")] = 5,
-    rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Second stage.")] = True,
-    blend: BlendOption = "auto",
-    where: Annotated[
-        str | None, typer.Option(help='Filter: key=value,… or JSON \'{"year": {"gte": 2020}}\'.')
-    ] = None,
-    min_relevance: Annotated[
-        float | None, typer.Option(help="Leave out hits below this relevance (0 to 1).")
-    ] = None,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(
-            help="Milliseconds for re-ranking: as many candidates as fit, best first.",
-        ),
-    ] = None,
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-    *,
-    model_options: dict[str, Any],
-) -> None:
-    """Answer a question with the passages that fit it best."""
-    from retrieval.opening import open, parse_where
-    from retrieval.progress import show_notices
-    from retrieval.rendering import result_as_dict, result_as_text
-
-    with open(
-        collection,
-        store=store,
-        encoder=encoder,
-        reranker=reranker if rerank else None,
-        api_key=read_key(api_key),
-        **model_options,
-    ) as retriever:
-        result = retriever.search(
-            query,
-            top_k=top_k,
-            candidates=candidates,
-            mode=mode,
-            where=None if where is None else parse_where(where),
-            rerank=rerank,
-            blend=None if blend == "auto" else blend,
-            min_relevance=min_relevance,
-            budget_ms=budget_ms,
-        )
-    if as_json:
-        write_json(result_as_dict(result))
-        return
-    show_notices(result.notices)
-    write(result_as_text(result))
+cli_index.add_to(app)
+cli_search.add_to(app)
 
 
 @app.command("eval")
@@ -234,6 +78,9 @@ def evaluate(
     ] = None,
     reranker: RerankerOption = "auto",
     blend: BlendOption = "auto",
+    fusion: FusionOption = None,
+    rrf_k: RrfK = None,
+    weights: Weights = None,
     candidates: Candidates = 50,
     measures: Annotated[
         str, typer.Option(help="Of ir-measures, joined by commas.")
@@ -281,9 +128,9 @@ def evaluate(
     check_places(json_file, runs)
     wanted = listed(modes)
     for mode in wanted:
-        if mode not in ("dense", "sparse", "hybrid"):
+        if mode not in ("dense", "sparse", "lexical", "hybrid"):
             raise InvalidInput(
-                f"--modes has {mode!r}, expected dense, sparse or hybrid",
+                f"--modes has {mode!r}, expected dense, sparse, lexical or hybrid",
                 fix="Join several with commas: --modes dense,hybrid",
             )
     with indexing_bar(str(corpus or folder)) as on_index, evaluation_bar() as on_search:
@@ -295,6 +142,7 @@ def evaluate(
             encoder=encoder,
             reranker=reranker,
             blend=None if blend == "auto" else blend,
+            fusion=fusion_of(fusion, rrf_k, weights),
             candidates=candidates,
             measures=listed(measures),
             corpus=corpus,
@@ -318,34 +166,6 @@ def evaluate(
 
 
 @app.command()
-def info(
-    collection: Annotated[str | None, typer.Argument(help="Default: list all.")] = None,
-    store: Store = ".retrieval",
-    api_key: ApiKey = None,
-    as_json: AsJson = False,
-) -> None:
-    """What a store holds, and what built a collection."""
-    from retrieval.opening import collection_names, read_manifest
-    from retrieval.rendering import manifest_as_dict, manifest_as_text
-
-    key = read_key(api_key)
-    if collection is None:
-        names = collection_names(store=store, api_key=key)
-        if as_json:
-            write_json({"store": store, "collections": names})
-        elif names:
-            write("\n".join(names))
-        else:
-            typer.echo(f"No collections in {store}. Make one with: retrieval index PATH", err=True)
-        return
-    manifest = read_manifest(collection, store=store, api_key=key)
-    if as_json:
-        write_json(manifest_as_dict(manifest))
-    else:
-        write(manifest_as_text(manifest))
-
-
-@app.command()
 def models(as_json: AsJson = False) -> None:
     """The models whose settings are known here; others are read from their own config."""
     from retrieval.models.registry import list_models
@@ -358,6 +178,10 @@ def models(as_json: AsJson = False) -> None:
         write_json(models_as_dicts(specs, cached))
     else:
         write(models_as_text(specs, cached))
+
+
+cli_collections.add_to(app)
+cli_upkeep.add_to(app)
 
 
 def _add_plugins() -> None:

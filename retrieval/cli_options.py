@@ -5,20 +5,29 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from retrieval.cli_output import given_only
+from retrieval.cli_output import given_only, listed
+from retrieval.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from retrieval.types import Fusion
 
 MODELS = "Models"
 """The part of the help that holds the options of models."""
+
+FIRST_STAGE = "First stage"
+"""The part that holds those of how candidates are found."""
 
 Collection = Annotated[str, typer.Option(help="Name of the collection.")]
 Store = Annotated[str, typer.Option(help="Folder of the store, or URL of a Qdrant server.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, see docs/json.md).")]
 ModeOption = Annotated[
-    Literal["dense", "sparse", "hybrid"], typer.Option(help="First stage: vectors, BM25 or both.")
+    Literal["dense", "sparse", "lexical", "hybrid"],
+    typer.Option(help="First stage: vectors, BM25, the encoder's own term weights, or all."),
 ]
 Candidates = Annotated[int, typer.Option(help="How many first-stage passages are re-ranked.")]
 BlendOption = Annotated[
@@ -27,6 +36,28 @@ BlendOption = Annotated[
 ]
 ApiKey = Annotated[
     str | None, typer.Option(help="Of a Qdrant server; '@FILE' reads it from a file.")
+]
+FusionOption = Annotated[
+    Literal["rrf", "dbsf"] | None,
+    typer.Option(
+        help="How hybrid search joins its legs: by ranks or by scores.",
+        rich_help_panel=FIRST_STAGE,
+    ),
+]
+RrfK = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="The constant of rrf.", rich_help_panel=FIRST_STAGE, min=1),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the dense, the BM25 and the lexical leg, such as 2,1.",
+        rich_help_panel=FIRST_STAGE,
+    ),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Whose passages, where a collection keeps tenants apart."),
 ]
 RerankerOption = Annotated[
     str,
@@ -163,3 +194,42 @@ def with_model_options(*names: str) -> Callable[[Callable[..., None]], Callable[
         return run
 
     return decorate
+
+
+def fusion_of(
+    method: Literal["rrf", "dbsf"] | None, rrf_k: int | None, weights: str | None
+) -> Fusion | None:
+    """How the legs of hybrid search are joined; None where nothing was said of it.
+
+    Raises:
+        InvalidInput: weights that are no numbers, or `rrf_k` beside dbsf.
+    """
+    from retrieval.types import Fusion
+
+    if method is None and rrf_k is None and weights is None:
+        return None
+    made = Fusion()
+    if method is not None:
+        made = replace(made, method=method)
+    if rrf_k is not None:
+        if made.method != "rrf":
+            raise InvalidInput(
+                f"--rrf-k {rrf_k} was given with --fusion {made.method}, which has no such "
+                "constant",
+                fix="Leave --rrf-k out, or use --fusion rrf.",
+            )
+        made = replace(made, k=rrf_k)
+    if weights is not None:
+        try:
+            numbers = tuple(map(float, listed(weights)))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (2, 3):
+            raise InvalidInput(
+                f"--weights is {weights!r}, expected two or three numbers joined by commas",
+                fix="Give those of the dense, the BM25 and, where the collection has it, the "
+                "lexical leg: --weights 2,1",
+            )
+        dense, bm25, lexical = (*numbers, 1.0)[:3]
+        made = replace(made, weights=(dense, bm25, lexical))
+    return made

@@ -37,11 +37,20 @@ def write(text: str) -> None:
 
 def write_json(value: Any) -> None:
     """A result as JSON, to standard output. Raises: as `write`."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    _write_json(value, indent=2)
+
+
+def write_json_line(value: Any) -> None:
+    """One of many results as a line of JSON, to standard output. Raises: as `write`."""
+    _write_json(value, indent=None)
+
+
+def _write_json(value: Any, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # a file name that is no UTF-8; escaped, it is valid JSON
-        text = json.dumps(value, indent=2)
+        text = json.dumps(value, indent=indent)
     write(text)
 
 

@@ -17,9 +17,11 @@ from retrieval.models.budget import checked_budget
 from retrieval.models.choice import AUTO, NONE
 from retrieval.models.resolve import resolve
 from retrieval.opening import DEFAULT_STORE, ingest, open
-from retrieval.planning import one_of
-from retrieval.retriever import BUDGET_NOTICE, TwoStageRetriever
-from retrieval.types import Blend, Mode, SearchResult
+from retrieval.planning import checked_fusion, one_of
+from retrieval.retriever import TwoStageRetriever
+from retrieval.second_stage import BUDGET_NOTICE
+from retrieval.stores import StoreLike
+from retrieval.types import Blend, Encoder, Fusion, Mode, SearchResult
 
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")
 
@@ -30,14 +32,15 @@ def evaluate_folder(
     split: str = "test",
     modes: Sequence[Mode] = ("dense", "sparse", "hybrid"),
     rerank: bool = True,
-    encoder: str | None = None,
+    encoder: str | Encoder | None = None,
     reranker: str = "auto",
     blend: Blend | None = None,
+    fusion: Fusion | None = None,
     candidates: int = 50,
     measures: Sequence[str] = DEFAULT_MEASURES,
     corpus: str | os.PathLike[str] | None = None,
     collection: str | None = None,
-    store: str | os.PathLike[str] = DEFAULT_STORE,
+    store: StoreLike = DEFAULT_STORE,
     passages: Literal["whole", "split"] = "whole",
     language: str = "auto",
     pooling: str | None = None,
@@ -56,6 +59,9 @@ def evaluate_folder(
     Args:
         folder: BEIR layout: queries.jsonl, qrels/<split>.tsv and, unless `corpus` or
             `collection` says otherwise, corpus.jsonl.
+        modes: first stages. With "lexical" among them, an encoder's term weights are indexed, too,
+            and hybrid search joins all three legs.
+        fusion: how hybrid search joins its legs, see `Fusion`.
         corpus: another source of the documents, e.g. "python-docs".
         collection: an existing collection to search as it is; nothing is indexed.
         passages: "whole" indexes one passage a document, as published BEIR figures do (what is
@@ -75,6 +81,13 @@ def evaluate_folder(
     # `evaluate` checks them as well, but only after the corpus has been indexed.
     for mode in modes:
         one_of(mode, Mode, "the mode")
+    if fusion is not None:
+        if "hybrid" not in modes:
+            raise InvalidInput(
+                f"a fusion was given, and hybrid is not among the modes ({', '.join(modes)})",
+                fix="Leave the fusion out, or measure the mode hybrid.",
+            )
+        checked_fusion(fusion, legs=3 if "lexical" in modes or collection is not None else 2)
     check_settings(modes, measures, candidates=candidates)
     if budget_ms is not None:
         checked_budget(budget_ms)
@@ -85,7 +98,7 @@ def evaluate_folder(
     queries = beir.queries if limit is None else dict(list(beir.queries.items())[:limit])
     qrels = {query: beir.qrels[query] for query in queries}
 
-    def run(name: str, where: str | os.PathLike[str]) -> EvaluationReport:
+    def run(name: str, where: StoreLike) -> EvaluationReport:
         with open(
             name,
             store=where,
@@ -94,7 +107,7 @@ def evaluate_folder(
             api_key=api_key if collection is not None else None,
             **model_options,
         ) as retriever:
-            searcher = _Budgeted(retriever, budget_ms)
+            searcher = _Searches(retriever, budget_ms, fusion)
             report = evaluate(
                 searcher,
                 queries,
@@ -130,18 +143,22 @@ def evaluate_folder(
             query_instruction=query_instruction,
             passage_instruction=passage_instruction,
             max_length=max_length,
+            lexical="lexical" in modes,
             progress=on_index,
             **without_reranker(model_options),
         )
         return run("eval", scratch)
 
 
-class _Budgeted:
+class _Searches:
     """Searches with a budget for each query, and tells once how deep that went."""
 
-    def __init__(self, retriever: TwoStageRetriever, budget_ms: float | None) -> None:
+    def __init__(
+        self, retriever: TwoStageRetriever, budget_ms: float | None, fusion: Fusion | None
+    ) -> None:
         self._retriever = retriever
         self._budget_ms = budget_ms
+        self._fusion = fusion
         self._depths: list[int] = []
         self._wanted = 0
 
@@ -165,6 +182,7 @@ class _Budgeted:
             rerank=rerank,
             blend=blend,
             budget_ms=None if self._budget_ms is None else self._budget_ms * len(queries),
+            fusion=self._fusion if mode == "hybrid" else None,
         )
         if self._budget_ms is None:
             return results

@@ -18,7 +18,20 @@ from retrieval.corpus.splitting import (
 )
 from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.index.sparse import bm25_info
-from retrieval.ingestion import IngestProgressCallback, ingest_documents
+from retrieval.ingestion import (
+    IngestProgressCallback,
+    SourceSize,
+    ingest_documents,
+    prune_scope,
+)
+from retrieval.ingestion.settings import (
+    SAMPLE_DOCUMENTS,
+    FieldOptions,
+    StorageOptions,
+    layout_for,
+    size_notices,
+    storage_for,
+)
 from retrieval.model_options import (
     check_reranker_named,
     checked,
@@ -36,13 +49,7 @@ from retrieval.retriever import (
     TwoStageRetriever,
     close_models,
 )
-from retrieval.stores import (
-    DEFAULT_STORE,
-    collection_names,
-    open_index,
-    open_or_create_index,
-    read_manifest,
-)
+from retrieval.stores import DEFAULT_STORE, Store, StoreLike
 from retrieval.types import (
     Blend,
     Document,
@@ -60,11 +67,9 @@ from retrieval.where_text import parse_where
 __all__ = [
     "DEFAULT_COLLECTION",
     "DEFAULT_STORE",
-    "collection_names",
     "ingest",
     "open",
     "parse_where",
-    "read_manifest",
 ]
 
 DEFAULT_COLLECTION = "docs"
@@ -73,12 +78,13 @@ DEFAULT_COLLECTION = "docs"
 def open(
     collection: str = DEFAULT_COLLECTION,
     *,
-    store: str | os.PathLike[str] = DEFAULT_STORE,
+    store: StoreLike = DEFAULT_STORE,
     encoder: str | Encoder | None = None,
     reranker: str | Reranker | None = "auto",
     mode: Mode = DEFAULT_MODE,
     candidates: int = DEFAULT_CANDIDATES,
     blend: Blend | None = None,
+    tenant: str | None = None,
     api_key: str | None = None,
     **model_options: Any,
 ) -> TwoStageRetriever:
@@ -86,11 +92,11 @@ def open(
 
     Args:
         collection: its name, as given to `ingest` or `retrieval index`.
-        store: folder of the embedded store, or the URL of a Qdrant server.
+        store: folder of the embedded store, URL of a Qdrant server, or a `Store`.
         encoder: None takes the model named in the collection's manifest; another is refused
             unless it has the same fingerprint.
         reranker: "auto", "none" or None, a model's name or folder, or a reranker.
-        mode, candidates, blend: defaults of the searches, see `TwoStageRetriever`.
+        mode, candidates, blend, tenant: defaults of the searches, see `TwoStageRetriever`.
         api_key: for a Qdrant server.
         model_options: how the models that are loaded here run. For both: `device` or `devices`,
             `engine`, `dtype`, `threads`, `deterministic`, `calibration`, `token_budget`,
@@ -112,7 +118,9 @@ def open(
     )
     if isinstance(reranker, str) and reranker not in (AUTO, NONE):
         check_reranker_named(reranker, model_options)
-    manifest = read_manifest(collection, store=store, api_key=api_key)
+    place = Store.of(store, api_key)
+    version = place.current(collection)  # once: it may be switched while the models load
+    manifest = place.manifest(version)
     owned: list[object] = []
     index: Index | None = None
     try:
@@ -126,7 +134,7 @@ def open(
             owned.append(second)
         else:
             second = reranker
-        index = open_index(collection, store, api_key)
+        index = place.open(version)
         return TwoStageRetriever(
             loaded,
             index,
@@ -134,6 +142,7 @@ def open(
             mode=mode,
             candidates=candidates,
             blend=blend,
+            tenant=tenant,
             notices=notices,
             owned=owned,
         )
@@ -165,7 +174,7 @@ def ingest(
     source: str | os.PathLike[str] | Iterable[Document],
     collection: str = DEFAULT_COLLECTION,
     *,
-    store: str | os.PathLike[str] = DEFAULT_STORE,
+    store: StoreLike = DEFAULT_STORE,
     encoder: str | Encoder = "auto",
     language: str = "auto",
     max_tokens: int | Literal["default"] | None = "default",
@@ -176,6 +185,13 @@ def ingest(
     query_instruction: str | None = None,
     passage_instruction: str | None = None,
     max_length: int | None = None,
+    prune: bool = False,
+    tenant: str | None = None,
+    storage: StorageOptions = None,
+    lexical: bool = False,
+    token_vectors: bool = False,
+    fields: FieldOptions = "auto",
+    version: str | None = None,
     progress: IngestProgressCallback | None = None,
     on_notice: Callable[[str], None] | None = None,
     api_key: str | None = None,
@@ -186,7 +202,7 @@ def ingest(
     Args:
         source: a file or folder (txt, md, html, jsonl, csv, BEIR), "python-docs", or documents.
         collection: made when it does not exist; otherwise its own models and splitter are used.
-        store: folder of the embedded store, or the URL of a Qdrant server.
+        store: folder of the embedded store, URL of a Qdrant server, or a `Store`.
         encoder: a model's name, folder or hub id, "starter", "auto", or an encoder.
         language: of BM25's words: "auto" looks at the first documents; else a name or ISO code.
         max_tokens: longest passage in the encoder's tokens; None makes one passage a document.
@@ -195,6 +211,21 @@ def ingest(
         encoding: of text files, where it is not UTF-8.
         pooling, query_instruction, passage_instruction, max_length: replace what the encoder
             declares, or settle what it leaves open; the collection remembers them.
+        prune: delete documents that the source no longer has. Of a file or folder, those that
+            came from it; of "python-docs", its names; of documents, everything in the collection
+            (of the tenant). What could not be read this time is kept, and where nothing at all
+            was read, nothing is deleted. A second folder inside of one that is indexed has
+            documents of its own.
+        tenant: whose documents they are. The first call decides whether a collection keeps
+            tenants apart; every later one must name its tenant, or none.
+        storage: how the engine keeps a new collection: a `Storage`, or some of its values by
+            name. Of one that exists, given values must be its own.
+        lexical, token_vectors: store the encoder's own term weights, or its token vectors for
+            MaxSim, too (bge-m3).
+        fields: metadata to index for filters, as {"year": "number", "lang": "keyword",
+            "day": "datetime"}; "auto" looks at the first documents of a new collection.
+        version: fill this version of the collection, such as "docs@v2", which searches do not
+            use before it is switched to.
         progress: called with an `IngestProgress` about ten times a second.
         on_notice: called with each notice (which models are in use) before the work begins.
         api_key: for a Qdrant server.
@@ -206,7 +237,8 @@ def ingest(
     Raises:
         InvalidInput: an argument's value cannot be used, or a document has no text.
         CorpusError: the source does not exist, or is bad and `on_error` is "raise".
-        ManifestMismatch: the collection was built with another encoder or splitter.
+        ManifestMismatch: the collection was built with another encoder or splitter, or otherwise
+            than `storage`, `fields`, `lexical`, `token_vectors` or `tenant` say.
         DiskFull: not enough space; what was acknowledged is kept, run again to go on.
     """
     checked(model_options, encoder=isinstance(encoder, str), reranker=False)
@@ -223,8 +255,9 @@ def ingest(
     else:
         documents = _checked_documents(source)
 
+    place = Store.of(store, api_key)
     try:
-        manifest: Manifest | None = read_manifest(collection, store=store, api_key=api_key)
+        manifest: Manifest | None = place.manifest(version or collection)
     except CollectionNotFound:
         manifest = None
 
@@ -242,7 +275,12 @@ def ingest(
             if on_notice is not None:
                 for notice in notices:
                     on_notice(notice)
-            loaded: Encoder = load_encoder(choice.encoder, **settings, **of_encoder(model_options))
+            loaded: Encoder = load_encoder(
+                choice.encoder,
+                **settings,
+                **of_encoder(model_options),
+                outputs="all" if lexical or token_vectors else "dense",
+            )
         else:
             loaded = encoder
         splitter_info = SplitterInfo(
@@ -251,7 +289,8 @@ def ingest(
             if max_tokens is not None
             else 0,
         )
-        sample, documents = _peek(documents, 200)
+        built = None
+        sample, documents = _peek(documents, SAMPLE_DOCUMENTS)
         manifest = Manifest(
             collection=collection,
             encoder=loaded.info,
@@ -259,13 +298,14 @@ def ingest(
             bm25=bm25_info(language, [document.text for document in sample]),
         )
     else:
+        built, sample = manifest, []
         asked = None if encoder == "auto" else encoder
         loaded = _encoder_of(manifest, asked, model_options, settings)
-        built = manifest.splitter
+        division = built.splitter
         splitter_info = replace(
-            built,
-            max_tokens=built.max_tokens if max_tokens == "default" else max_tokens,
-            overlap_tokens=built.overlap_tokens if overlap_tokens is None else overlap_tokens,
+            division,
+            max_tokens=division.max_tokens if max_tokens == "default" else max_tokens,
+            overlap_tokens=division.overlap_tokens if overlap_tokens is None else overlap_tokens,
         )
         if language != "auto":
             manifest = replace(manifest, bm25=bm25_info(language, []))
@@ -274,14 +314,22 @@ def ingest(
         notices += (notice,)
         if on_notice is not None:
             on_notice(notice)
-    splitter = Splitter(
-        loaded.token_counter,
-        max_tokens=splitter_info.max_tokens,
-        overlap_tokens=splitter_info.overlap_tokens,
-    )
-    expected = replace(manifest, encoder=loaded.info, splitter=splitter.info)
     try:
-        with open_or_create_index(expected, store, api_key) as index:
+        splitter = Splitter(
+            loaded.token_counter,
+            max_tokens=splitter_info.max_tokens,
+            overlap_tokens=splitter_info.overlap_tokens,
+        )
+        expected = replace(
+            manifest,
+            encoder=loaded.info,
+            splitter=splitter.info,
+            layout=layout_for(
+                built, loaded, lexical=lexical, token_vectors=token_vectors, tenant=tenant
+            ),
+            storage=storage_for(built, storage, fields, sample),
+        )
+        with place.open_or_create(expected, version=version) as index:
             report = ingest_documents(
                 documents,
                 index=index,
@@ -291,11 +339,35 @@ def ingest(
                 problems=problems,
                 on_error=on_error,
                 progress=progress,
+                tenant=tenant,
+                prune_scope=prune_scope(source, problems) if prune else None,
+                size=_size_of(source) if progress is not None else None,
             )
+            if not place.is_server:
+                notices += size_notices(index, place.location)
     finally:
         if loaded is not encoder:
             close_models([loaded])
-    return replace(report, notices=notices)
+    return replace(report, notices=notices + report.notices)
+
+
+def _size_of(source: str | os.PathLike[str] | Iterable[Document]) -> SourceSize | None:
+    if source == PYTHON_DOCS or not isinstance(source, (str, os.PathLike)):
+        return None
+    return SourceSize(source)
+
+
+def load_encoder_of(manifest: Manifest, options: Mapping[str, Any]) -> Encoder:
+    """The encoder that a collection was built with, loaded.
+
+    Args:
+        manifest: of the collection.
+        options: how the model runs, as for `open`.
+
+    Raises:
+        ModelNotFound: it is not on this machine and no hub answers.
+    """
+    return _encoder_of(manifest, None, options)
 
 
 def _encoder_of(
@@ -322,13 +394,15 @@ def _encoder_of(
         wanted = {**remembered, **wanted}
     name = built.model if asked is None else asked
     own = of_encoder(options)
+    layout = manifest.layout
+    whole_output = layout.lexical or layout.token_dimension is not None
     if "truncate_dim" not in own:
         resolved = resolve(name, "encoder", **wanted)
         whole = resolved.spec.dimension
         if resolved.fingerprint == built.fingerprint and whole and built.dimension < whole:
             # Whoever built the collection has settled that its vectors are to be cut.
             own |= {"truncate_dim": built.dimension, "allow_untrained_truncation": True}
-    return load_encoder(name, **wanted, **own)
+    return load_encoder(name, **wanted, **own, outputs="all" if whole_output else "dense")
 
 
 def _is_path(source: object) -> bool:

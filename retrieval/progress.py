@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -31,15 +32,32 @@ def indexing_bar(what: str) -> Iterator[Callable[[IngestProgress], None]]:
     if not console.is_terminal:
         yield _indexing_lines(what)
         return
-    with _bar(console, TextColumn("{task.fields[rate]}")) as bar:
-        task = bar.add_task(f"Indexing {escape(what)}", total=None, rate="", start=True)
+    columns = (TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+    with _bar(console, *columns, TextColumn("{task.fields[left]}")) as bar:
+        task = bar.add_task(f"Indexing {escape(what)}", total=None, rate="", left="", start=True)
 
         def show(event: IngestProgress) -> None:
             bar.update(
-                task, completed=event.documents, total=event.total_documents, rate=_rate(event)
+                task,
+                completed=event.documents,
+                total=event.total_documents,
+                rate=_rate(event),
+                left=_left(event),
             )
 
         yield show
+
+
+@contextmanager
+def points_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A callback for what goes through a collection's points, called as (done, total)."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(escape(what), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
@@ -49,7 +67,7 @@ def evaluation_bar() -> Iterator[Callable[[str, int, int], None]]:
     if not console.is_terminal:
         yield lambda what, done, total: None
         return
-    with _bar(console) as bar:
+    with _bar(console, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
         tasks: dict[str, int] = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -76,24 +94,40 @@ def say(line: str) -> None:
             sys.stderr.flush()
 
 
-def _bar(console: Console, *more: TextColumn) -> Progress:
+def _bar(console: Console, *more: ProgressColumn) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         *more,
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
         console=console,
         transient=True,
     )
 
 
 def _rate(event: IngestProgress) -> str:
-    if not event.passages or event.seconds <= 0:
-        return "reading"
-    return f"{event.passages:,} passages · {event.passages / event.seconds:,.0f}/s"
+    if event.passages_per_second <= 0:
+        return f"{event.passages:,} passages" if event.passages else "reading"
+    return f"{event.passages:,} passages · {_short(event.passages_per_second)}/s"
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.1f}" if rate < 10 else f"{rate:,.0f}"
+
+
+def _left(event: IngestProgress) -> str:
+    """How long it will go on, as coarse as the estimate is."""
+    seconds = event.remaining_seconds
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min left"
+    hours = seconds / 3600
+    return f"{hours:.0f} h left" if hours >= 10 else f"{hours:.1f} h left"
 
 
 def _indexing_lines(what: str) -> Callable[[IngestProgress], None]:
@@ -106,6 +140,7 @@ def _indexing_lines(what: str) -> Callable[[IngestProgress], None]:
             return
         last = now
         total = "" if event.total_documents is None else f" of {event.total_documents:,}"
-        say(f"indexing {what}: {event.documents:,}{total} documents, {_rate(event)}")
+        left = f", {_left(event)}" if event.remaining_seconds else ""
+        say(f"indexing {what}: {event.documents:,}{total} documents, {_rate(event)}{left}")
 
     return show

@@ -35,6 +35,7 @@ def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[st
             "total": round(result.timings.total_ms, 3),
         },
         "reranked": result.reranked,
+        "offset": result.offset,
         "notices": list(result.notices),
         "hits": [_hit(hit) for hit in result.hits],
     }
@@ -52,12 +53,18 @@ def report_as_dict(report: IngestReport) -> dict[str, Any]:
             "new": report.new,
             "changed": report.changed,
             "unchanged": report.unchanged,
+            "pruned": report.pruned,
+            "duplicates": report.duplicates,
             "failed": len(report.failed),
         },
         "passages": report.passages,
         "tokens": report.tokens,
         "truncated_passages": report.truncated_passages,
         "seconds": round(report.seconds, 3),
+        "passages_per_second": round(_per_second(report), 3),
+        "duplicate_examples": [
+            {"id": one, "same_as": other} for one, other in report.duplicate_examples
+        ],
         "problems": [
             {"source": p.source, "line": p.line, "reason": p.reason} for p in report.failed
         ],
@@ -86,11 +93,13 @@ def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 
             start, end = hit.best_span
             whole = len(passage.text)
             lines.append(f"    best part: characters {start:,} to {end:,} of {whole:,}")
+        lines += [_beside("before", passage, width) for passage in hit.before]
         text = _excerpt(hit, characters)
         lines += textwrap.wrap(text, width - 4, initial_indent="    ", subsequent_indent="    ")
+        lines += [_beside("after", passage, width) for passage in hit.after]
         lines.append("")
     if not result.hits:
-        lines += ["Nothing found.", ""]
+        lines += [f"Nothing after hit {result.offset}." if result.offset else "Nothing found.", ""]
     timings = result.timings
     shallow = result.reranker is not None and result.reranked < len(result.candidates)
     depth = f", {result.reranked} re-ranked" if shallow else ""
@@ -112,14 +121,37 @@ def _excerpt(hit: Hit, characters: int) -> str:
     return part if end == len(text) or part.endswith("…") else f"{part} …"
 
 
+def _beside(where: str, passage: Passage, width: int) -> str:
+    """A neighbour of a hit in one line: the end of one before it, the beginning of one after."""
+    room = width - 6 - len(where)
+    text = plain(passage.text)
+    if len(text) > room:
+        text = f"… {text[2 - room :]}" if where == "before" else f"{text[: room - 2]} …"
+    return f"    {where}: {text}"
+
+
 def report_as_text(source: str, report: IngestReport) -> str:
-    """An indexing report as one line."""
-    return (
+    """An indexing report in one or two lines; the second only where there is more to say."""
+    text = (
         f"{source} → {report.collection}: {report.read:,} documents read: {report.new:,} new, "
         f"{report.changed:,} changed, {report.unchanged:,} unchanged, "
         f"{len(report.failed):,} skipped; {report.passages:,} passages "
         f"({report.tokens:,} tokens) written in {report.seconds:.1f} s"
     )
+    if report.passages:
+        text += f", {_per_second(report):,.0f}/s"
+    more = []
+    if report.pruned:
+        more.append(f"{report.pruned:,} documents pruned")
+    if report.duplicates:
+        more.append(f"{report.duplicates:,} documents have the content of another")
+    if report.truncated_passages:
+        more.append(f"{report.truncated_passages:,} passages cut by the encoder")
+    return f"{text}\n  {'; '.join(more)}" if more else text
+
+
+def _per_second(report: IngestReport) -> float:
+    return report.passages / report.seconds if report.seconds > 0 else 0.0
 
 
 def plain(text: str) -> str:
@@ -153,6 +185,8 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "stage2_score": hit.stage2_score,
         "best_span": None if hit.best_span is None else list(hit.best_span),
         "passage": _passage(hit.passage),
+        "before": [_passage(passage) for passage in hit.before],
+        "after": [_passage(passage) for passage in hit.after],
     }
 
 

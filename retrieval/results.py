@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.fusion import rrf
-from retrieval.types import Blend, Candidate, Hit, Mode, Passage, Scores
+from retrieval.types import Blend, Candidate, Hit, Passage, Scores
 
 
-def first_stage_hits(candidates: Sequence[Candidate], mode: Mode) -> list[Hit]:
-    """Hits in first-stage order, for a search without a second stage."""
-    # A cosine is a relevance scale of a kind; BM25 and RRF scores are not bounded by meaning.
+def first_stage_hits(candidates: Sequence[Candidate], cosines: bool) -> list[Hit]:
+    """Hits in first-stage order, of passages that no second stage has read.
+
+    cosines: their scores are cosines, a relevance scale of a kind; BM25 and RRF scores are not
+    bounded by meaning.
+    """
     return [
-        _unread(
-            candidate,
-            relevance=min(max(candidate.score, 0.0), 1.0) if mode == "dense" else None,
+        Hit(
+            passage=candidate.passage,
+            rank=candidate.rank,
+            score=candidate.score,
+            relevance=min(max(candidate.score, 0.0), 1.0) if cosines else None,
+            stage1_rank=candidate.rank,
+            stage1_score=candidate.score,
         )
         for candidate in candidates
     ]
@@ -63,16 +69,14 @@ def reranked_hits(
         )
         for rank, (row, score) in enumerate(order, start=1)
     ]
-    return hits + [_unread(candidate, relevance=None) for candidate in candidates[depth:]]
+    return hits + first_stage_hits(candidates[depth:], cosines=False)
 
 
-def threshold(hits: list[Hit], min_relevance: float | None) -> list[Hit]:
-    """Hits of at least that relevance, ranked anew; those without a relevance are left out."""
+def threshold(hits: Sequence[Hit], min_relevance: float | None) -> list[Hit]:
+    """Hits of at least that relevance; those without a relevance are left out."""
     if min_relevance is None:
-        return hits
-    kept = [h for h in hits if h.relevance is not None and h.relevance >= min_relevance]
-    # A blended order is not the order of relevance, so ranks may have gaps to close.
-    return [replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)]
+        return list(hits)
+    return [h for h in hits if h.relevance is not None and h.relevance >= min_relevance]
 
 
 def best_span(
@@ -88,14 +92,3 @@ def best_span(
     start = max(int(spans[row, 0]) - before, 0)
     end = min(int(spans[row, 1]) - before, len(passage.text))
     return (start, end) if start < end else None
-
-
-def _unread(candidate: Candidate, *, relevance: float | None) -> Hit:
-    return Hit(
-        passage=candidate.passage,
-        rank=candidate.rank,
-        score=candidate.score,
-        relevance=relevance,
-        stage1_rank=candidate.rank,
-        stage1_score=candidate.score,
-    )

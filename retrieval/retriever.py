@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from retrieval.errors import InvalidQuery
+from retrieval.first_stage import FirstStage, encode, query_notices
 from retrieval.index.manifest import check_manifest
-from retrieval.models.budget import score_within
-from retrieval.planning import SearchPlan, checked_query, one_of, plan_search, positive
-from retrieval.results import first_stage_hits, reranked_hits, threshold
+from retrieval.planning import (
+    SearchOptions,
+    checked_query,
+    one_of,
+    plan_search,
+    positive,
+)
+from retrieval.second_stage import read_candidates, reading_notices
+from retrieval.selection import choose_hits
 from retrieval.types import (
     Blend,
-    Candidate,
     Encoder,
-    FloatArray,
-    Hit,
+    Fusion,
     Index,
     Mode,
     ProgressCallback,
     Reranker,
-    Scores,
     SearchResult,
     Timings,
     Where,
@@ -31,8 +36,6 @@ from retrieval.types import (
 
 DEFAULT_CANDIDATES = 50
 DEFAULT_MODE: Mode = "hybrid"
-BUDGET_NOTICE = "The time budget of"
-"""How a notice begins that tells how deep a search with a time budget went."""
 
 
 class TwoStageRetriever:
@@ -42,9 +45,11 @@ class TwoStageRetriever:
         encoder: the bi-encoder; must be the one the collection was built with.
         index: an open collection.
         reranker: the second stage, or None for first-stage order.
-        mode: first stage where a search names none: dense, sparse (BM25) or hybrid.
+        mode: first stage where a search names none: dense, sparse (BM25), lexical (the encoder's
+            own term weights, where the collection has them) or hybrid.
         candidates: how many passages the first stage fetches and the second re-orders.
         blend: how the two orders are joined; None takes the reranker's measured default.
+        tenant: whose passages are searched where a search names none, see `Index`.
         notices: sentences that every result carries.
         owned: models that nobody else uses: closed with the index, where they can be closed.
 
@@ -61,6 +66,7 @@ class TwoStageRetriever:
         mode: Mode = DEFAULT_MODE,
         candidates: int = DEFAULT_CANDIDATES,
         blend: Blend | None = None,
+        tenant: str | None = None,
         notices: Sequence[str] = (),
         owned: Sequence[object] = (),
     ) -> None:
@@ -71,6 +77,7 @@ class TwoStageRetriever:
         self.mode = one_of(mode, Mode, "mode")
         self.candidates = positive(candidates, "candidates")
         self.blend = None if blend is None else one_of(blend, Blend, "blend")
+        self.tenant = tenant
         self.notices = tuple(notices)
         self._owned = tuple(owned)
 
@@ -86,8 +93,19 @@ class TwoStageRetriever:
         blend: Blend | None = None,
         min_relevance: float | None = None,
         budget_ms: float | None = None,
+        offset: int = 0,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
+        min_score: float | None = None,
+        fusion: Fusion | None = None,
+        refine: int | None = None,
+        exact: bool = False,
+        tenant: str | None = None,
     ) -> SearchResult:
         """Answer one query; best passage first, ties by passage id.
+
+        In which order the options act is told in `retrieval.planning`.
 
         Args:
             query: what the user asks, in their words; the instruction is added here.
@@ -97,14 +115,31 @@ class TwoStageRetriever:
             where: filter over passages, see `retrieval.index.filters`.
             rerank: False keeps the first stage's order.
             blend: "none" (reranker's order) or "rrf" (joined with the first stage's).
-            min_relevance: hits below this relevance, in [0, 1], are left out at the very end.
+            min_relevance: hits below this relevance, in [0, 1], are left out.
             budget_ms: milliseconds that the second stage may take. It reads the best candidates
                 first and as many as fit, at least one; the others follow in first-stage order,
                 and the result says how many were read (`reranked`). None reads all.
+            offset: how many hits to skip. Pages of one `top_k` continue one another exactly
+                (with a time budget: as far as it goes equally deep); passages beyond the
+                `candidates` follow in first-stage order.
+            per_document: at most so many hits of one document, its best ones. The first stage
+                goes deeper until there are enough hits.
+            diversity: from 0 to 1, how much less a hit counts that is like one before it (maximal
+                marginal relevance, see `retrieval.selection.diverse`); None or 0: not at all.
+            neighbours: how many passages before and after each hit, of its document, come along.
+            min_score: candidates whose first-stage score is lower are left out before they are
+                re-ranked. On the mode's own scale: cosine for dense, BM25 score for sparse,
+                product of term weights for lexical, sum of the fusion for hybrid.
+            fusion: how the legs of a hybrid search are joined.
+            refine: so many first-stage results are put in order by MaxSim over the stored token
+                vectors of the collection, before the reranker reads the best of them.
+            exact: compare with every vector, instead of the approximate index: slower.
+            tenant: whose passages are searched, where the collection keeps tenants apart; None
+                for the retriever's own.
 
         Raises:
             InvalidQuery: empty or not text.
-            InvalidInput: another argument's value cannot be used.
+            InvalidInput: another argument's value cannot be used, here or at all.
             InvalidFilter: `where` cannot be understood.
         """
         return self.search_batch(
@@ -117,6 +152,15 @@ class TwoStageRetriever:
             blend=blend,
             min_relevance=min_relevance,
             budget_ms=budget_ms,
+            offset=offset,
+            per_document=per_document,
+            diversity=diversity,
+            neighbours=neighbours,
+            min_score=min_score,
+            fusion=fusion,
+            refine=refine,
+            exact=exact,
+            tenant=tenant,
         )[0]
 
     def search_batch(
@@ -132,25 +176,45 @@ class TwoStageRetriever:
         blend: Blend | None = None,
         min_relevance: float | None = None,
         budget_ms: float | None = None,
+        offset: int = 0,
+        per_document: int | None = None,
+        diversity: float | None = None,
+        neighbours: int = 0,
+        min_score: float | None = None,
+        fusion: Fusion | None = None,
+        refine: int | None = None,
+        exact: bool = False,
+        tenant: str | None = None,
         progress: ProgressCallback | None = None,
     ) -> list[SearchResult]:
-        """Answer many queries; their pairs share the reranker's batches.
+        """Answer many queries, each as `search` does; they share the calls of both stages.
 
-        As `search`, and: `fetch` is the first stage's depth where it should be deeper than the
-        `candidates` that are re-ranked; passages between the two follow in first-stage order.
-        The times of a batch are shared equally among its queries. `budget_ms` is for the second
-        stage of the whole batch: the queries take turns, so all get equally deep. `progress`
-        counts re-ranked pairs.
+        `fetch` is the first stage's depth where it should be deeper than the `candidates` that
+        are re-ranked; passages between the two follow in first-stage order. The times of a batch
+        are shared equally among its queries. `budget_ms` is for the second stage of the whole
+        batch: the queries take turns, so all get equally deep. `progress` counts re-ranked pairs.
         """
         plan = plan_search(
+            SearchOptions(
+                top_k=top_k,
+                candidates=self.candidates if candidates is None else candidates,
+                mode=self.mode if mode is None else mode,
+                fetch=fetch,
+                blend=self.blend if blend is None else blend,
+                min_relevance=min_relevance,
+                budget_ms=budget_ms,
+                offset=offset,
+                per_document=per_document,
+                diversity=diversity,
+                neighbours=neighbours,
+                min_score=min_score,
+                fusion=fusion,
+                refine=refine,
+                exact=exact,
+            ),
             self.reranker if rerank else None,
-            top_k=top_k,
-            candidates=self.candidates if candidates is None else candidates,
-            fetch=fetch,
-            mode=self.mode if mode is None else mode,
-            blend=self.blend if blend is None else blend,
-            min_relevance=min_relevance,
-            budget_ms=budget_ms,
+            self.encoder,
+            self.index.manifest,
         )
         if isinstance(queries, str):
             raise InvalidQuery(
@@ -160,54 +224,64 @@ class TwoStageRetriever:
         texts = [checked_query(query) for query in queries]
         if not texts:
             return []
+        owner = self.tenant if tenant is None else tenant
 
         started = time.perf_counter()
-        vectors: FloatArray | None = None
-        if plan.mode != "sparse":
-            vectors = self.encoder.encode_queries(texts)
-        encoded = time.perf_counter()
-
-        found = [
-            self.index.search(
-                mode=plan.mode,
-                limit=plan.fetch,
-                vector=None if vectors is None else vectors[row],
-                text=None if plan.mode == "dense" else text,
-                where=where,
-            )
-            for row, text in enumerate(texts)
-        ]
-        retrieved = time.perf_counter()
-
-        read = self._second_stage(texts, found, plan, progress)
-        finished = time.perf_counter()
+        encoded = encode(self.encoder, texts, plan)
+        encode_seconds = time.perf_counter() - started
+        first = FirstStage(self.index, encoded, plan, where, owner)
+        reading = time.perf_counter()
+        read = read_candidates(texts, first.found, plan, progress)
+        read_seconds = time.perf_counter() - reading
+        pages = choose_hits(self.index, first, read, plan, owner)
+        total_seconds = time.perf_counter() - started
 
         share = 1000.0 / len(texts)
         timings = Timings(
-            encode_ms=(encoded - started) * share,
-            retrieve_ms=(retrieved - encoded) * share,
-            rerank_ms=(finished - retrieved) * share if plan.reranker else 0.0,
-            total_ms=(finished - started) * share,
+            encode_ms=encode_seconds * share,
+            retrieve_ms=(total_seconds - encode_seconds - read_seconds) * share,
+            rerank_ms=read_seconds * share if plan.reranker else 0.0,
+            total_ms=total_seconds * share,
         )
         return [
             SearchResult(
                 query=text,
-                hits=tuple(own.hits[: plan.top_k]),
+                hits=tuple(hits),
                 candidates=tuple(candidates_),
                 mode=plan.mode,
                 blend=plan.blend,
                 encoder=self.encoder.info.model,
                 reranker=plan.reranker.info.model if plan.reranker else None,
                 timings=timings,
-                notices=(*self.notices, *self._notices(text, plan, own, len(texts))),
+                notices=(
+                    *self.notices,
+                    *query_notices(self.encoder, text, plan),
+                    *reading_notices(own, plan, hits, len(texts)),
+                ),
                 reranked=own.reranked,
+                offset=plan.offset,
             )
-            for text, candidates_, own in zip(texts, found, read, strict=True)
+            for text, candidates_, own, hits in zip(texts, first.found, read, pages, strict=True)
         ]
 
-    def count(self) -> int:
-        """Passages in the collection."""
-        return self.index.count()
+    def count(self, *, tenant: str | None = None) -> int:
+        """Passages in the collection; with tenants, those of this one or the retriever's own."""
+        return self.index.count(tenant=self.tenant if tenant is None else tenant)
+
+    def over(self, index: Index) -> Self:
+        """The same models and settings over another index.
+
+        The models that belong to this retriever then belong to the new one: closing this one
+        closes its index alone.
+
+        Raises:
+            ManifestMismatch: another encoder filled that index; nothing was changed.
+        """
+        check_manifest(index.manifest, replace(index.manifest, encoder=self.encoder.info))
+        other = copy.copy(self)
+        other.index = index
+        self._owned = ()
+        return other
 
     def close(self) -> None:
         """Close the index, and the models that were loaded for this retriever alone."""
@@ -226,103 +300,6 @@ class TwoStageRetriever:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _second_stage(
-        self,
-        texts: Sequence[str],
-        found: Sequence[list[Candidate]],
-        plan: SearchPlan,
-        progress: ProgressCallback | None,
-    ) -> list[_Read]:
-        """What the second stage made of every query's candidates."""
-        if plan.reranker is None:
-            return [
-                _Read(threshold(first_stage_hits(candidates, plan.mode), plan.min_relevance))
-                for candidates in found
-            ]
-        groups = [
-            [(text, candidate.passage.content) for candidate in candidates[: plan.depth]]
-            for text, candidates in zip(texts, found, strict=True)
-        ]
-        if plan.budget_ms is None:
-            scores = _score_all(plan.reranker, groups, progress)
-        else:
-            scores = score_within(plan.reranker, groups, plan.budget_ms, progress=progress)
-        return [
-            _Read(
-                threshold(
-                    reranked_hits(candidates, own, plan.reranker.relevance(own.values), plan.blend),
-                    plan.min_relevance,
-                ),
-                reranked=len(own.values),
-                of=len(group),
-                truncated=int(own.truncated.sum()),
-            )
-            for candidates, group, own in zip(found, groups, scores, strict=True)
-        ]
-
-    def _notices(self, query: str, plan: SearchPlan, read: _Read, queries: int) -> list[str]:
-        notices = []
-        longest = self.encoder.info.max_length
-        # A token has at least one character, so most queries are cleared without tokenising.
-        prefix = self.encoder.info.query_instruction
-        if plan.mode != "sparse" and len(query) + len(prefix) > longest - 2:
-            counter = self.encoder.token_counter
-            tokens = len(counter.token_offsets(prefix + query)) + counter.special_tokens
-            if tokens > longest:
-                notices.append(
-                    f"The query has {tokens:,} tokens; the encoder read the first {longest:,}."
-                )
-        if read.truncated and plan.reranker is not None:
-            notices.append(
-                f"{read.truncated} of the re-ranked passages were longer than the reranker reads "
-                f"({plan.reranker.info.max_length:,} tokens with the query) and were cut."
-            )
-        if read.reranked < read.of:
-            shared = f" for {queries:,} queries" if queries > 1 else ""
-            others = (
-                "follow in first-stage order"
-                if plan.min_relevance is None
-                else "have no relevance and are left out"
-            )
-            notices.append(
-                f"{BUDGET_NOTICE} {plan.budget_ms:g} ms{shared} re-ranked {read.reranked} of "
-                f"{read.of} candidates; the others {others}."
-            )
-        return notices
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """One query's hits in final order, and how many pairs were read, of how many, and cut."""
-
-    hits: list[Hit]
-    reranked: int = 0
-    of: int = 0
-    truncated: int = 0
-
-
-def _score_all(
-    reranker: Reranker,
-    groups: Sequence[Sequence[tuple[str, str]]],
-    progress: ProgressCallback | None,
-) -> list[Scores]:
-    """The scores of every group, from one call in which all share batches."""
-    scores = reranker.score([pair for group in groups for pair in group], progress=progress)
-    own: list[Scores] = []
-    start = 0
-    for group in groups:
-        rows = slice(start, start + len(group))
-        own.append(
-            Scores(
-                values=scores.values[rows],
-                truncated=scores.truncated[rows],
-                tokens=None if scores.tokens is None else scores.tokens[rows],
-                spans=None if scores.spans is None else scores.spans[rows],
-            )
-        )
-        start = rows.stop
-    return own
 
 
 def close_models(models: Sequence[object]) -> None:

@@ -1,85 +1,244 @@
-"""Stores: a folder of the embedded engine, or the URL of a Qdrant server, with one meaning."""
+"""Stores: a folder of the embedded engine, or a Qdrant server, with one meaning.
+
+A collection may exist in several versions (built with other models or splitters), `docs@v1`,
+`docs@v2` and so on; its name means the current one.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
-from retrieval.errors import InvalidInput
+from retrieval.errors import CollectionNotFound, InvalidInput
+from retrieval.index import embedded, server
+from retrieval.index.collection import CollectionIndex
 from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.embedded import list_collections as list_embedded_collections
-from retrieval.index.embedded import read_manifest as read_embedded_manifest
-from retrieval.index.server import ServerIndex
-from retrieval.index.server import list_collections as list_server_collections
-from retrieval.index.server import read_manifest as read_server_manifest
+from retrieval.index.manifest import split_name, version_name
+from retrieval.index.server import ServerIndex, ServerOptions
 from retrieval.types import Manifest
+
+__all__ = ["DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
 
 DEFAULT_STORE = ".retrieval"
 
 
-def read_manifest(
-    collection: str, *, store: str | os.PathLike[str] = DEFAULT_STORE, api_key: str | None = None
-) -> Manifest:
-    """What built a collection, read without opening it.
+class Store:
+    """Where collections are kept.
+
+    Args:
+        location: a folder, or the http:// or https:// URL of a Qdrant server.
+        options: how a server is reached, see `ServerOptions`; for a server only.
+        api_key: shorthand for `ServerOptions(api_key=…)`.
 
     Raises:
-        CollectionNotFound: no such collection; the message lists those there are.
-        ManifestCorrupt: the manifest cannot be read.
+        InvalidInput: the location can be neither.
     """
-    if _is_url(store):
-        return read_server_manifest(str(store), collection, api_key=api_key)
-    return read_embedded_manifest(Path(store), collection)
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] = DEFAULT_STORE,
+        *,
+        options: ServerOptions | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self.is_server = _is_url(location)
+        self.location = str(location) if self.is_server else os.fspath(location)
+        if options is not None and not self.is_server:
+            raise InvalidInput(
+                f"server options were given for the store {self.location!r}, which is a folder",
+                fix="Leave them out, or give the URL of the server.",
+            )
+        self.options = options or ServerOptions()
+        if api_key is not None:
+            self.options = replace(self.options, api_key=api_key)
+
+    @classmethod
+    def of(cls, store: StoreLike, api_key: str | None = None) -> Store:
+        """The store that was given, or the one at a location.
+
+        Raises:
+            InvalidInput: no location, or an API key besides a store that has its own.
+        """
+        if not isinstance(store, Store):
+            return cls(store, api_key=api_key)
+        if api_key is None or api_key == store.options.api_key:
+            return store
+        raise InvalidInput(
+            "an API key was given besides a Store, which has its own",
+            fix="Give it to the Store: Store(url, api_key=…).",
+        )
+
+    def names(self) -> list[str]:
+        """The collections, sorted; a folder that does not exist yet has none.
+
+        Raises:
+            StoreDenied, StoreFault
+        """
+        if self.is_server:
+            return server.list_collections(self.location, options=self.options)
+        return embedded.list_collections(self._folder)
+
+    def manifest(self, name: str) -> Manifest:
+        """What built a collection, read without opening it.
+
+        Args:
+            name: of a collection, or of one version of it.
+
+        Raises:
+            CollectionNotFound: no such collection; the message lists those there are.
+            ManifestCorrupt: the manifest cannot be read.
+        """
+        if self.is_server:
+            return server.read_manifest(self.location, name, options=self.options)
+        return embedded.read_manifest(self._folder, name)
+
+    def open(self, name: str, *, expect: Manifest | None = None) -> CollectionIndex:
+        """An existing collection; its current version where the name names none.
+
+        Args:
+            name: of a collection, or of one version of it.
+            expect: what must have built it, but for `created`.
+
+        Raises:
+            CollectionNotFound, ManifestMismatch, StoreLocked, ManifestCorrupt: see the indexes.
+        """
+        if self.is_server:
+            return ServerIndex.open(self.location, name, expect=expect, options=self.options)
+        return EmbeddedIndex.open(self._folder, name, expect=expect)
+
+    def create(self, manifest: Manifest, *, version: str | None = None) -> CollectionIndex:
+        """A new, empty collection, or a new version that searches do not use yet.
+
+        Raises:
+            CollectionExists: there is one; it was not touched.
+        """
+        name = version or manifest.collection
+        if self.is_server:
+            return ServerIndex.create(self.location, name, manifest, options=self.options)
+        return EmbeddedIndex.create(self._folder, name, manifest)
+
+    def open_or_create(self, manifest: Manifest, *, version: str | None = None) -> CollectionIndex:
+        """The collection (or version) of a manifest, made where it does not exist.
+
+        Raises:
+            ManifestMismatch: it was built with other models or settings.
+        """
+        name = version or manifest.collection
+        if self.is_server:
+            return ServerIndex.open_or_create(self.location, name, manifest, options=self.options)
+        return EmbeddedIndex.open_or_create(self._folder, name, manifest)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a collection by the engine's own names, oldest first.
+
+        Raises:
+            CollectionNotFound: it has none.
+        """
+        if self.is_server:
+            found = server.list_versions(self.location, name, options=self.options)
+        else:
+            found = embedded.list_versions(self._folder, name)
+        if not found:
+            self.manifest(name)  # which says what there is instead
+            raise CollectionNotFound(
+                f"the collection {name!r} in {self.location} has no version",
+                fix="Make it: retrieval index PATH.",
+            )
+        return found
+
+    def current(self, name: str) -> str:
+        """The version that searches of a collection use, by the engine's own name.
+
+        Raises:
+            CollectionNotFound
+        """
+        if split_name(name)[1] is not None:
+            return name
+        if self.is_server:
+            return server.current(self.location, name, options=self.options)
+        return embedded.current(self._folder, name)
+
+    def next_version(self, name: str) -> str:
+        """What the next version of a collection is to be called."""
+        return version_name(name, max(_number(one) for one in self.versions(name)) + 1)
+
+    def switch(self, name: str, version: str) -> str:
+        """Let searches use another version from now on, in one step, and say which it was before.
+
+        Indexes that are open go on with the version that they opened.
+
+        Raises:
+            CollectionNotFound: there is no such version; the message lists those there are.
+        """
+        if self.is_server:
+            return server.switch(self.location, name, version, options=self.options)
+        return embedded.switch(self._folder, name, version)
+
+    def rollback(self, name: str) -> str:
+        """Switch to the version before the current one, and say which that is.
+
+        Raises:
+            InvalidInput: there is none before it.
+        """
+        versions = self.versions(name)
+        now = self.current(name)
+        older = [one for one in versions if _number(one) < _number(now)]
+        if not older:
+            raise InvalidInput(
+                f"{now!r} is the oldest version of {name!r}; there are: {', '.join(versions)}",
+                fix=f"Name the version to use: retrieval switch {name} VERSION.",
+            )
+        self.switch(name, older[-1])
+        return older[-1]
+
+    def delete(self, name: str) -> None:
+        """Delete a collection with all its versions, or one version that is not the current one.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            StoreLocked: it is open elsewhere; nothing was deleted.
+            InvalidInput: a version that searches use; nothing was deleted.
+        """
+        if self.is_server:
+            server.delete_collection(self.location, name, options=self.options)
+        else:
+            embedded.delete_collection(self._folder, name)
+
+    def __repr__(self) -> str:
+        return f"Store({self.location!r})"
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.location)
 
 
-def collection_names(
-    *, store: str | os.PathLike[str] = DEFAULT_STORE, api_key: str | None = None
-) -> list[str]:
-    """The collections of a store, sorted; a store that does not exist yet has none."""
-    if _is_url(store):
-        return list_server_collections(str(store), api_key=api_key)
-    return list_embedded_collections(Path(store))
+StoreLike: TypeAlias = "str | os.PathLike[str] | Store"
+"""What functions take as `store`: a folder, a URL, or a `Store` with options."""
 
 
-def _is_url(store: str | os.PathLike[str]) -> bool:
+def _number(physical: str) -> int:
+    return split_name(physical)[1] or 1
+
+
+def _is_url(location: str | os.PathLike[str]) -> bool:
     """Whether a store is a server; what can be neither that nor a folder is refused."""
-    if not isinstance(store, str):
+    if not isinstance(location, (str, os.PathLike)):
+        raise InvalidInput(
+            f"the store is a {type(location).__name__}, expected a folder, a URL or a Store",
+            fix="Give a folder such as .retrieval, or a URL such as http://localhost:6333.",
+        )
+    if not isinstance(location, str):
         return False
-    if store.startswith(("http://", "https://")):
+    if location.startswith(("http://", "https://")):
         return True
     # Taken for a folder, a mistyped address would give a store in a folder named `ftp:`.
-    if not store.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", store):
+    if not location.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location):
         raise InvalidInput(
-            f"the store is {store!r}, expected a folder or the http:// or https:// URL of a "
+            f"the store is {location!r}, expected a folder or the http:// or https:// URL of a "
             "Qdrant server",
             fix="Give a folder such as .retrieval, or a URL such as http://localhost:6333.",
         )
     return False
-
-
-def open_index(
-    collection: str, store: str | os.PathLike[str], api_key: str | None
-) -> EmbeddedIndex | ServerIndex:
-    """An existing collection, opened.
-
-    Raises:
-        CollectionNotFound, StoreLocked, ManifestCorrupt: see the two indexes' `open`.
-    """
-    if _is_url(store):
-        return ServerIndex.open(str(store), collection, api_key=api_key)
-    return EmbeddedIndex.open(Path(store), collection)
-
-
-def open_or_create_index(
-    manifest: Manifest, store: str | os.PathLike[str], api_key: str | None
-) -> EmbeddedIndex | ServerIndex:
-    """The collection of a manifest, made where it does not exist.
-
-    Raises:
-        ManifestMismatch: it was built with other models or settings.
-    """
-    if _is_url(store):
-        return ServerIndex.open_or_create(
-            str(store), manifest.collection, manifest, api_key=api_key
-        )
-    return EmbeddedIndex.open_or_create(Path(store), manifest.collection, manifest)

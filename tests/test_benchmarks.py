@@ -20,12 +20,20 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 # As when a script runs: its folder is the first on the path.
 sys.path.insert(0, str(BENCHMARKS))
 try:
+    import _index_worker
+    import _judged
     import _machine
+    import _made
     import _report
     import _shapes
     import _systems
     import _texts
+    import _vectors
+    import bm25
     import encode
+    import fusion
+    import index
+    import ingest
     import rerank
     import starter_blend
 finally:
@@ -312,3 +320,240 @@ def test_a_run_of_sets_is_continued_only_with_the_same_settings(tmp_path: Path) 
     with pytest.raises(SystemExit, match="--resume"):
         starter_blend.Measured(file, {"queries": 3}, resume=True)
     assert starter_blend.Measured(file, {"queries": 3}, resume=False).done == []
+
+
+# --- judged sets, fusion and BM25 -----------------------------------------------------------
+
+ANIMALS = {
+    "d1": ("Otters", "Otters swim in rivers and eat fish."),
+    "d2": ("Eagles", "Eagles fly over mountains and eat mice."),
+    "d3": ("", "Bears sleep all winter in caves, otters do not."),
+    "d4": ("", ""),
+}
+ASKED = {"q1": ("swimming otters", "d1"), "q2": ("eagle", "d2"), "q3": ("winter sleep", "d3")}
+
+
+@pytest.fixture
+def judged_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "animals"
+    (folder / "qrels").mkdir(parents=True)
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for key, (title, text) in ANIMALS.items():
+            file.write(json.dumps({"_id": key, "title": title, "text": text}) + "\n")
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
+        for key, (text, _) in ASKED.items():
+            file.write(json.dumps({"_id": key, "text": text}) + "\n")
+    lines = [f"{key}\t{document}\t1\n" for key, (_, document) in ASKED.items()]
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8"
+    )
+    return folder.parent
+
+
+def test_a_judged_set_is_read_whole_or_with_the_judged_documents_first(judged_folder: Path) -> None:
+    whole = _judged.load(judged_folder, "animals", "test")
+    assert [passage.document_id for passage in whole.passages] == ["d1", "d2", "d3"]
+    assert whole.passages[0].content == "Otters Otters swim in rivers and eat fish."
+    few = _judged.load(judged_folder, "animals", "test", documents=2, queries=2)
+    assert [passage.document_id for passage in few.passages] == ["d1", "d2"]
+    assert list(few.beir.queries) == list(few.beir.qrels) == ["q1", "q2"]
+    one = _judged.load(judged_folder, "animals", "test", documents=1)
+    assert one.beir.qrels == {"q1": {"d1": 1}}
+    assert _judged.missing(judged_folder, ["animals", "plants"]) == ["plants"]
+
+
+def test_bm25_is_measured_beside_what_is_installed(judged_folder: Path) -> None:
+    judged = _judged.load(judged_folder, "animals", "test")
+    left_out: dict[str, str] = {}
+    rows, language = bm25.measure_set(judged, bm25.ENGLISH, left_out)
+    assert language == "english"
+    own = {row.metric: row.value for row in rows if row.system == "retrieval"}
+    assert own["nDCG@10"] == own["recall@100"] == 1.0
+    peers = {row.system for row in rows} - {"retrieval"}
+    assert peers | set(left_out) == {"bm25s, defaults", "bm25s, stemmed"}
+    for peer in peers:
+        found = {row.metric: row.value for row in rows if row.system == peer}
+        better, low, high = (found[f"nDCG@10, {m}"] for m in ("better by", "95% from", "95% to"))
+        assert better == pytest.approx(1.0 - found["nDCG@10"])
+        assert low <= better <= high
+
+
+def test_settings_join_the_same_two_lists_each_in_its_way() -> None:
+    tried = fusion.settings([(1, 1), (3, 1)], [2, 60])
+    dense, words = [("a", 0.9), ("b", 0.8)], [("b", 9.0), ("c", 1.0)]
+    orders = {name: [key for key, _ in join(dense, words)] for name, join in tried.items()}
+    assert orders["dense"] == ["a", "b"]
+    assert orders["BM25"] == ["b", "c"]
+    assert orders["RRF k=2 1:1"] == ["b", "a", "c"]
+    assert orders["RRF k=2 3:1"] == ["a", "b", "c"]  # a tie, by id
+    assert orders["RRF k=60 3:1"] == ["b", "a", "c"]
+    assert dict(tried["RRF k=2 3:1"](dense, words))["a"] == pytest.approx(3 / 2)
+    assert orders["DBSF 1:1"][0] == "b"
+    assert len(tried) == 2 + 2 * 2 + 2
+    # the default is one of the settings that are measured
+    assert fusion.default_setting() in fusion.settings(fusion.WEIGHTS, fusion.KS)
+
+
+def test_the_interval_of_a_mean_over_sets_draws_queries_within_each() -> None:
+    random = np.random.default_rng(3)
+    small, large = random.normal(0.1, 0.1, (40, 1)), random.normal(0.3, 0.1, (400, 1))
+    point, low, high = fusion.mean_differences([small, large])
+    assert point[0] == pytest.approx((small.mean() + large.mean()) / 2)
+    error = np.sqrt(small.var() / 40 + large.var() / 400) / 2
+    assert (high - low)[0] == pytest.approx(2 * 1.96 * error, rel=0.05)
+    same = fusion.mean_differences([np.zeros((9, 2)), np.ones((5, 2))])
+    assert [part.tolist() for part in same] == [[0.5, 0.5]] * 3
+
+
+def test_settings_are_compared_with_the_default(judged_folder: Path, tmp_path: Path) -> None:
+    from hashing_encoder import HashingEncoder
+
+    judged = _judged.load(judged_folder, "animals", "test")
+    vectors = _vectors.Vectors(tmp_path / "kept", HashingEncoder, "hashing")
+    tried = fusion.settings([(1, 1)], [20])
+    found = fusion.per_query(judged, vectors, tried)
+    assert vectors.encoded == 3 + 3
+    again = _vectors.Vectors(tmp_path / "kept", HashingEncoder, "hashing")
+    assert fusion.per_query(judged, again, tried)["dense"]["nDCG@10"].tolist() == (
+        found["dense"]["nDCG@10"].tolist()
+    )
+    assert again.encoded == 0
+    assert _vectors.Vectors(tmp_path / "kept", HashingEncoder, "other").queries(["x"]).shape == (
+        1, 64,
+    )  # fmt: skip
+    rows = fusion.summary({"animals": found}, "RRF k=20 1:1")
+    own = [row.value for row in rows if row.system == "RRF k=20 1:1" and "less" in row.metric]
+    assert own == [0.0, 0.0]
+
+
+# --- passages for the index -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> _made.Made:
+    return _made.clustered(tmp_path_factory.mktemp("made") / "clustered", 3_000, 12)
+
+
+def test_made_passages_know_their_true_neighbours(clustered: _made.Made) -> None:
+    queries, texts = clustered.queries
+    vectors = np.asarray(clustered.vectors)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    assert len(texts) == 12
+    assert all(len(text.split()) <= _made.QUERY_TERMS for text in texts)
+    cosines = queries @ vectors.T
+    expected = -np.sort(-cosines, axis=1)[:, : _made.DEPTH]
+    np.testing.assert_allclose(clustered.exact(), expected, atol=1e-5)
+    passages = [passage for block, _ in clustered.blocks() for passage in block]
+    for share, count in _made.SHARES.items():
+        value = _made.where(share)[share]
+        there = np.array([passage.metadata[share] == value for passage in passages])
+        assert there.sum() == pytest.approx(3_000 / count, rel=0.35)
+        true = -np.sort(-cosines[:, there], axis=1)[:, : _made.DEPTH]
+        kept = clustered.exact(share)[:, : true.shape[1]]
+        np.testing.assert_allclose(kept, true, atol=1e-5)
+        assert (clustered.exact(share)[:, true.shape[1] :] == -1.0).all()
+
+
+def test_made_passages_are_taken_again_and_made_anew_for_other_wishes(
+    clustered: _made.Made,
+) -> None:
+    file = clustered.folder / "vectors.npy"
+    before = file.stat().st_mtime_ns
+    assert _made.clustered(clustered.folder, 3_000, 12).facts == clustered.facts
+    assert file.stat().st_mtime_ns == before
+    assert not _made._is_made(clustered.folder, {"size": 3_000, "queries": 13})
+
+
+def test_made_words_are_zipfian_and_the_same_in_every_run() -> None:
+    texts = _made.zipf_texts(3, 2_000)
+    assert texts == _made.zipf_texts(3, 2_000)
+    assert texts != _made.zipf_texts(4, 2_000)
+    words = [word for text in texts for word in text.split()]
+    assert len(words) / len(texts) == pytest.approx(_made.MEAN_TERMS, rel=0.1)
+    counts = np.bincount([int(word[1:]) for word in words], minlength=1_000)
+    # 1 / (rank + 50): the first hundred against ranks 900 to 999
+    expected = np.log(150 / 50) / np.log(1_050 / 950)
+    assert counts[:100].sum() / counts[900:1_000].sum() == pytest.approx(expected, rel=0.2)
+
+
+def test_the_local_dimension_is_that_of_the_space() -> None:
+    random = np.random.default_rng(5)
+    flat = random.uniform(-1, 1, (20_000, 3))
+    distances = np.sort(np.linalg.norm(flat[:30, None] * 0.3 - flat[None], axis=2), axis=1)[:, :100]
+    # cosines of points so far from each other, kept small for the circle to be flat
+    assert _made.local_dimension(1 - (0.01 * distances) ** 2 / 2) == pytest.approx(3.0, rel=0.15)
+
+
+# --- the index and ingestion ----------------------------------------------------------------
+
+
+def test_recall_counts_neighbours_that_are_as_near_as_the_true_ones(clustered: _made.Made) -> None:
+    queries, _ = clustered.queries
+    order = np.argsort(-(queries @ np.asarray(clustered.vectors).T), axis=1)
+    best = order[:, : _made.DEPTH].astype(np.int64)
+    assert index.recalls(clustered, "dense", best) == (1.0, 1.0)
+    half = best.copy()
+    half[:, 5:10] = order[:, -5:]
+    assert index.recalls(clustered, "dense", half) == (0.5, pytest.approx(0.95))
+    gone = np.full_like(best, -1)
+    gone[:, :10] = best[:, :10]
+    assert index.recalls(clustered, "dense", gone) == (1.0, pytest.approx(0.1))
+    allowed = _made.allowed("hundredth", 0, clustered.size)
+    few = np.full_like(best, -1)
+    for row, own in zip(few, order, strict=True):
+        found = own[allowed[own]][: _made.DEPTH]
+        row[: len(found)] = found
+    assert index.recalls(clustered, "dense, hundredth allowed", few) == (1.0, 1.0)
+
+
+def test_an_index_is_built_once_searched_in_rounds_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "index.json"
+    given = ["index.py", "--quick", "--vectors", "clustered", "--sizes", "400", "--queries", "4"]
+    given += ["--efs", "100", "--keep", str(tmp_path / "kept"), "--json", str(out)]
+    known = [name for name in _index_worker.SYSTEMS if name in ("retrieval", "faiss scan")]
+    monkeypatch.setattr(sys, "argv", [*given, "--systems", *known])
+    assert index.main() == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    own = {(r["case"], r["metric"]): r["value"] for r in rows if r["system"] == "retrieval"}
+    name = "clustered 400"
+    for case in ("dense", "dense, exact", "dense, tenth allowed", "dense, ef 100"):
+        assert own[f"{name}: search, {case}", "recall@10"] == 1.0
+        assert own[f"{name}: search, {case}", "p95"] >= own[f"{name}: search, {case}", "p50"] > 0
+    assert own[f"{name}: search, hybrid", "p50"] > 0
+    assert own[f"{name}: recall@10 of at least 0.95, best 100", "ef"] == 100
+    assert own[f"{name}: build", "disk"] > 0.5
+    text = out.read_text(encoding="utf-8")
+    assert str(tmp_path) not in text.replace(json.dumps(json.loads(text)["command"]), "")
+    built = tmp_path / "kept" / "clustered-400" / "retrieval" / "built.json"
+    before = built.stat().st_mtime_ns
+    assert index.built("retrieval", _made.read(tmp_path / "kept" / "made-clustered-400"),
+                       built.parent)["disk"] > 0  # fmt: skip
+    assert built.stat().st_mtime_ns == before
+
+
+def test_a_system_of_the_index_that_fails_says_why(tmp_path: Path) -> None:
+    made = _made.clustered(tmp_path / "made", 100, 1)
+    with pytest.raises(RuntimeError, match=r"retrieval, build: .*exist"):
+        index.ask(do="build", system="retrieval", made=made.folder, folder=tmp_path)
+
+
+def test_a_second_ingestion_is_measured_with_the_passages_it_encodes(tmp_path: Path) -> None:
+    from hashing_encoder import HashingEncoder
+
+    from retrieval import ingest as ingest_corpus
+
+    texts = [f"document {number} says something of its own" for number in range(20)]
+    corpus = ingest.write_corpus(tmp_path / "corpus.jsonl", texts)
+    counting = ingest.Counting(HashingEncoder())
+    ingest_corpus(corpus, "docs", store=tmp_path / "store", encoder=counting)
+    assert counting.passages == 20
+    rows = ingest.second(corpus, tmp_path / "store", HashingEncoder(), 2.0, "case")
+    found = {row.metric: row.value for row in rows}
+    assert found["passages encoded"] == 0
+    assert found["documents unchanged"] == 20
+    assert found["of the first"] == pytest.approx(50 * found["time"])
+    changed = ingest.write_corpus(corpus, [*texts[:-1], "another text"])
+    rows = ingest.second(changed, tmp_path / "store", HashingEncoder(), 2.0, "case")
+    assert {row.metric: row.value for row in rows}["passages encoded"] == 1

@@ -122,6 +122,8 @@ def test_indexing_again_changes_nothing(
         "new": 0,
         "changed": 0,
         "unchanged": 5,
+        "pruned": 0,
+        "duplicates": 0,
         "failed": 0,
     }
     assert report["passages"] == 0

@@ -11,7 +11,8 @@ import pytest
 from retrieval.errors import InvalidFilter, InvalidInput, ManifestMismatch, StoreFault
 from retrieval.evaluating import evaluate_folder
 from retrieval.models.encoder import BiEncoder
-from retrieval.opening import collection_names, ingest, open, parse_where, read_manifest
+from retrieval.opening import ingest, open, parse_where
+from retrieval.stores import Store
 from retrieval.types import Document
 
 
@@ -48,7 +49,7 @@ def test_a_mistyped_address_is_not_taken_for_a_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInput, match="expected a folder or the http"):
-        collection_names(store=store)
+        Store(store).names()
     with pytest.raises(InvalidInput, match="expected a folder or the http"):
         ingest([Document("a", "text")], store=store, encoder="starter")
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +159,7 @@ def test_a_truncated_dimension_is_remembered(tmp_path: Path, tiny_bert_encoder: 
     name = str(tiny_bert_encoder)
     cut: dict[str, Any] = {"truncate_dim": 16, "allow_untrained_truncation": True}
     ingest(documents, store=tmp_path, encoder=name, **cut)
-    assert read_manifest("docs", store=tmp_path).encoder.dimension == 16
+    assert Store(tmp_path).manifest("docs").encoder.dimension == 16
     assert ingest(documents, store=tmp_path).unchanged == 2
     for encoder in (None, name):
         with open(store=tmp_path, encoder=encoder, reranker=None) as retriever:

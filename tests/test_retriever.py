@@ -20,6 +20,7 @@ from retrieval.types import (
     Candidate,
     EncoderInfo,
     Encoding,
+    IndexQuery,
     Manifest,
     Passage,
     RerankerInfo,
@@ -61,11 +62,14 @@ class FakeIndex:
         self.ids = ids
         self.calls: list[dict[str, Any]] = []
 
-    def search(self, **call: Any) -> list[Candidate]:
-        self.calls.append(call)
+    def search_batch(self, queries: Sequence[IndexQuery], **call: Any) -> list[list[Candidate]]:
+        self.calls.append({"queries": list(queries), **call})
         return [
-            Candidate(Passage(i, i, 0, f"text {i}", 0, 6), 1.0 - rank / 100, rank)
-            for rank, i in enumerate(self.ids[: call["limit"]], start=1)
+            [
+                Candidate(Passage(i, i, 0, f"text {i}", 0, 6), 1.0 - rank / 100, rank)
+                for rank, i in enumerate(self.ids[: call["limit"]], start=1)
+            ]
+            for _ in queries
         ]
 
 
@@ -162,8 +166,9 @@ def test_at_least_top_k_candidates_are_fetched() -> None:
 def test_each_mode_gets_what_it_needs(mode: Any, has_vector: bool, has_text: bool) -> None:
     made, encoder, index, _ = retriever()
     made.search("q", mode=mode, where={"lang": "en"})
-    call = index.calls[0]
-    assert (call["vector"] is not None, call["text"] is not None) == (has_vector, has_text)
+    (call,) = index.calls
+    (query,) = call["queries"]
+    assert (query.vector is not None, query.text is not None) == (has_vector, has_text)
     assert call["where"] == {"lang": "en"}
     assert bool(encoder.queries) is has_vector
 
@@ -246,7 +251,7 @@ def at_most_two(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*given: Any, **options: Any) -> Any:
         return inner(*given, **options, clock=lambda: float(next(ticks)))
 
-    monkeypatch.setattr("retrieval.retriever.score_within", slow)
+    monkeypatch.setattr("retrieval.second_stage.score_within", slow)
 
 
 @pytest.mark.usefixtures("at_most_two")

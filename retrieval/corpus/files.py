@@ -74,6 +74,26 @@ def walk(
             yield from visit(link)
 
 
+def is_beir(folder: Path) -> bool:
+    """Whether a folder is one of BEIR: its corpus beside queries or judgements."""
+    return (folder / "corpus.jsonl").is_file() and (
+        (folder / "queries.jsonl").is_file() or (folder / "qrels").is_dir()
+    )
+
+
+def is_inside_beir(path: Path, root: Path, known: dict[Path, bool]) -> bool:
+    """Whether the file belongs to a BEIR folder within the tree and is not its corpus."""
+    folder = path.parent
+    while True:
+        if folder not in known:
+            known[folder] = is_beir(folder)
+        if known[folder]:
+            return path != folder / "corpus.jsonl"
+        if folder == root or folder == folder.parent:
+            return False
+        folder = folder.parent
+
+
 def read_bytes(path: Path) -> bytes:
     """A whole file.
 

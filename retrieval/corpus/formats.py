@@ -1,4 +1,4 @@
-"""Files that are one document each: plain text, markdown and HTML → title, text, metadata.
+"""Files that are one text each: plain text, markdown and HTML → title, text, metadata.
 
 HTML becomes text with markdown's marks for headings, lists and code, which the splitter knows.
 """
@@ -16,11 +16,17 @@ from retrieval.corpus.structure import find_headings
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file says. `text` is blank where it says nothing."""
+    """What a file says. `text` is blank where it says nothing; `pages` as in `Document`.
+
+    `failures` are parts that could not be read, `notes` what a user should know of the rest.
+    """
 
     text: str
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    pages: tuple[int, ...] = ()
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def parse_text(data: bytes, encoding: str | None) -> Content:
@@ -98,6 +104,8 @@ _DROPPED = _names(
     "title script style noscript template nav footer aside svg math head iframe object form button "
     "select textarea input dialog canvas audio video"
 )
+# Footnotes are asides; headings of chapters stand in headers.
+_KEPT_IN_BOOKS = _names("aside footer")
 _BLOCKS = _names(
     "address article blockquote body center dd details div dl dt fieldset figcaption figure "
     "header hgroup hr li main ol p section summary table tbody tfoot thead tr ul"
@@ -107,21 +115,20 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _DECLARED = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE
 )
+_XML_ENCODING = re.compile(
+    rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_.:-]+)", re.IGNORECASE
+)
 _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]{0,200}\?>")
 
 
 def parse_html(data: bytes, encoding: str | None) -> Content:
     """HTML: the main part's text without scripts and navigation, headings kept as `#` lines."""
-    from bs4 import BeautifulSoup
     from bs4.element import Tag
 
-    declared = _DECLARED.search(data[:4096])
-    markup = decode(data, encoding, declared.group(1).decode("ascii") if declared else None)
-    # Its parser for HTML warns at an XML declaration, and at text that could be a file name.
-    markup = _XML_DECLARATION.sub("", markup, count=1)
-    if "<" not in markup:
+    markup = markup_text(data, encoding)
+    soup = _soup(markup)
+    if soup is None:
         return Content(markup)
-    soup = BeautifulSoup(markup, "html.parser")
     named = soup.title.get_text() if soup.title is not None else ""
     body = soup.body or soup
     mains = soup.select("main, [role=main]") or soup.select("article")
@@ -137,10 +144,32 @@ def parse_html(data: bytes, encoding: str | None) -> Content:
     return Content(text, title, {"language": language} if isinstance(language, str) else {})
 
 
-def _layout(root: Any) -> str:
+def html_body_text(data: bytes) -> str:
+    """All text of a page of a book, notes in its margin included, headings kept as `#` lines."""
+    markup = markup_text(data, None)
+    soup = _soup(markup)
+    return markup if soup is None else _layout(soup.body or soup, _DROPPED - _KEPT_IN_BOOKS)
+
+
+def markup_text(data: bytes, encoding: str | None) -> str:
+    """HTML or XML decoded, also by what it declares of itself; without its XML declaration."""
+    declared = _DECLARED.search(data[:4096]) or _XML_ENCODING.match(data[:4096])
+    markup = decode(data, encoding, declared.group(1).decode("ascii") if declared else None)
+    # The parser for HTML warns at it.
+    return _XML_DECLARATION.sub("", markup, count=1)
+
+
+def _soup(markup: str) -> Any:
+    """The parsed page; None where there is no markup: the parser warns at mere file names."""
+    from bs4 import BeautifulSoup
+
+    return BeautifulSoup(markup, "html.parser") if "<" in markup else None
+
+
+def _layout(root: Any, dropped: frozenset[str] = _DROPPED) -> str:
     """Text of an element, one block after the other."""
     writer = _Writer()
-    for event, name, text in _events(root):
+    for event, name, text in _events(root, dropped):
         if event == "text":
             writer.write(text)
         elif name in _HEADINGS:
@@ -158,7 +187,7 @@ def _layout(root: Any) -> str:
     return writer.text()
 
 
-def _events(root: Any) -> Iterator[tuple[str, str, str]]:
+def _events(root: Any, dropped: frozenset[str]) -> Iterator[tuple[str, str, str]]:
     """(open | close | text, tag name, text), walked without recursion, dropped parts left out."""
     from bs4.element import Comment, NavigableString, PreformattedString, Tag
 
@@ -168,7 +197,7 @@ def _events(root: Any) -> Iterator[tuple[str, str, str]]:
         if isinstance(node, Tag):
             if closing:
                 yield "close", node.name, ""
-            elif not _is_dropped(node):
+            elif not _is_dropped(node, dropped):
                 yield "open", node.name, ""
                 stack.append((node, True))
                 stack += [(child, False) for child in reversed(node.contents)]
@@ -178,10 +207,10 @@ def _events(root: Any) -> Iterator[tuple[str, str, str]]:
             yield "text", "", str(node)
 
 
-def _is_dropped(tag: Any) -> bool:
+def _is_dropped(tag: Any, dropped: frozenset[str]) -> bool:
     classes = tag.get("class") or []
     return (
-        tag.name in _DROPPED
+        tag.name in dropped
         or tag.has_attr("hidden")
         or tag.get("aria-hidden") == "true"
         or tag.get("role") in ("navigation", "search", "banner", "contentinfo")

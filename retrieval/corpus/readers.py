@@ -12,17 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from retrieval.corpus.epub import parse_epub
 from retrieval.corpus.files import (
     Unreadable,
+    is_beir,
+    is_inside_beir,
     is_text_encoding,
     read_bytes,
     walk,
     why,
 )
 from retrieval.corpus.formats import Content, parse_html, parse_markdown, parse_text
+from retrieval.corpus.pdf import parse_pdf
 from retrieval.corpus.python_docs import SOURCE_NAME, python_docs
 from retrieval.corpus.rows import Row, read_csv, read_jsonl
-from retrieval.errors import CorpusError, InvalidInput
+from retrieval.corpus.slides import parse_pptx
+from retrieval.corpus.word import parse_docx
+from retrieval.errors import CorpusError, InvalidInput, MissingExtra
 from retrieval.types import Document, Problem
 
 OnError = Literal["skip", "raise"]
@@ -38,8 +44,21 @@ _DOCUMENT_FORMATS: dict[str, tuple[str, Callable[[bytes, str | None], Content]]]
     ".htm": ("html", parse_html),
     ".xhtml": ("html", parse_html),
 }
+# Read from their files part by part, which say themselves how their text is encoded.
+_PACKAGE_FORMATS: dict[str, tuple[str, Callable[[Path], Content]]] = {
+    ".pdf": ("pdf", parse_pdf),
+    ".docx": ("docx", parse_docx),
+    ".pptx": ("pptx", parse_pptx),
+    ".epub": ("epub", parse_epub),
+}
 _ROW_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
-READABLE = "txt, rst, md, html, jsonl, csv and tsv"
+READABLE = "txt, rst, md, html, pdf, docx, pptx, epub, jsonl, csv and tsv"
+_NO_TEXT = {
+    "html": "has no text in its main part",
+    "docx": "has no text",
+    "pptx": "has no text on its slides",
+    "epub": "has no text in its chapters",
+}
 MOST_PROBLEMS_PER_FILE = 100
 """Bad rows of one file that are named one by one; the rest is counted."""
 
@@ -55,26 +74,30 @@ def read(
 ) -> Iterator[Document]:
     """Documents of a source, one after the other, in the same order on every run.
 
-    A text, markdown or HTML file is one document; its id is its path below `source`. A JSONL, CSV
-    or TSV file has a document a row, with the fields `text` (or `contents`, `content`), `title`,
-    `id` (or `_id`), and all others as metadata. A row's id is the one it gives, with the file's
-    path before it where the file is one of a tree (`data/faq.jsonl#17`); without one it is
-    `path#line`. A folder with corpus.jsonl beside queries.jsonl or qrels/ is a BEIR folder: its
-    corpus alone is read. In other folders hidden files are passed over, and files of other kinds
-    are counted in a problem for each suffix.
+    A text, markdown, HTML, PDF, Word (docx), PowerPoint (pptx) or EPUB file is one document; its
+    id is its path below `source`. PDF, Word and PowerPoint need the extra `files`; of a PDF file
+    or presentation `pages` says where its pages or slides begin. A JSONL, CSV or TSV file has a
+    document a row, with the fields `text` (or `contents`, `content`), `title`, `id` (or `_id`),
+    and all others as metadata. A row's id is the one it gives, with the file's path before it
+    where the file is one of a tree (`data/faq.jsonl#17`); without one it is `path#line`. A folder
+    with corpus.jsonl beside queries.jsonl or qrels/ is a BEIR folder: its corpus alone is read.
+    In other folders hidden files are passed over, and files of other kinds are counted in a
+    problem for each suffix.
 
     Args:
         source: a file or folder; "python-docs" is the documentation of Python's standard library
             (a folder of that name is "./python-docs").
         on_error: "skip" reports what cannot be used and goes on; "raise" stops at the first. Files
-            of a kind that is not read are never an error.
+            of a kind that is not read, and pages with pictures alone, are never an error.
         on_problem: called with each `Problem`; without it they are logged as warnings.
-        encoding: of files without a byte order mark; by default UTF-8, for HTML what it declares.
+        encoding: of text files without a byte order mark; by default UTF-8, for HTML what it
+            declares. PDF, Word, PowerPoint and EPUB files say their own.
 
     Raises:
         CorpusError: at once where the source does not exist or cannot be read at all; while
             reading, with `on_error="raise"`, at what cannot be used.
         InvalidInput: an argument's value cannot be used.
+        MissingExtra: while reading, with `on_error="raise"`, at a file that needs the extra.
     """
     if on_error not in ("skip", "raise"):
         raise InvalidInput(
@@ -147,7 +170,7 @@ def _check(root: Path) -> bool:
 
 
 def _is_readable(path: Path) -> bool:
-    return path.suffix.lower() in (*_DOCUMENT_FORMATS, *_ROW_SUFFIXES)
+    return path.suffix.lower() in (*_DOCUMENT_FORMATS, *_PACKAGE_FORMATS, *_ROW_SUFFIXES)
 
 
 def _log(problem: Problem) -> None:
@@ -167,7 +190,7 @@ class _Reading:
     def documents(self, *, is_folder: bool) -> Iterator[Document]:
         if not is_folder:
             yield from self._file(self.root, self.root.name, row_prefix="")
-        elif _is_beir(self.root):
+        elif is_beir(self.root):
             yield from self._file(self.root / "corpus.jsonl", "corpus.jsonl", row_prefix="")
         else:
             yield from self._tree()
@@ -178,7 +201,7 @@ class _Reading:
         beir: dict[Path, bool] = {}
         readable = 0
         for path, _ in walk(self.root, lambda path, reason: self._problem(path, reason)):
-            if _is_inside_beir(path, self.root, beir):
+            if is_inside_beir(path, self.root, beir):
                 continue
             if not _is_readable(path):
                 suffix = path.suffix.lower()
@@ -209,21 +232,34 @@ class _Reading:
             return
         suffix = path.suffix.lower()
         try:
-            if suffix in _DOCUMENT_FORMATS:
+            if suffix not in _ROW_SUFFIXES:
                 yield from self._whole(path, name, suffix)
             else:
                 yield from self._rows(path, name, suffix, row_prefix)
         except Unreadable as bad:
             self._problem(path, bad.reason, bad.line)
+        except MissingExtra as missing:
+            if self.on_error == "raise":
+                raise
+            self._problem(path, f"was not read. {missing}")
 
     def _whole(self, path: Path, name: str, suffix: str) -> Iterator[Document]:
-        kind, parse = _DOCUMENT_FORMATS[suffix]
-        content = parse(read_bytes(path), self.encoding)
+        if suffix in _PACKAGE_FORMATS:
+            kind, parse_file = _PACKAGE_FORMATS[suffix]
+            content = parse_file(path)
+        else:
+            kind, parse = _DOCUMENT_FORMATS[suffix]
+            content = parse(read_bytes(path), self.encoding)
         if not content.text.strip():
-            raise Unreadable("is empty" if kind != "html" else "has no text in its main part")
+            raise Unreadable(_NO_TEXT.get(kind, "is empty"))
+        if not self._is_new(name, path, None):
+            return
+        for reason in content.failures:
+            self._problem(path, reason)
+        for reason in content.notes:
+            self.on_problem(Problem(_shown(path), reason))
         metadata = {**content.metadata, "path": name, "format": kind}
-        if self._is_new(name, path, None):
-            yield Document(name, content.text, content.title, metadata, _shown(path))
+        yield Document(name, content.text, content.title, metadata, _shown(path), content.pages)
 
     def _rows(self, path: Path, name: str, suffix: str, prefix: str) -> Iterator[Document]:
         bad_rows = 0
@@ -281,22 +317,3 @@ def _repeated(identity: str) -> str:
 def _shown(path: Path) -> str:
     """The path as text that can be stored and printed, whatever bytes its name has."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _is_beir(folder: Path) -> bool:
-    return (folder / "corpus.jsonl").is_file() and (
-        (folder / "queries.jsonl").is_file() or (folder / "qrels").is_dir()
-    )
-
-
-def _is_inside_beir(path: Path, root: Path, known: dict[Path, bool]) -> bool:
-    """Whether the file belongs to a BEIR folder within the tree and is not its corpus."""
-    folder = path.parent
-    while True:
-        if folder not in known:
-            known[folder] = _is_beir(folder)
-        if known[folder]:
-            return path != folder / "corpus.jsonl"
-        if folder == root or folder == folder.parent:
-            return False
-        folder = folder.parent

@@ -10,6 +10,10 @@ import hashlib
 import json
 import re
 import uuid
+from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 from retrieval.corpus.division import Division, Slice, count_tokens, end_of_text
 from retrieval.errors import InvalidInput
@@ -38,16 +42,20 @@ def passage_id(document_id: str, position: int) -> str:
 
 
 def document_hash(document: Document) -> str:
-    """sha256 (hex) over text, title and metadata: whether a document must be encoded again.
+    """sha256 (hex) over text, title, metadata and pages: whether to encode a document again.
 
     Id and source are not part of it: moving a folder changes no vector.
 
     Raises:
         InvalidInput: the metadata are not JSON.
     """
+    content: list[Any] = [document.text, document.title, dict(document.metadata)]
+    if document.pages:
+        # Appended, so that documents without pages keep the hashes they have in collections.
+        content.append(list(document.pages))
     try:
         canonical = json.dumps(
-            [document.text, document.title, dict(document.metadata)],
+            content,
             ensure_ascii=True,
             allow_nan=False,
             sort_keys=True,
@@ -108,8 +116,13 @@ class Splitter:
 
         `passage.text == document.text[passage.start:passage.end]`; all text that is not blank is
         in some passage. A passage's `headings` are those above its start; a heading that its text
-        begins with is in the text.
+        begins with is in the text. Of a document with pages, a passage's metadata say on which
+        `page` it starts, from 1, and on which `last_page` it ends if that is another.
+
+        Raises:
+            InvalidInput: the metadata are not JSON, or the pages are not rising offsets from 0.
         """
+        _check_pages(document)
         first = _NONBLANK.search(document.text)
         if first is None:
             return []
@@ -136,7 +149,7 @@ class Splitter:
                 end=part.end,
                 title=title,
                 headings=part.headings,
-                metadata=document.metadata,
+                metadata=_with_pages(document, part),
                 source=document.source,
                 document_hash=content_hash,
                 document_passages=len(slices),
@@ -163,6 +176,28 @@ class Splitter:
             return False
         content = f"{title} {text[whole.start : whole.end]}"
         return count_tokens(self._counter, content) <= room
+
+
+def _check_pages(document: Document) -> None:
+    pages = document.pages
+    # What precedes the first page, or follows the text, would be on no page.
+    rising = all(before <= after for before, after in pairwise((0, *pages, len(document.text))))
+    if pages and (pages[0] != 0 or not rising):
+        raise InvalidInput(
+            f"the pages of document {document.id!r} do not begin at 0 and rise to at most the "
+            f"length of its text, {len(document.text)}",
+            fix="Give, for each page in order, the offset in characters at which its text starts.",
+        )
+
+
+def _with_pages(document: Document, part: Slice) -> Mapping[str, Any]:
+    """The metadata of a passage: those of its document, and the pages it is on."""
+    if not document.pages:
+        return document.metadata
+    page = bisect_right(document.pages, part.start)
+    last = bisect_right(document.pages, max(part.start, part.end - 1))
+    pages = {"page": page} if last == page else {"page": page, "last_page": last}
+    return {**document.metadata, **pages}
 
 
 def _is_count(value: object) -> bool:

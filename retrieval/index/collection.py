@@ -1,7 +1,8 @@
 """What an index means, on whatever engine: `CollectionIndex` over a `PointStore`.
 
-Everything that must not differ between engines is here: what may be written, how results are
-ordered, how the two legs of a hybrid search are joined, and when a document counts as complete.
+Everything that must not differ between engines is here: what may be written, whose passages a
+call sees, how results are ordered, how the legs of a hybrid search are joined, and when a
+document counts as complete.
 """
 
 from __future__ import annotations
@@ -9,29 +10,39 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
+from retrieval.errors import InvalidBatch, InvalidInput
+from retrieval.types import (
+    Candidate,
+    DocumentState,
+    FloatArray,
+    Fusion,
+    IndexQuery,
+    IndexStatus,
+    LexicalWeights,
+    Manifest,
+    Mode,
+    Passage,
+    Where,
+)
 
-from retrieval.errors import InvalidBatch, InvalidInput, InvalidQuery
-from retrieval.fusion import rrf
-from retrieval.types import Candidate, DocumentState, FloatArray, Manifest, Mode, Passage, Where
-
+from .batch import BatchCheck
+from .fields import index_paths
 from .filters import compile_delete_filter, compile_filter
+from .indexed_fields import IndexedFields
 from .payload import canonical_id, payload_to_passage
-from .points import DENSE, SPARSE, PointStore, check_batch
-from .ranking import DENSE_DECIMALS, SPARSE_DECIMALS, Scored, leading
+from .points import PointData, PointStore
+from .queries import Searcher, check_search
 from .sparse import Bm25Terms
+from .tenancy import PASSAGE_ID, Tenancy
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-LEG_LIMIT = 100
-"""Candidates that each leg of a hybrid search gives at least."""
-
 _PAGE = 1_000
-_DELETE_BATCH = 500
-_MANY = 1_000
+_POINTS_PAGE = 256
+_BATCH = 500
 
 
 class CollectionIndex:
@@ -40,35 +51,64 @@ class CollectionIndex:
     Not made directly: `EmbeddedIndex` and `ServerIndex` open one on their engine.
     """
 
-    def __init__(self, points: PointStore, collection: str, manifest: Manifest) -> None:
+    def __init__(
+        self, points: PointStore, collection: str, manifest: Manifest, physical: str | None = None
+    ) -> None:
         self._points = points
         self._collection = collection
+        self._physical = collection if physical is None else physical
         self._manifest = manifest
-        self._bm25 = Bm25Terms(manifest.bm25)
+        self._indexed = IndexedFields(index_paths(manifest.layout, manifest.storage))
+        self._tenancy = Tenancy(manifest.layout.tenants)
+        bm25 = Bm25Terms(manifest.bm25)
+        self._check = BatchCheck(manifest.encoder.dimension, manifest.layout, bm25)
+        self._searcher = Searcher(points, manifest, bm25)
 
     @property
     def collection(self) -> str:
-        """The collection's name."""
+        """The name the collection is searched by."""
         return self._collection
+
+    @property
+    def physical(self) -> str:
+        """The version of the collection that this is: `docs@v1`, `docs@v2`."""
+        return self._physical
 
     @property
     def manifest(self) -> Manifest:
         """What built the collection."""
         return self._manifest
 
-    def upsert(self, passages: Sequence[Passage], vectors: FloatArray) -> None:
+    def upsert(
+        self,
+        passages: Sequence[Passage],
+        vectors: FloatArray,
+        *,
+        lexical: Sequence[LexicalWeights] | None = None,
+        token_vectors: Sequence[FloatArray] | None = None,
+        tenant: str | None = None,
+    ) -> None:
         """Write passages with their vectors (n, dimension); durable when it returns.
 
-        A passage whose id is stored already is replaced. The whole batch is checked before
-        anything is written.
+        A passage whose id is stored already (by this tenant) is replaced. The whole batch is
+        checked before anything is written.
+
+        Args:
+            passages: n of them.
+            vectors: float (n, dimension).
+            lexical: n term weights of the encoder, where the layout has them.
+            token_vectors: n arrays (tokens, d), where the layout has them.
+            tenant: whose they are, where the collection has tenants.
 
         Raises:
             InvalidBatch: a passage or vector that must not be written; nothing was.
+            InvalidInput: a tenant is missing or not expected.
             DiskFull: not enough space to write safely; what was acknowledged before is kept.
             StoreFault: the engine failed; parts of this batch may be written, and writing it
                 again is safe.
         """
-        points = check_batch(passages, vectors, self._manifest.encoder.dimension, self._bm25)
+        owner = self._tenancy.check(tenant)
+        points = self._check.points(passages, vectors, lexical, token_vectors, owner)
         if points:
             self._points.write(points)
 
@@ -79,123 +119,217 @@ class CollectionIndex:
         limit: int,
         vector: FloatArray | None = None,
         text: str | None = None,
+        lexical: LexicalWeights | None = None,
+        token_vectors: FloatArray | None = None,
         where: Where | None = None,
+        fusion: Fusion = Fusion(),  # noqa: B008  (frozen)
+        refine: int | None = None,
+        exact: bool = False,
+        min_score: float | None = None,
+        tenant: str | None = None,
     ) -> list[Candidate]:
-        """The best `limit` passages, best first, ties by passage id, ranks from 1.
+        """`search_batch` for one query, given by its parts."""
+        query = IndexQuery(vector, text, lexical, token_vectors)
+        return self.search_batch(
+            [query], mode=mode, limit=limit, where=where, fusion=fusion, refine=refine,
+            exact=exact, min_score=min_score, tenant=tenant,
+        )[0]  # fmt: skip
 
-        Scores are cosines (dense, to 6 decimals), BM25 scores (sparse, to 5 decimals) or sums of
-        1 / (20 + rank) over both legs (hybrid, each leg giving max(limit, 100) candidates). A
-        text without a single term, such as only stop words, has no sparse results.
+    def search_batch(
+        self,
+        queries: Sequence[IndexQuery],
+        *,
+        mode: Mode,
+        limit: int,
+        where: Where | None = None,
+        fusion: Fusion = Fusion(),  # noqa: B008  (frozen)
+        refine: int | None = None,
+        exact: bool = False,
+        min_score: float | None = None,
+        tenant: str | None = None,
+    ) -> list[list[Candidate]]:
+        """Of each query the best `limit` passages, best first, ties by id, ranks from 1.
+
+        Scores are cosines (dense, to 6 decimals), BM25 scores or lexical products (sparse,
+        lexical, to 5 decimals), sums of `fusion` over all legs (hybrid, each leg giving
+        max(limit, 100) candidates), or MaxSim (with `refine`, to 5 decimals). A text without a
+        single term, such as only stop words, has no sparse results.
 
         Args:
-            mode: dense, sparse or hybrid.
+            queries: each with what the mode needs: `vector` for dense and hybrid, `text` for
+                sparse and hybrid, `lexical` for lexical, and for hybrid where the collection
+                stores it, `token_vectors` for `refine`.
+            mode: dense, sparse, lexical or hybrid.
             limit: at least 1; fewer come back where fewer match.
-            vector: float (dimension,), for dense and hybrid.
-            text: the query's words, for sparse and hybrid.
             where: only passages that match; {} and None allow all.
+            fusion: how hybrid legs are joined.
+            refine: first-stage results, at least `limit`, that are re-ordered by MaxSim (Khattab
+                and Zaharia 2020) over stored token vectors; the best `limit` of them come back.
+            exact: compare with every vector instead of the approximate index.
+            min_score: what scores lower is left out, before `refine`, on the mode's own scale.
+            tenant: whose passages are searched, where the collection has tenants.
 
         Raises:
             InvalidInput: a missing or wrong argument.
             InvalidFilter: `where` cannot be understood.
         """
-        if mode not in get_args(Mode):
-            raise InvalidInput(
-                f"the mode is {mode!r}, expected dense, sparse or hybrid", fix="Give one of these."
-            )
-        if not isinstance(limit, (int, np.integer)) or isinstance(limit, bool) or limit < 1:
-            raise InvalidInput(
-                f"limit is {limit!r}, expected a whole number of at least 1",
-                fix="Ask for at least one result.",
-            )
-        query = self._query_vector(vector, mode) if mode != "sparse" else None
-        words = _query_text(text, mode) if mode != "dense" else None
-        allowed = compile_filter(where)
-        limit = min(int(limit), self._points.count(None)) if limit > _MANY else int(limit)
-        if limit == 0:
-            return []
-        if mode == "hybrid":
-            each = max(limit, LEG_LIMIT)
-            legs = [self._dense(query, each, allowed), self._sparse(words, each, allowed)]
-            scored = rrf([[key for key, _ in leg] for leg in legs])[:limit]
-        elif mode == "dense":
-            scored = self._dense(query, limit, allowed)
-        else:
-            scored = self._sparse(words, limit, allowed)
-        payloads = self._points.payloads([key for key, _ in scored])
+        check_search(self._manifest, queries, mode, limit, fusion, refine)
+        owner = self._tenancy.check(tenant)
+        allowed = self._tenancy.narrow(self._compiled(where), owner)
+        found = self._searcher.search(
+            queries, mode=mode, limit=int(limit), where=allowed, fusion=fusion, refine=refine,
+            exact=exact, min_score=min_score,
+        )  # fmt: skip
+        payloads = self._points.payloads(list({key for scored in found for key, _ in scored}))
         # one that was deleted since it was found is left out
-        found = [
-            (payload_to_passage(k, payloads[k]), score) for k, score in scored if k in payloads
+        return [
+            [
+                Candidate(self._passage(key, payloads[key]), score, rank)
+                for rank, (key, score) in enumerate(
+                    (item for item in scored if item[0] in payloads), start=1
+                )
+            ]
+            for scored in found
         ]
-        return [Candidate(passage, score, rank) for rank, (passage, score) in enumerate(found, 1)]
 
-    def delete_passages(self, passage_ids: Sequence[str]) -> None:
+    def vectors(
+        self, passage_ids: Sequence[str], *, tenant: str | None = None
+    ) -> dict[str, FloatArray]:
+        """Dense vectors (dimension,) by passage id; ids that are not stored are left out."""
+        owner = self._tenancy.check(tenant)
+        ids = {self._tenancy.point_id(canonical_id(i), owner): i for i in passage_ids}
+        found = self._points.vectors(list(ids)) if ids else {}
+        return {ids[key]: vector for key, vector in found.items()}
+
+    def neighbours(
+        self, passages: Sequence[Passage], width: int, *, tenant: str | None = None
+    ) -> dict[str, tuple[tuple[Passage, ...], tuple[Passage, ...]]]:
+        """By passage id, up to `width` passages of the same document before and after it.
+
+        Passages of another version of the document (an update that was cut off) are left out.
+        """
+        owner = self._tenancy.check(tenant)
+        if width < 1 or not passages:
+            return {passage.id: ((), ()) for passage in passages}
+        around = self._tenancy.narrow(_around(passages, width), owner)
+        near: defaultdict[tuple[str, str], list[Passage]] = defaultdict(list)
+        for key, payload in self._scroll(None, around):
+            found = self._passage(key, payload)
+            near[found.document_id, found.document_hash].append(found)
+        for group in near.values():
+            group.sort(key=lambda passage: passage.position)
+        return {
+            one.id: (
+                tuple(
+                    other
+                    for other in near[one.document_id, one.document_hash]
+                    if one.position - width <= other.position < one.position
+                ),
+                tuple(
+                    other
+                    for other in near[one.document_id, one.document_hash]
+                    if one.position < other.position <= one.position + width
+                ),
+            )
+            for one in passages
+        }
+
+    def delete_passages(self, passage_ids: Sequence[str], *, tenant: str | None = None) -> None:
         """Delete passages by id; ids that are not stored are passed over.
 
         Raises:
             InvalidBatch: an id is no UUID; nothing was deleted.
         """
-        ids = [canonical_id(passage_id) for passage_id in _texts(passage_ids, "passage_ids")]
-        for start in range(0, len(ids), _DELETE_BATCH):
-            self._points.delete_ids(ids[start : start + _DELETE_BATCH])
+        owner = self._tenancy.check(tenant)
+        ids = [
+            self._tenancy.point_id(canonical_id(passage_id), owner)
+            for passage_id in _texts(passage_ids, "passage_ids")
+        ]
+        for start in range(0, len(ids), _BATCH):
+            self._points.delete_ids(ids[start : start + _BATCH])
 
-    def delete_documents(self, document_ids: Sequence[str]) -> None:
+    def delete_documents(self, document_ids: Sequence[str], *, tenant: str | None = None) -> None:
         """Delete all passages of documents; unknown documents are passed over, [] does nothing.
 
         Raises:
             InvalidInput: one text instead of a list of them, or no text; nothing was deleted.
         """
+        owner = self._tenancy.check(tenant)
         ids = _texts(document_ids, "document_ids")
-        for start in range(0, len(ids), _DELETE_BATCH):
-            self._points.delete_by_document(ids[start : start + _DELETE_BATCH])
+        for start in range(0, len(ids), _BATCH):
+            chosen = self._tenancy.narrow(_of_documents(ids[start : start + _BATCH]), owner)
+            assert chosen is not None
+            self._points.delete_matching(chosen)
 
-    def delete_where(self, where: Where) -> int:
+    def delete_where(self, where: Where, *, tenant: str | None = None) -> int:
         """Delete every passage that matches, and say how many there were.
 
         Raises:
             InvalidFilter: `where` cannot be understood, or is empty and so would match all;
                 nothing was deleted.
         """
-        chosen = compile_delete_filter(where)
+        owner = self._tenancy.check(tenant)
+        compiled = self._indexed.same(compile_delete_filter(where))
+        chosen = self._tenancy.narrow(compiled, owner)
+        assert chosen is not None
         matching = self._points.count(chosen)
         if matching:
             self._points.delete_matching(chosen)
         return matching
 
-    def document_states(self) -> dict[str, DocumentState]:
-        """What is stored of each document, by document id."""
-        ids: defaultdict[str, set[str]] = defaultdict(set)
-        versions: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
-        sources: dict[str, str] = {}
-        fields = ["document_id", "document_hash", "document_passages", "source"]
-        for passage_id, payload in self._scroll(fields):
-            document = str(payload.get("document_id", ""))
-            ids[document].add(passage_id)
-            sources[document] = str(payload.get("source") or "")
-            version = (payload.get("document_hash") or "", payload.get("document_passages") or 0)
-            versions[document].add(version)
+    def document_states(
+        self, document_ids: Sequence[str] | None = None, *, tenant: str | None = None
+    ) -> dict[str, DocumentState]:
+        """What is stored of these documents, or of all; documents not stored are left out."""
+        owner = self._tenancy.check(tenant)
+        if document_ids is None:
+            return self._states(self._tenancy.narrow(None, owner))
+        ids = _texts(document_ids, "document_ids")
         states: dict[str, DocumentState] = {}
-        for document, passage_ids in ids.items():
-            content_hash, passages = next(iter(versions[document]))
-            whole = len(versions[document]) == 1 and len(passage_ids) == passages
-            states[document] = DocumentState(
-                content_hash=(content_hash or None) if whole else None,
-                passage_ids=frozenset(passage_ids),
-                source=sources[document],
+        for start in range(0, len(ids), _BATCH):
+            states |= self._states(
+                self._tenancy.narrow(_of_documents(ids[start : start + _BATCH]), owner)
             )
         return states
 
-    def passages(self) -> Iterator[Passage]:
-        """Every passage, in id order, read a page at a time."""
-        for passage_id, payload in self._scroll(None):
-            yield payload_to_passage(passage_id, payload)
+    def document_sources(self, *, tenant: str | None = None) -> Iterator[tuple[str, str]]:
+        """(document id, source) of every passage, a page at a time; documents repeat."""
+        owned = self._tenancy.narrow(None, self._tenancy.check(tenant))
+        for _, payload in self._scroll(["document_id", "source"], owned):
+            yield str(payload.get("document_id", "")), str(payload.get("source") or "")
 
-    def count(self, where: Where | None = None) -> int:
+    def passages(self, *, tenant: str | None = None) -> Iterator[Passage]:
+        """Every passage, in id order (with tenants: of their stored ids), a page at a time."""
+        owned = self._tenancy.narrow(None, self._tenancy.check(tenant))
+        for key, payload in self._scroll(None, owned):
+            yield self._passage(key, payload)
+
+    def count(self, where: Where | None = None, *, tenant: str | None = None) -> int:
         """How many passages there are, or how many match."""
-        return self._points.count(compile_filter(where))
+        owner = self._tenancy.check(tenant)
+        return self._points.count(self._tenancy.narrow(self._compiled(where), owner))
+
+    def points(self) -> Iterator[PointData]:
+        """Every point of every tenant with all its vectors, in id order: for copies and checks."""
+        after: str | None = None
+        while True:
+            page, after = self._points.points(after, _POINTS_PAGE)
+            yield from page
+            if after is None:
+                return
+
+    def write_points(self, points: Sequence[PointData]) -> None:
+        """Write points that were read from a collection of the same manifest; durable then."""
+        if points:
+            self._points.write(points)
 
     def optimize(self) -> None:
         """Build the approximate index over what has been written so far, where it pays."""
         self._points.optimize()
+
+    def status(self) -> IndexStatus:
+        """How the collection is doing, all tenants together."""
+        return self._points.status()
 
     def close(self) -> None:
         """Let go of the store; a second call does nothing."""
@@ -215,66 +349,74 @@ class CollectionIndex:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._collection!r}, {self._manifest.encoder.model!r})"
 
-    def _dense(self, query: FloatArray | None, limit: int, where: Filter | None) -> Scored:
-        assert query is not None
-        return leading(
-            lambda asked: self._points.nearest(DENSE, query, asked, where), limit, DENSE_DECIMALS
-        )
+    def _compiled(self, where: Where | None) -> Filter | None:
+        compiled = compile_filter(where)
+        return None if compiled is None else self._indexed.same(compiled)
 
-    def _sparse(self, text: str | None, limit: int, where: Filter | None) -> Scored:
-        terms = self._bm25.query(text or "")
-        if not terms.indices:
-            return []
-        return leading(
-            lambda asked: self._points.nearest(SPARSE, terms, asked, where), limit, SPARSE_DECIMALS
-        )
+    def _states(self, where: Filter | None) -> dict[str, DocumentState]:
+        ids: defaultdict[str, set[str]] = defaultdict(set)
+        versions: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
+        sources: dict[str, str] = {}
+        fields = ["document_id", "document_hash", "document_passages", "source"]
+        if self._tenancy.kept:
+            fields.append(PASSAGE_ID)
+        for key, payload in self._scroll(fields, where):
+            document = str(payload.get("document_id", ""))
+            ids[document].add(self._tenancy.passage_id(key, payload))
+            sources[document] = str(payload.get("source") or "")
+            version = (payload.get("document_hash") or "", payload.get("document_passages") or 0)
+            versions[document].add(version)
+        states: dict[str, DocumentState] = {}
+        for document, passage_ids in ids.items():
+            content_hash, passages = next(iter(versions[document]))
+            whole = len(versions[document]) == 1 and len(passage_ids) == passages
+            states[document] = DocumentState(
+                content_hash=(content_hash or None) if whole else None,
+                passage_ids=frozenset(passage_ids),
+                source=sources[document],
+            )
+        return states
 
-    def _scroll(self, fields: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _passage(self, key: str, payload: dict[str, Any]) -> Passage:
+        return payload_to_passage(self._tenancy.passage_id(key, payload), payload)
+
+    def _scroll(
+        self, fields: list[str] | None, where: Filter | None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         after: str | None = None
         while True:
-            page, after = self._points.scroll(fields, after, _PAGE)
+            page, after = self._points.scroll(fields, after, _PAGE, where)
             yield from page
             if after is None:
                 return
 
-    def _query_vector(self, vector: FloatArray | None, mode: Mode) -> FloatArray:
-        dimension = self._manifest.encoder.dimension
-        if vector is None:
-            raise InvalidInput(
-                f"the mode {mode} needs a query vector, none was given",
-                fix="Give vector=encoder.encode_queries([query])[0], or use mode='sparse'.",
-            )
-        array = np.asarray(vector)
-        if array.dtype.kind != "f" or array.shape != (dimension,):
-            raise InvalidInput(
-                f"the query vector has shape {array.shape} and type {array.dtype}, expected "
-                f"({dimension},) floats",
-                fix=f"Encode the query with {self._manifest.encoder.model!r}, which built the "
-                "collection.",
-            )
-        query = np.ascontiguousarray(array, dtype=np.float32)
-        if not np.isfinite(query).all() or not query.any():
-            raise InvalidInput(
-                "the query vector has a NaN or an infinity, or is all zeros",
-                fix="The encoder failed on this query: try fp32 on the CPU.",
-            )
-        return query
+
+def _of_documents(document_ids: Sequence[str]) -> Filter:
+    from qdrant_client import models
+
+    match = models.MatchAny(any=list(document_ids))
+    return models.Filter(must=[models.FieldCondition(key="document_id", match=match)])
 
 
-def _query_text(text: str | None, mode: Mode) -> str:
-    if not isinstance(text, str):
-        raise InvalidInput(
-            f"the mode {mode} needs the query's text, got {text!r}",
-            fix="Give text=query, or use mode='dense'.",
-        )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidQuery(
-            f"the query has a lone surrogate at character {error.start}, which is no Unicode text",
-            fix="Decode the query as UTF-8.",
-        ) from None
-    return text
+def _around(passages: Sequence[Passage], width: int) -> Filter:
+    from qdrant_client import models
+
+    return models.Filter(
+        should=[
+            models.Filter(
+                must=[
+                    models.FieldCondition(
+                        key="document_id", match=models.MatchValue(value=one.document_id)
+                    ),
+                    models.FieldCondition(
+                        key="position",
+                        range=models.Range(gte=one.position - width, lte=one.position + width),
+                    ),
+                ]
+            )
+            for one in passages
+        ]
+    )
 
 
 def _texts(values: Sequence[str], name: str) -> list[str]:

@@ -11,24 +11,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from retrieval.errors import CollectionExists, ManifestCorrupt
+from retrieval.errors import CollectionExists, CollectionNotFound, ManifestCorrupt
 from retrieval.types import Manifest
 
 from .collection import CollectionIndex
-from .edge_points import MIN_FREE_BYTES, EdgePoints, create_shard
+from .edge_points import MIN_FREE_BYTES, EdgePoints
+from .edge_shard import check_embedded, create_shard
 from .lock import CollectionLock
-from .manifest import check_manifest, prepare_manifest, read_manifest_file
+from .manifest import check_manifest, prepare_manifest, read_manifest_file, split_name, version_name
 from .store import (
     MANIFEST,
     collection_path,
     create_folder,
+    current,
     delete_collection,
     free_bytes,
     list_collections,
+    list_versions,
     read_manifest,
+    switch,
+    upgrade_manifest,
 )
 
-__all__ = ["EmbeddedIndex", "delete_collection", "list_collections", "read_manifest"]
+__all__ = [
+    "EmbeddedIndex",
+    "current",
+    "delete_collection",
+    "list_collections",
+    "list_versions",
+    "read_manifest",
+    "switch",
+    "upgrade_manifest",
+]
 
 
 class EmbeddedIndex(CollectionIndex):
@@ -52,21 +66,25 @@ class EmbeddedIndex(CollectionIndex):
 
         Args:
             store: folder of collections, made where it does not exist.
-            collection: its name, up to 64 letters, digits, dots, hyphens and underscores.
-            manifest: what will fill it; its `collection` is this name, `created` is filled in.
+            collection: its name, up to 64 letters, digits, dots, hyphens and underscores; with
+                @v2 behind it, a version of it that searches do not use yet.
+            manifest: what will fill it; its `collection` is the name, `created` is filled in.
             min_free_bytes: disk space that writing never touches.
             free_space: free bytes at a path (the operating system's answer by default).
 
         Raises:
             CollectionExists: there is something of that name; it was not touched.
-            InvalidInput, DiskFull, StoreDenied, StoreFault
+            InvalidInput: also where shards, replicas or write consistency are asked for, which
+                only a server has.
+            DiskFull, StoreDenied, StoreFault
         """
         manifest = prepare_manifest(collection, manifest)
+        check_embedded(manifest)
 
         def build(path: Path) -> None:
-            create_shard(path, manifest.encoder.dimension, min_free_bytes, free_space)
+            create_shard(path, manifest, min_free_bytes, free_space)
 
-        path, lock = create_folder(store, manifest, build)
+        path, lock = create_folder(store, collection, manifest, build)
         return cls._load(path, lock, manifest, min_free_bytes, free_space)
 
     @classmethod
@@ -83,7 +101,7 @@ class EmbeddedIndex(CollectionIndex):
 
         Args:
             store: folder of collections.
-            collection: its name.
+            collection: its name (then its current version is opened), or a version, `docs@v2`.
             expect: what must have built it, but for `created`; None takes it as it is.
             min_free_bytes: disk space that writing never touches.
             free_space: free bytes at a path (the operating system's answer by default).
@@ -95,7 +113,7 @@ class EmbeddedIndex(CollectionIndex):
         """
         path = collection_path(store, collection)
         manifest = read_manifest_file(path / MANIFEST)
-        if manifest.collection != collection:
+        if manifest.collection != split_name(collection)[0]:
             raise ManifestCorrupt(
                 f"the manifest in {path} is that of the collection {manifest.collection!r}",
                 fix=f"Rename the folder back to {manifest.collection!r}; nothing was changed.",
@@ -119,15 +137,21 @@ class EmbeddedIndex(CollectionIndex):
 
         Raises: as `open` and `create`.
         """
-        if collection not in list_collections(store):
+        expect = prepare_manifest(collection, manifest)
+        try:
+            return cls.open(
+                store, collection, expect=expect, min_free_bytes=min_free_bytes,
+                free_space=free_space,
+            )  # fmt: skip
+        except CollectionNotFound:
             with contextlib.suppress(CollectionExists):  # another process was first
                 return cls.create(
                     store, collection, manifest, min_free_bytes=min_free_bytes,
                     free_space=free_space,
                 )  # fmt: skip
         return cls.open(
-            store, collection, expect=prepare_manifest(collection, manifest),
-            min_free_bytes=min_free_bytes, free_space=free_space,
+            store, collection, expect=expect, min_free_bytes=min_free_bytes,
+            free_space=free_space,
         )  # fmt: skip
 
     @classmethod
@@ -140,8 +164,10 @@ class EmbeddedIndex(CollectionIndex):
         free_space: Callable[[Path], int],
     ) -> Self:
         try:
-            points = EdgePoints(path, lock, manifest.encoder.dimension, min_free_bytes, free_space)
+            points = EdgePoints(path, lock, manifest, min_free_bytes, free_space)
         except BaseException:
             lock.release()
             raise
-        return cls(points, manifest.collection, manifest)
+        collection, version = split_name(path.name)
+        physical = version_name(collection, version or 1)
+        return cls(points, manifest.collection, manifest, physical=physical)

@@ -29,14 +29,13 @@ import numpy as np
 from retrieval.errors import InvalidFilter
 from retrieval.types import Where
 
-from .payload import FLAGS, METADATA, TEXT_FIELDS, read_exactly
+from .payload import FLAGS, METADATA, RESERVED, read_exactly
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
 OPERATORS = ("gt", "gte", "lt", "lte", "exists")
 CONNECTIVES = ("and", "or", "not")
-_RESERVED = (*TEXT_FIELDS, "position")
 _SEGMENT = re.compile(r'(?:"([^"]+)"|([^".\[\]]+))((?:\[\d*\])*)')
 _SIMPLE = re.compile(r"[A-Za-z0-9_-]+")
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
@@ -76,6 +75,32 @@ def compile_delete_filter(where: Where) -> models.Filter:
             fix="Name what is to go, or delete the whole collection.",
         )
     return compiled
+
+
+def payload_path(field: str, *, flags: bool = False) -> str:
+    """Where a field, named as in `where`, lies in a payload; `flags` for its booleans' mirror.
+
+    Raises:
+        InvalidFilter: it is no path of fields.
+    """
+    return _path(field, "fields", flags=flags)
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """A payload path in parts, the same for all its spellings: `a."b"[]` is a, b, [].
+
+    A path that the engine will not understand is one part.
+    """
+    parts: list[str] = []
+    position = 0
+    while match := _SEGMENT.match(path, position):
+        quoted, plain, brackets = match.groups()
+        parts += [quoted or plain, *re.findall(r"\[\d*\]", brackets)]
+        position = match.end()
+        if path[position : position + 1] != ".":
+            break
+        position += 1
+    return tuple(parts) if position == len(path) else (path,)
 
 
 def _conditions(where: Mapping[Any, Any], at: str) -> list[models.Condition]:
@@ -247,7 +272,7 @@ def _path(key: str, at: str, *, flags: bool = False) -> str:
             "within a list, and quotes around a name that holds dots or brackets.",
         )
     first, quoted_first, brackets_first = segments[0]
-    if len(segments) == 1 and not quoted_first and not brackets_first and first in _RESERVED:
+    if len(segments) == 1 and not quoted_first and not brackets_first and first in RESERVED:
         if flags:
             raise InvalidFilter(
                 f"{at} compares {first} with a boolean, but it holds "
@@ -284,8 +309,8 @@ def _mapping(value: Any, at: str) -> Mapping[Any, Any]:
 # --- a Qdrant filter as it is, but for booleans ---------------------------------------------
 
 
-def _clause(value: Any) -> list[Any]:
-    """Qdrant allows one condition in place of a list of them."""
+def as_list(value: Any) -> list[Any]:
+    """A clause of a Qdrant filter, which allows one condition in place of a list of them."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
@@ -293,9 +318,9 @@ def _says_nothing(where: models.Filter) -> bool:
     """Whether a filter matches everything because nothing is asked of it."""
     from qdrant_client import models
 
-    if _clause(where.must_not) or where.min_should is not None:
+    if as_list(where.must_not) or where.min_should is not None:
         return False
-    asked = [*_clause(where.must), *_clause(where.should)]
+    asked = [*as_list(where.must), *as_list(where.should)]
     return all(isinstance(part, models.Filter) and _says_nothing(part) for part in asked)
 
 
@@ -303,7 +328,7 @@ def _rewrite(where: models.Filter, at: str, *, nested: bool) -> models.Filter:
     """The filter with each match of a boolean turned to the mirror of booleans."""
     changed: dict[str, Any] = {}
     for name in ("must", "should", "must_not"):
-        conditions = _clause(getattr(where, name))
+        conditions = as_list(getattr(where, name))
         if conditions:
             changed[name] = [
                 _rewrite_condition(part, f"{at}.{name}[{i}]", nested=nested)

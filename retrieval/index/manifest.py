@@ -15,7 +15,7 @@ import re
 import types
 import typing
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,18 +28,23 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-from retrieval.types import Bm25Info, EncoderInfo, Manifest, SplitterInfo
+from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInfo, Storage
 
-FORMAT_VERSION = 1
+from .fields import index_paths
+
+FORMAT_VERSION = 2
 """The layout of payloads and vectors that this version of the library writes and reads."""
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PHYSICAL_NAME = re.compile(rf"({COLLECTION_NAME.pattern})(?:@v([1-9][0-9]{{0,8}}))?")
 
 _T = TypeVar("_T")
 _PARTS: dict[str, type[Any]] = {
     "encoder": EncoderInfo,
     "splitter": SplitterInfo,
     "bm25": Bm25Info,
+    "layout": Layout,
+    "storage": Storage,
 }
 
 
@@ -56,6 +61,25 @@ def check_name(collection: str) -> str:
         "dots, hyphens or underscores, the first a letter or digit",
         fix="Choose such a name, for example 'docs' or 'docs-2024'.",
     )
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """The name a collection is searched by and, of one version of it, the number.
+
+    `docs` is ("docs", None) and `docs@v2` is ("docs", 2).
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    found = _PHYSICAL_NAME.fullmatch(name) if isinstance(name, str) else None
+    if found is None:
+        return check_name(name), None  # which says what is wrong with it
+    return found[1], int(found[2]) if found[2] else None
+
+
+def version_name(collection: str, version: int) -> str:
+    """The engine's name of one version of a collection."""
+    return f"{check_name(collection)}@v{version}"
 
 
 def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
@@ -81,7 +105,9 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         raise ManifestMismatch(
             f"the manifest in {origin} has format version {version}, this library reads "
             f"version {FORMAT_VERSION}; nothing was changed",
-            fix="Use the version of the library that wrote it, or index into a new collection.",
+            fix="Run `retrieval upgrade COLLECTION` once; it keeps every passage and vector."
+            if 1 <= version < FORMAT_VERSION
+            else "Use the version of the library that wrote it, or index into a new collection.",
         )
     parts = {
         name: _build(kind, values[name], origin, f"{name}.")
@@ -91,18 +117,40 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
     return _build(Manifest, {**values, **parts}, origin, "")
 
 
-def prepare_manifest(collection: str, manifest: Manifest) -> Manifest:
-    """The manifest of a new collection, with the time of creation.
+def upgraded(values: object, *, origin: str) -> Manifest:
+    """The manifest of an older format as this version would have written it.
+
+    Format 1 knew neither `layout` nor `storage`: what it wrote is what their defaults say.
 
     Raises:
-        InvalidInput: it names another collection.
+        ManifestCorrupt, ManifestMismatch: as `manifest_from_dict`.
     """
-    check_name(collection)
+    if isinstance(values, dict) and values.get("format_version") == 1:
+        values = values | {
+            "layout": dataclasses.asdict(Layout()),
+            "storage": dataclasses.asdict(Storage()),
+            "format_version": FORMAT_VERSION,
+        }
+    return manifest_from_dict(values, origin=origin)
+
+
+def prepare_manifest(name: str, manifest: Manifest) -> Manifest:
+    """The manifest of a new collection, or of a new version of one, with the time of creation.
+
+    Args:
+        name: `docs`, or `docs@v2`; the manifest names `docs` in both cases.
+
+    Raises:
+        InvalidInput: it names another collection, or asks for a storage there is not.
+    """
+    collection, _ = split_name(name)
     if manifest.collection != collection:
         raise InvalidInput(
             f"the manifest names the collection {manifest.collection!r}, expected {collection!r}",
             fix="Give both the same name.",
         )
+    _check_storage(manifest.storage)
+    index_paths(manifest.layout, manifest.storage)  # which refuses what cannot be indexed
     created = manifest.created or datetime.now(UTC).isoformat(timespec="seconds")
     return dataclasses.replace(manifest, created=created)
 
@@ -136,6 +184,16 @@ def read_manifest_file(path: Path) -> Manifest:
         ManifestMismatch: its format is of another version.
         StoreDenied, StoreFault: the file could not be read.
     """
+    return manifest_from_dict(read_manifest_values(path), origin=str(path))
+
+
+def read_manifest_values(path: Path) -> Any:
+    """What a manifest file says, unchecked, in whatever format.
+
+    Raises:
+        ManifestCorrupt: the file is missing or no JSON.
+        StoreDenied, StoreFault: the file could not be read.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -145,11 +203,10 @@ def read_manifest_file(path: Path) -> Manifest:
     except OSError as error:
         raise os_error(error, f"read the manifest {path}") from error
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         what = "it is empty" if not text.strip() else f"it is not JSON ({error})"
         raise _corrupt(str(path), what) from None
-    return manifest_from_dict(values, origin=str(path))
 
 
 def check_manifest(stored: Manifest, expected: Manifest) -> None:
@@ -166,9 +223,9 @@ def check_manifest(stored: Manifest, expected: Manifest) -> None:
     if stored.encoder.fingerprint == expected.encoder.fingerprint:
         free.add("encoder.model")
     different = [
-        f"{name} is {was[name]!r}, asked for {asked[name]!r}"
-        for name in was
-        if name not in free and was[name] != asked[name]
+        f"{name} is {was.get(name)!r}, asked for {asked.get(name)!r}"
+        for name in {**was, **asked}
+        if name not in free and was.get(name) != asked.get(name)
     ]
     if different:
         raise ManifestMismatch(
@@ -224,6 +281,27 @@ def os_errors(action: str) -> Iterator[None]:
         raise os_error(error, action) from error
 
 
+_LEAST = {
+    "oversampling": 1.0, "hnsw_m": 2, "hnsw_ef_construct": 4, "search_ef": 1, "shards": 1,
+    "replicas": 1, "write_consistency": 1,
+}  # fmt: skip
+
+
+def _check_storage(storage: Storage) -> None:
+    hints = typing.get_type_hints(Storage)
+    for name, hint in hints.items():
+        value = getattr(storage, name)
+        least = _LEAST.get(name)
+        if name == "fields":
+            continue  # checked where they become payload paths
+        if not _fits(value, hint) or (least is not None and value is not None and value < least):
+            expected = _say(hint) if least is None else f"a number of at least {least}"
+            raise InvalidInput(
+                f"storage.{name} is {value!r}, expected {expected}",
+                fix="Leave it out for the default. Nothing was made.",
+            )
+
+
 def _build(kind: type[_T], values: object, origin: str, prefix: str) -> _T:
     if not isinstance(values, dict):
         raise _corrupt(origin, f"{prefix.rstrip('.')!r} holds {_kind(values)}, not an object")
@@ -248,6 +326,11 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return value in typing.get_args(hint)
+    if typing.get_origin(hint) is Mapping:
+        kinds = typing.get_args(hint)
+        return isinstance(value, dict) and all(
+            _fits(key, kinds[0]) and _fits(item, kinds[1]) for key, item in value.items()
+        )
     if hint is float:
         # JSON has one kind of number: a server may hand 100.0 back as 100
         return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
@@ -257,6 +340,8 @@ def _fits(value: object, hint: Any) -> bool:
 def _say(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is Mapping:
+        return "a mapping to " + _say(typing.get_args(hint)[1])
     if hint is float:
         return "a finite number"
     return getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)

@@ -24,6 +24,9 @@ EXACT = "metadata_json"
 TEXT_FIELDS = ("document_id", "source", "title")
 """Passage fields holding text that `where=` addresses by their own name."""
 
+RESERVED = (*TEXT_FIELDS, "position")
+"""All passage fields that it addresses so."""
+
 MAX_DEPTH = 64
 """Levels of nesting in metadata; the engine cannot read back more than 128 in all."""
 

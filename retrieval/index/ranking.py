@@ -16,25 +16,35 @@ Scored: TypeAlias = list[tuple[str, float]]
 DENSE_DECIMALS = 6
 SPARSE_DECIMALS = 5
 
-_SPARE = 8
+SPARE = 8
+"""How many more than `limit` are asked for at first, so that a tie at the cut is seen."""
+
 _MOST_TIED = 10_000
 
 
-def leading(fetch: Callable[[int], Scored], limit: int, decimals: int) -> Scored:
-    """The best `limit` of what `fetch(n)` gives, by score, then by id.
+def leading(first: Scored, limit: int, decimals: int, more: Callable[[int], Scored]) -> Scored:
+    """The best `limit` results by score, then by id.
 
     Where the cut falls among equal scores, more is fetched until the tie ends (or 10,000 more
     were seen), since an engine hands out any members of a tie.
+
+    Args:
+        first: the engine's answer when asked for `limit + SPARE`.
+        more: the engine's answer when asked for so many.
     """
-    asked = limit + _SPARE
+    asked, answer = limit + SPARE, first
     while True:
-        found = [(key, round(score, decimals)) for key, score in fetch(asked)]
-        found.sort(key=_order)
+        found = ordered(answer, decimals)
         exhausted = len(found) < asked
         if exhausted or found[-1][1] < found[limit - 1][1] or asked >= limit + _MOST_TIED:
             return found[:limit]
         asked = min(asked * 8, limit + _MOST_TIED)
+        answer = more(asked)
 
 
-def _order(item: tuple[str, float]) -> tuple[float, str]:
-    return -item[1], item[0]
+def ordered(scored: Scored, decimals: int) -> Scored:
+    """By rounded score, best first, ties by id."""
+    return sorted(
+        ((key, round(score, decimals)) for key, score in scored),
+        key=lambda item: (-item[1], item[0]),
+    )

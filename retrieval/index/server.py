@@ -1,82 +1,110 @@
 """The same index on a Qdrant server, through qdrant-client.
 
 Also runs on the client's in-memory mode (`QdrantClient(":memory:")`), which scans everything and
-keeps nothing: a double for tests, not a store.
+keeps nothing: a double for tests, not a store. `server_catalog.py` says how collections and their
+versions lie on a server, `server_connection.py` how it is reached and for how long it is tried.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Self
+import dataclasses
+from typing import TYPE_CHECKING, Any, Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound
 from retrieval.types import Manifest
 
 from .collection import CollectionIndex
-from .manifest import check_manifest, check_name, prepare_manifest
+from .manifest import check_manifest, prepare_manifest, split_name
+from .server_catalog import Catalog
+from .server_connection import Connection
+from .server_options import ServerOptions
 from .server_points import ServerPoints
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-TIMEOUT_S = 60
+__all__ = [
+    "ServerIndex",
+    "ServerOptions",
+    "current",
+    "delete_collection",
+    "list_collections",
+    "list_versions",
+    "read_manifest",
+    "read_stored_manifest",
+    "set_manifest",
+    "switch",
+]
+
+_DEFAULT = ServerOptions()
 
 
 class ServerIndex(CollectionIndex):
     """A collection on a Qdrant server. Implements `retrieval.types.Index`.
 
-    Any number of threads and processes may use the same collection.
+    Any number of threads and processes may use the same collection. While the server is away,
+    writes, and the page-wise reading that long runs do, are tried for `options.retry_s`; searches
+    fail after seconds.
     """
 
     @classmethod
     def create(
         cls,
         server: str | QdrantClient,
-        collection: str,
+        name: str,
         manifest: Manifest,
         *,
+        options: ServerOptions = _DEFAULT,
         api_key: str | None = None,
-        timeout: int = TIMEOUT_S,
     ) -> Self:
-        """Make a new, empty collection with the manifest in its metadata.
+        """Make a new, empty collection with the manifest in its metadata; a killed create is
+        completed by the next.
 
         Args:
             server: a URL such as http://localhost:6333, or a client, which then stays open when
                 the index is closed.
-            collection: its name, up to 64 letters, digits, dots, hyphens and underscores.
-            manifest: what will fill it; its `collection` is this name, `created` is filled in.
-            api_key: for a server that asks for one.
-            timeout: seconds to wait for each answer.
+            name: `docs`, which makes the version `docs@v1` and lets `docs` mean it; or
+                `docs@v2`, a version that nothing means until it is switched to.
+            manifest: what will fill it; its `collection` is `docs`, `created` is filled in.
+            options: how the server is reached.
+            api_key: shorthand for ServerOptions(api_key=…).
 
         Raises:
             CollectionExists: there is one of that name; it was not touched.
             StoreDenied: the server refuses the API key.
             StoreFault: it does not answer, or refuses what is asked.
         """
-        manifest = prepare_manifest(collection, manifest)
-        points = ServerPoints(server, collection, api_key, timeout)
-        with points.closed_on_error():
-            points.create(manifest)
-        return cls(points, collection, manifest)
+        manifest = prepare_manifest(name, manifest)
+        connection = _connect(server, options, api_key)
+        with connection.closed_on_error():
+            catalog = Catalog(connection)
+            physical = catalog.create(name, manifest)
+            manifest = catalog.manifest(physical)  # of a completed create, made earlier
+            points = ServerPoints(connection, physical, manifest)
+            return cls(points, manifest.collection, manifest, physical)
 
     @classmethod
     def open(
         cls,
         server: str | QdrantClient,
-        collection: str,
+        name: str,
         *,
         expect: Manifest | None = None,
+        options: ServerOptions = _DEFAULT,
         api_key: str | None = None,
-        timeout: int = TIMEOUT_S,
     ) -> Self:
         """Open a collection that exists.
 
+        Its version is looked up once: an open index goes on with it when the name is switched to
+        another.
+
         Args:
             server: a URL or a client.
-            collection: its name.
+            name: of a collection, which means its current version, or of one version.
             expect: what must have built it, but for `created`; None takes it as it is.
-            api_key: for a server that asks for one.
-            timeout: seconds to wait for each answer.
+            options: how the server is reached.
+            api_key: shorthand for ServerOptions(api_key=…).
 
         Raises:
             CollectionNotFound: the message lists the collections there are.
@@ -84,77 +112,182 @@ class ServerIndex(CollectionIndex):
             ManifestCorrupt: it was not made by this library.
             StoreDenied, StoreFault: as `create`.
         """
-        points = ServerPoints(server, check_name(collection), api_key, timeout)
-        with points.closed_on_error():
-            manifest = points.manifest()
+        collection, _ = split_name(name)
+        connection = _connect(server, options, api_key)
+        with connection.closed_on_error():
+            catalog = Catalog(connection)
+            physical = catalog.resolve(name)
+            manifest = catalog.manifest(physical)
             if expect is not None:
                 check_manifest(manifest, expect)
-        return cls(points, collection, manifest)
+            points = ServerPoints(connection, physical, manifest)
+            return cls(points, collection, manifest, physical)
 
     @classmethod
     def open_or_create(
         cls,
         server: str | QdrantClient,
-        collection: str,
+        name: str,
         manifest: Manifest,
         *,
+        options: ServerOptions = _DEFAULT,
         api_key: str | None = None,
-        timeout: int = TIMEOUT_S,
     ) -> Self:
         """Open the collection if it was built as `manifest` says, make it if there is none.
 
         Raises: as `open` and `create`.
         """
-        expect = prepare_manifest(collection, manifest)
+        expect = prepare_manifest(name, manifest)
         try:
-            return cls.open(server, collection, expect=expect, api_key=api_key, timeout=timeout)
+            return cls.open(server, name, expect=expect, options=options, api_key=api_key)
         except CollectionNotFound:
             with contextlib.suppress(CollectionExists):  # another process was first
-                return cls.create(server, collection, manifest, api_key=api_key, timeout=timeout)
-        return cls.open(server, collection, expect=expect, api_key=api_key, timeout=timeout)
+                return cls.create(server, name, manifest, options=options, api_key=api_key)
+        return cls.open(server, name, expect=expect, options=options, api_key=api_key)
 
 
 def list_collections(
-    server: str | QdrantClient, *, api_key: str | None = None, timeout: int = TIMEOUT_S
+    server: str | QdrantClient, *, options: ServerOptions = _DEFAULT, api_key: str | None = None
 ) -> list[str]:
     """Names of the server's collections, sorted; also those that this library did not make.
+
+    A version is not listed, only the collection that it is a version of.
 
     Raises:
         StoreDenied, StoreFault: as `ServerIndex.create`.
     """
-    with contextlib.closing(ServerPoints(server, "", api_key, timeout)) as points:
-        return points.names()
+    with _connect(server, options, api_key) as connection:
+        return Catalog(connection).names()
 
 
-def read_manifest(
+def list_versions(
     server: str | QdrantClient,
-    collection: str,
+    name: str,
     *,
+    options: ServerOptions = _DEFAULT,
     api_key: str | None = None,
-    timeout: int = TIMEOUT_S,
-) -> Manifest:
-    """What built a collection.
+) -> list[str]:
+    """The versions of a collection by the server's names, oldest first; [] where there are none.
 
     Raises:
-        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, StoreFault
+        StoreDenied, StoreFault
     """
-    check_name(collection)
-    with contextlib.closing(ServerPoints(server, collection, api_key, timeout)) as points:
-        return points.manifest()
+    collection, _ = split_name(name)
+    with _connect(server, options, api_key) as connection:
+        return Catalog(connection).versions(collection)
 
 
-def delete_collection(
+def current(
     server: str | QdrantClient,
-    collection: str,
+    name: str,
     *,
+    options: ServerOptions = _DEFAULT,
     api_key: str | None = None,
-    timeout: int = TIMEOUT_S,
-) -> None:
-    """Delete a collection and all it holds.
+) -> str:
+    """The version that a name means now, by the server's name.
 
     Raises:
         CollectionNotFound, StoreDenied, StoreFault
     """
-    check_name(collection)
-    with contextlib.closing(ServerPoints(server, collection, api_key, timeout)) as points:
-        points.drop()
+    with _connect(server, options, api_key) as connection:
+        return Catalog(connection).resolve(name)
+
+
+def switch(
+    server: str | QdrantClient,
+    name: str,
+    physical: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> str:
+    """Let a name mean another version, in one request, and say which it meant before.
+
+    Indexes that are open go on with the version that they opened.
+
+    Returns:
+        The version before, or `physical` where the name meant none.
+
+    Raises:
+        CollectionNotFound: there is no such version; the message lists those there are.
+        InvalidInput: it is a version of another collection, or the name is that of a collection
+            without versions, which Qdrant cannot turn into an alias.
+        StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        return Catalog(connection).switch(name, physical)
+
+
+def read_manifest(
+    server: str | QdrantClient,
+    name: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> Manifest:
+    """What built a collection, or one version of it.
+
+    Raises:
+        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        catalog = Catalog(connection)
+        return catalog.manifest(catalog.resolve(name))
+
+
+def read_stored_manifest(
+    server: str | QdrantClient,
+    name: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> dict[str, Any]:
+    """The manifest of a collection or version as it is stored, also of an older format.
+
+    Raises:
+        CollectionNotFound, ManifestCorrupt, StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        catalog = Catalog(connection)
+        return catalog.stored_manifest(catalog.resolve(name))
+
+
+def set_manifest(
+    server: str | QdrantClient,
+    physical: str,
+    manifest: Manifest,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> None:
+    """Replace the manifest of one collection, by the server's name of it.
+
+    Raises:
+        CollectionNotFound, StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        Catalog(connection).set_manifest(physical, manifest)
+
+
+def delete_collection(
+    server: str | QdrantClient,
+    name: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> None:
+    """Delete a collection with all its versions, or one version that is not the current one.
+
+    Raises:
+        CollectionNotFound: there is none of that name.
+        InvalidInput: a version that its name means now; nothing was deleted.
+        StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        Catalog(connection).delete(name)
+
+
+def _connect(server: str | QdrantClient, options: ServerOptions, api_key: str | None) -> Connection:
+    if api_key is not None:
+        options = dataclasses.replace(options, api_key=api_key)
+    return Connection(server, options)

@@ -2,340 +2,298 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from retrieval.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    DiskFull,
-    InvalidInput,
-    ManifestCorrupt,
-    RetrievalError,
-    StoreDenied,
-    StoreFault,
-)
-from retrieval.types import FloatArray, Manifest
+import numpy as np
 
-from .manifest import manifest_from_dict, manifest_to_dict
-from .points import DENSE, SPARSE, PointData, SparseTerms, VectorName, write_batches
+from retrieval.errors import StoreFault
+from retrieval.types import FloatArray, IndexStatus, Manifest
+
+from .batch import WRITE_BYTES, point, write_batches
+from .points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
+from .server_connection import Connection, TooMuch
+from .server_layout import query_request, search_params
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
-    from qdrant_client.models import Filter
+    from qdrant_client import QdrantClient, models
 
-MANIFEST_KEY = "retrieval_manifest"
-"""Where the manifest lies in the collection's metadata (Qdrant 1.16 or newer)."""
+_REST_BYTES = WRITE_BYTES // 2
+"""Numbers take about five times their bytes in JSON, and a server refuses more than 32 MiB."""
+
+_QUERIES = 64
+"""Requests in one search call, so that a large batch is not one long wait."""
+
+_T = TypeVar("_T")
 
 
 class ServerPoints:
-    """A `PointStore` on one collection of a server."""
+    """A `PointStore` on one collection of a server; `collection` is its physical name."""
 
-    def __init__(
-        self, server: str | QdrantClient, collection: str, api_key: str | None, timeout: int
-    ) -> None:
-        from qdrant_client import QdrantClient
-
+    def __init__(self, connection: Connection, collection: str, manifest: Manifest) -> None:
+        self._connection = connection
         self._collection = collection
-        self._owned = isinstance(server, str)
+        self._manifest = manifest
         self._closed = False
-        if isinstance(server, str):
-            self._where = server
-            try:
-                # no version check here: it would only warn where the first call says it clearly
-                self._client = QdrantClient(
-                    url=server, api_key=api_key, timeout=timeout, check_compatibility=False
-                )
-            except ValueError as error:
-                raise InvalidInput(
-                    f"{server!r} is no address of a Qdrant server ({error})",
-                    fix="Write it as http://localhost:6333.",
-                ) from error
-        else:
-            self._client = server
-            options = server.init_options
-            self._where = str(options.get("url") or options.get("host") or options.get("location"))
-        # the in-memory double is not made for threads
-        self._local = type(self._client._client).__name__ == "QdrantLocal"
-        self._guard: contextlib.AbstractContextManager[object] = (
-            _LOCAL_GUARD if self._local else contextlib.nullcontext()
-        )
-
-    def create(self, manifest: Manifest) -> None:
-        """Make the collection; one call, so it is there with its manifest or not at all."""
-        from qdrant_client import models
-
-        with self._errors("create"):
-            if self._client.collection_exists(self._collection):
-                raise self._exists()
-            try:
-                self._client.create_collection(
-                    self._collection,
-                    vectors_config={
-                        DENSE: models.VectorParams(
-                            size=manifest.encoder.dimension, distance=models.Distance.COSINE
-                        )
-                    },
-                    sparse_vectors_config={
-                        SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)
-                    },
-                    metadata={MANIFEST_KEY: manifest_to_dict(manifest)},
-                )
-            except Exception as error:
-                if "already exists" in str(error):
-                    raise self._exists() from error
-                raise
-            if not self._local:  # where it would have no effect but a warning
-                self._client.create_payload_index(
-                    self._collection,
-                    "document_id",
-                    field_schema=models.PayloadSchemaType.KEYWORD,
-                    wait=True,
-                )
-            stored = self._metadata()
-        if MANIFEST_KEY not in stored:
-            with self._errors("delete"):
-                self._client.delete_collection(self._collection)  # made above, and empty
-            raise StoreFault(
-                f"the Qdrant server at {self._where} does not keep collection metadata",
-                fix="Use Qdrant 1.16 or newer.",
-            )
-
-    def manifest(self) -> Manifest:
-        """The manifest in the collection's metadata."""
-        with self._errors("open"):
-            if not self._client.collection_exists(self._collection):
-                raise self._missing()
-            stored = self._metadata()
-        origin = f"of the collection {self._collection!r} at {self._where}"
-        if MANIFEST_KEY not in stored:
-            raise ManifestCorrupt(
-                f"there is no manifest {origin}: it was not made by this library",
-                fix="Index into a new collection; nothing was changed.",
-            )
-        return manifest_from_dict(stored[MANIFEST_KEY], origin=origin)
-
-    def names(self) -> list[str]:
-        """The server's collections, sorted."""
-        with self._errors("list"):
-            return sorted(found.name for found in self._client.get_collections().collections)
-
-    def drop(self) -> None:
-        """Delete the collection."""
-        with self._errors("delete"):
-            if not self._client.collection_exists(self._collection):
-                raise self._missing()
-            self._client.delete_collection(self._collection)
 
     def write(self, points: Sequence[PointData]) -> None:
-        """Insert or replace points; each request waits until it is applied."""
-        from qdrant_client import models
+        """Insert or replace points; each request waits until it is applied.
 
-        for batch in write_batches(points):
-            structs = [
-                models.PointStruct(
-                    id=point.id,
-                    vector={
-                        DENSE: point.dense.tolist(),
-                        SPARSE: models.SparseVector(
-                            indices=list(point.sparse.indices), values=list(point.sparse.values)
-                        ),
-                    },
-                    payload=point.payload,
-                )
-                for point in batch
-            ]
-            with self._errors("write to"):
-                self._client.upsert(self._collection, structs, wait=True)
+        A request that is too large, is not answered in time or breaks off is cut in half, down to
+        one point.
+        """
+        most = WRITE_BYTES if self._connection.options.grpc else _REST_BYTES
+        for batch in write_batches(points, most):
+            waiting = [batch]
+            since: float | None = None
+            while waiting:
+                part = waiting.pop()
+                # parts of one batch share a deadline until one of them succeeds
+                since = self._connection.now() if since is None else since
+                try:
+                    self._connection.attempt(self._what("write to"), self._upsert(part), since)
+                except TooMuch as trouble:
+                    if len(part) == 1:
+                        self._write_one(part[0], trouble, since)
+                    elif self._connection.now() - since >= self._connection.options.retry_s:
+                        what = self._what("write to")
+                        raise self._connection.error(trouble.failure, what, since) from trouble
+                    else:
+                        middle = len(part) // 2
+                        waiting += [part[middle:], part[:middle]]
+                        continue
+                since = None
 
-    def nearest(
-        self, using: VectorName, query: FloatArray | SparseTerms, limit: int, where: Filter | None
-    ) -> list[tuple[str, float]]:
-        """(id, score) of the best `limit` points."""
-        from qdrant_client import models
-
-        vector: Any
-        if isinstance(query, SparseTerms):
-            vector = models.SparseVector(indices=list(query.indices), values=list(query.values))
-        else:
-            vector = query.tolist()
-        with self._errors("search"):
-            answer = self._client.query_points(
-                self._collection,
-                query=vector,
-                using=using,
-                query_filter=where,
-                limit=limit,
-                # the in-memory double scans everything, and warns of parameters
-                search_params=None
-                if self._local
-                else models.SearchParams(hnsw_ef=max(256, 2 * limit)),
-                with_payload=False,
-            )
-        return [(str(point.id), point.score) for point in answer.points]
+    def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
+        """Of each request (id, score) of the best `limit` points."""
+        storage = self._manifest.storage
+        local = self._connection.is_local  # which scans everything, and warns of parameters
+        asked = [
+            query_request(request, None if local else search_params(request, storage))
+            for request in requests
+        ]
+        found: list[list[tuple[str, float]]] = []
+        for start in range(0, len(asked), _QUERIES):
+            part = asked[start : start + _QUERIES]
+            answers = self._read("search", self._search(part))
+            found += [[(str(hit.id), hit.score) for hit in one.points] for one in answers]
+        return found
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Payloads by id."""
-        with self._errors("read"):
-            records = self._client.retrieve(
-                self._collection, list(ids), with_payload=True, with_vectors=False
-            )
+        if not ids:
+            return {}
+        records = self._read(
+            "read",
+            lambda client: client.retrieve(
+                self._collection, list(ids), with_payload=True, with_vectors=False,
+                **self._connection.reading,
+            ),
+        )  # fmt: skip
         return {str(record.id): record.payload or {} for record in records}
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
+        """Dense vectors (dimension,) by id."""
+        if not ids:
+            return {}
+        records = self._read(
+            "read",
+            lambda client: client.retrieve(
+                self._collection, list(ids), with_payload=False, with_vectors=[DENSE],
+                **self._connection.reading,
+            ),
+        )  # fmt: skip
+        return {
+            str(record.id): _dense(record.vector)
+            for record in records
+            if _dense(record.vector).size
+        }
+
     def scroll(
-        self, fields: list[str] | None, after: str | None, limit: int
+        self, fields: list[str] | None, after: str | None, limit: int, where: Any = None
     ) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
         """A page of points in id order."""
-        with self._errors("read"):
-            records, following = self._client.scroll(
-                self._collection,
-                limit=limit,
-                offset=after,
-                with_payload=True if fields is None else fields,
-                with_vectors=False,
-            )
+        records, following = self._page(after, limit, where, True if fields is None else fields)
         page = [(str(record.id), record.payload or {}) for record in records]
-        return page, None if following is None else str(following)
+        return page, following
+
+    def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
+        """A page of whole points in id order."""
+        records, following = self._page(after, limit, None, True, with_vectors=True)
+        return [_point(record) for record in records], following
 
     def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete points by id."""
         from qdrant_client import models
 
-        self._delete(models.PointIdsList(points=list(ids)))
+        if ids:
+            self._delete(models.PointIdsList(points=list(ids)))
 
-    def delete_by_document(self, document_ids: Sequence[str]) -> None:
-        """Delete the points of documents."""
-        from qdrant_client import models
-
-        match = models.MatchAny(any=list(document_ids))
-        self.delete_matching(
-            models.Filter(must=[models.FieldCondition(key="document_id", match=match)])
-        )
-
-    def delete_matching(self, where: Filter) -> None:
+    def delete_matching(self, where: models.Filter) -> None:
         """Delete what a filter matches."""
         from qdrant_client import models
 
         self._delete(models.FilterSelector(filter=where))
 
-    def count(self, where: Filter | None) -> int:
+    def count(self, where: models.Filter | None) -> int:
         """The exact number of points that match."""
-        with self._errors("count"):
-            answer = self._client.count(self._collection, count_filter=where, exact=True)
+        answer = self._read(
+            "count",
+            lambda client: client.count(self._collection, count_filter=where, exact=True),
+        )
         return answer.count
 
     def optimize(self) -> None:
         """Nothing: a server builds its indexes by itself, in the background."""
-        with self._errors("open"):
-            self._client.get_collection(self._collection)
+        self._persist("open", lambda client: client.get_collection(self._collection))
+
+    def status(self) -> IndexStatus:
+        """How the collection is doing.
+
+        `indexed` is worked out from the server's count over all named vectors, and so about right.
+        """
+        info = self._read("open", lambda client: client.get_collection(self._collection))
+        points = self.count(None)
+        named = 3 if self._manifest.layout.lexical else 2
+        state: Literal["ok", "optimizing", "failed"] = "ok"
+        notes = [str(warning.message) for warning in info.warnings or []]
+        if info.status.value == "red":
+            state = "failed"
+            notes.append("The server says that the collection has failed (status red).")
+        elif info.status.value in ("yellow", "grey"):
+            state = "optimizing"
+        if info.status.value == "grey":
+            notes.append("The server was restarted; it goes on optimising with the next write.")
+        trouble = getattr(info.optimizer_status, "error", None)
+        if trouble:
+            state = "failed"
+            notes.append(f"The server's optimiser failed: {trouble}")
+        return IndexStatus(
+            points=points,
+            indexed=min(points, -(-(info.indexed_vectors_count or 0) // named)),
+            segments=info.segments_count,
+            state=state,
+            fields=tuple(sorted(info.payload_schema)),
+            notes=tuple(notes),
+        )
 
     def close(self) -> None:
         """Close the connection, unless the client was given."""
-        if self._owned and not self._closed:
-            with self._errors("close"):
-                self._client.close()
         self._closed = True
+        self._connection.close()
 
-    @contextlib.contextmanager
-    def closed_on_error(self) -> Iterator[None]:
-        """Leave no open connection behind where opening fails."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
+    def _upsert(self, part: Sequence[PointData]) -> Callable[[QdrantClient], object]:
+        from qdrant_client import models
+
+        structs = [
+            models.PointStruct(id=one.id, vector=_vectors(one), payload=one.payload) for one in part
+        ]
+        return lambda client: client.upsert(self._collection, structs, **self._connection.writing)
+
+    def _write_one(self, one: PointData, trouble: TooMuch, since: float) -> None:
+        """Write the one passage that is left of a batch, or say which it is."""
+        document, position = one.payload.get("document_id"), one.payload.get("position")
+        which = f"the passage {one.id} (document {document!r}, position {position!r})"
+        if trouble.failure.kind != "large":
+            what = f"{self._what('write to')}: {which},"
+            self._connection.persist(what, self._upsert([one]), since)
+            return
+        raise StoreFault(
+            f"{which} is too large for the Qdrant server at {self._connection.where}, at about "
+            f"{one.size:,} bytes: {trouble.failure.text}",
+            fix="Split its document into smaller passages, or let the server (and a proxy before "
+            "it) take larger requests: service.max_request_size_mb.",
+        ) from trouble
+
+    def _search(
+        self, requests: list[models.QueryRequest]
+    ) -> Callable[[QdrantClient], list[models.QueryResponse]]:
+        def search(client: QdrantClient) -> list[models.QueryResponse]:
+            return client.query_batch_points(self._collection, requests, **self._connection.reading)
+
+        return search
+
+    def _page(
+        self,
+        after: str | None,
+        limit: int,
+        where: models.Filter | None,
+        payload: bool | list[str],
+        *,
+        with_vectors: bool = False,
+    ) -> tuple[list[models.Record], str | None]:
+        # Long runs read pages, and are to outlast an outage as their writes do.
+        records, following = self._persist(
+            "read",
+            lambda client: client.scroll(
+                self._collection, scroll_filter=where, limit=limit, offset=after,
+                with_payload=payload, with_vectors=with_vectors, **self._connection.reading,
+            ),
+        )  # fmt: skip
+        return records, None if following is None else str(following)
 
     def _delete(self, selector: Any) -> None:
-        with self._errors("delete from"):
-            self._client.delete(self._collection, points_selector=selector, wait=True)
-
-    def _metadata(self) -> Mapping[str, Any]:
-        config = self._client.get_collection(self._collection).config
-        return getattr(config, "metadata", None) or {}
-
-    def _exists(self) -> CollectionExists:
-        return CollectionExists(
-            f"there is already a collection {self._collection!r} at {self._where}",
-            fix="Open it, choose another name, or delete it first. Nothing was changed.",
+        self._persist(
+            "delete from",
+            lambda client: client.delete(
+                self._collection, points_selector=selector, **self._connection.writing
+            ),
         )
 
-    def _missing(self) -> CollectionNotFound:
-        names = self.names()
-        known = "it holds " + ", ".join(map(repr, names)) if names else "it holds no collections"
-        return CollectionNotFound(
-            f"there is no collection {self._collection!r} at {self._where}: {known}",
-            fix="Check the name and the server, or make it first: retrieval index PATH.",
-        )
+    def _read(self, action: str, call: Callable[[QdrantClient], _T]) -> _T:
+        return self._connection.read(self._what(action), call)
 
-    @contextlib.contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
-        """The one place where the client's errors become the library's."""
+    def _persist(self, action: str, call: Callable[[QdrantClient], _T]) -> _T:
+        return self._connection.persist(self._what(action), call)
+
+    def _what(self, action: str) -> str:
         if self._closed:
             raise StoreFault(
                 f"the connection to the collection {self._collection!r} is closed",
                 fix="Open it again.",
             )
-        try:
-            with self._guard:
-                yield
-        except RetrievalError:
-            raise
-        except Exception as error:
-            raise self._translated(error, action) from error
-
-    def _translated(self, error: Exception, action: str) -> RetrievalError:
-        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-        which = f"the collection {self._collection!r}" if self._collection else "the collections"
-        what = f"{action} {which} on the Qdrant server at {self._where}"
-        if isinstance(error, ResponseHandlingException):
-            return _no_answer(error.source, what)
-        if isinstance(error, UnexpectedResponse):
-            status, body = error.status_code, error.content.decode("utf-8", "replace")[:500]
-            text = f"status {status} {error.reason_phrase}: {' '.join(body.split())}"
-        else:
-            status, text = None, " ".join(str(error).split()) or type(error).__name__
-        if status in (401, 403):
-            return StoreDenied(
-                f"no permission to {what} (status {status})", fix="Give the right api_key."
-            )
-        if status == 404 or (status is None and "not found" in text):
-            return CollectionNotFound(
-                f"could not {what}: it is not there ({text})",
-                fix="Check the name and the URL, or index into it again.",
-            )
-        if status == 507 or "No space left" in text or "available disk space" in text:
-            return DiskFull(
-                f"could not {what}: its disk is full ({text})",
-                fix="Give the server more space; what was acknowledged before is kept.",
-            )
-        return StoreFault(
-            f"could not {what}: {text}",
-            fix="Look into the server's log; repeating the call is safe.",
-        )
+        return f"{action} the collection {self._collection!r}"
 
 
-def _no_answer(source: Exception, what: str) -> StoreFault:
-    kind, text = type(source).__name__, " ".join(str(source).split())
-    if "timed out" in text.lower() or "timeout" in kind.lower():
-        return StoreFault(
-            f"could not {what}: no answer in time",
-            fix="Try again; if it stays slow, raise the timeout or give the server more memory "
-            "and processors.",
-        )
-    if kind == "ValidationError":
-        return StoreFault(
-            f"could not {what}: the answer is not that of a Qdrant server this client knows",
-            fix="Check the URL and port (http://localhost:6333 by default), and that the versions "
-            "of the server and of qdrant-client lie close together.",
-        )
-    return StoreFault(
-        f"could not {what}: {text or kind}",
-        fix="Check that the server runs and that the URL and port are right "
-        "(http://localhost:6333 by default).",
+def _vectors(one: PointData) -> dict[str, Any]:
+    vectors: dict[str, Any] = {}
+    if one.sparse.indices:
+        # a text without terms does not count towards how rare they are, on any engine
+        vectors[SPARSE] = _terms(one.sparse)
+    if one.dense.size:
+        vectors[DENSE] = one.dense.tolist()
+    if one.lexical is not None:
+        vectors[LEXICAL] = _terms(one.lexical)
+    if one.tokens is not None:
+        vectors[TOKENS] = one.tokens.tolist()
+    return vectors
+
+
+def _terms(terms: SparseTerms) -> models.SparseVector:
+    from qdrant_client import models
+
+    return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
+
+
+def _point(record: models.Record) -> PointData:
+    vectors: Any = record.vector if isinstance(record.vector, dict) else {}
+    lexical, tokens = vectors.get(LEXICAL), vectors.get(TOKENS)
+    return point(
+        str(record.id),
+        _dense(vectors),
+        _sparse(vectors.get(SPARSE)),
+        dict(record.payload or {}),
+        None if lexical is None else _sparse(lexical),
+        None if tokens is None else np.asarray(tokens, dtype=np.float32),
     )
 
 
-_LOCAL_GUARD: contextlib.AbstractContextManager[object] = threading.RLock()
+def _dense(vectors: Any) -> FloatArray:
+    found = vectors.get(DENSE) if isinstance(vectors, dict) else None
+    return np.asarray([] if found is None else found, dtype=np.float32)
+
+
+def _sparse(vector: Any) -> SparseTerms:
+    if vector is None:
+        return SparseTerms((), ())
+    return SparseTerms(tuple(vector.indices), tuple(vector.values))

@@ -29,6 +29,8 @@ AVG_LEN: dict[Tokenizer, float] = {"word": 100.0, "multilingual": 128.0}
 same corpus read twice gives the same manifest. nDCG@10 hardly depends on it: scifact 0.691 at 64,
 0.692 at 96, 0.683 at 256; cmrc2018 (Chinese) 0.973 at 64, 0.980 at 128, 0.981 at 256."""
 
+_K3 = 8.0  # of the query's term frequencies, see `Bm25Terms.query`
+
 _ISO = {
     "ar": "arabic", "az": "azerbaijani", "eu": "basque", "bn": "bengali", "ca": "catalan",
     "zh": "chinese", "da": "danish", "nl": "dutch", "en": "english", "fi": "finnish",
@@ -120,6 +122,7 @@ class Bm25Terms:
 
     def __init__(self, info: Bm25Info) -> None:
         self._model = _model(info.language, info.tokenizer, info.avg_len)
+        self._counts = _model(info.language, info.tokenizer, info.avg_len, counts=True)
 
     def passage(self, text: str) -> SparseTerms:
         """Term weights of a passage: saturated frequencies, normalised by length (k=1.2, b=0.75).
@@ -130,12 +133,20 @@ class Bm25Terms:
         return _terms(self._model.embed_document(text))
 
     def query(self, text: str) -> SparseTerms:
-        """Each distinct term of a query with weight 1; none for a query of only stop words."""
-        return _terms(self._model.embed_query(text))
+        """Terms of a query; one that stands n times has the weight 9 n / (8 + n), once 1.
+
+        None for a query of only stop words. Method: the query's part of BM25, (k3 + 1) n / (k3 +
+        n), Robertson et al., "Okapi at TREC-3", 1994, with k3 = 8 as in Terrier. Questions seldom
+        say a word twice and see no difference (scifact/train 0.699, 0.701 with weights of 1); a
+        paragraph says by repetition what it is about: CISI, queries of 62 words, 0.389 and 0.318.
+        """
+        counts = _terms(self._counts.embed_document(text))
+        weights = tuple((_K3 + 1.0) * count / (_K3 + count) for count in counts.values)
+        return SparseTerms(counts.indices, weights)
 
 
-@functools.lru_cache(maxsize=8)
-def _model(language: str, tokenizer: Tokenizer, avg_len: float) -> Bm25:
+@functools.lru_cache(maxsize=16)
+def _model(language: str, tokenizer: Tokenizer, avg_len: float, counts: bool = False) -> Bm25:
     import qdrant_edge as edge
 
     options: dict[str, Any] = {"language": language, "avg_len": avg_len}
@@ -146,12 +157,14 @@ def _model(language: str, tokenizer: Tokenizer, avg_len: float) -> Bm25:
         own = {"chinese": edge.Language.Chinese, "japanese": edge.Language.Japanese}
         if language in own:
             stop.add(own[language])
-        options = {
+        options |= {
             "language": "english",
-            "avg_len": avg_len,
             "tokenizer": edge.TokenizerType.Multilingual,
             "stopwords": edge.StopwordsSet(languages=stop),
         }
+    if counts:
+        # without saturation and length a term's weight is how often it stands there
+        options |= {"k": 1e9, "b": 0.0}
     try:
         return edge.Bm25(edge.Bm25Config(**options))
     except ValueError as error:

@@ -3,6 +3,7 @@
     <store>/<collection>/manifest.json   what built it
     <store>/<collection>/lock            held (flock) while a process has the collection open
     <store>/<collection>/shard/          Qdrant Edge's files
+    <store>/<collection>@v2/             another version of it, see aliases.py
 
 A collection appears under its name in one rename, when it is whole, and goes in one rename too:
 a killed create or delete leaves only a folder whose name starts with a dot, swept by the next.
@@ -28,13 +29,18 @@ from retrieval.errors import (
 )
 from retrieval.types import Manifest
 
+from .aliases import changing_aliases, read_aliases, resolve_name, version_folder
 from .lock import LOCK, CollectionLock
 from .manifest import (
     COLLECTION_NAME,
     check_name,
     os_errors,
     read_manifest_file,
+    read_manifest_values,
+    split_name,
     sync_directory,
+    upgraded,
+    version_name,
     write_manifest,
 )
 
@@ -44,7 +50,7 @@ _SWEEP_AGE_S = 60.0
 
 
 def list_collections(store: Path | str) -> list[str]:
-    """Names of the store's collections, sorted; none where there is no such folder.
+    """Names of the store's collections, sorted, versions left out; none where there is no folder.
 
     Raises:
         InvalidInput: the path is a file.
@@ -54,21 +60,89 @@ def list_collections(store: Path | str) -> list[str]:
     with os_errors(f"list the store {root}"):
         if not root.exists():
             return []
-        return sorted(
+        plain = {
             entry.name
             for entry in root.iterdir()
             if COLLECTION_NAME.fullmatch(entry.name) and (entry / MANIFEST).is_file()
-        )
+        }
+        aliased = {
+            name for name, to in read_aliases(root).items() if version_folder(root, to).is_dir()
+        }
+        return sorted(plain | aliased)
 
 
-def collection_path(store: Path | str, collection: str) -> Path:
-    """The folder of a collection that exists.
+def list_versions(store: Path | str, collection: str) -> list[str]:
+    """A collection's versions, oldest first: `docs@v1`, `docs@v2` …
+
+    Raises:
+        InvalidInput, StoreDenied
+    """
+    root = _store_path(store)
+    check_name(collection)
+    found: list[int] = []
+    with os_errors(f"list the store {root}"):
+        for entry in root.iterdir() if root.exists() else ():
+            if not entry.name.startswith(collection) or not (entry / MANIFEST).is_file():
+                continue
+            with contextlib.suppress(InvalidInput):
+                name, version = split_name(entry.name)
+                if name == collection:
+                    found.append(version or 1)
+    return [version_name(collection, version) for version in sorted(set(found))]
+
+
+def current(store: Path | str, collection: str) -> str:
+    """The version that searches of a collection use.
+
+    Raises:
+        CollectionNotFound: the message lists the collections there are.
+    """
+    collection_path(store, collection)
+    return resolve_name(_store_path(store), collection)
+
+
+def switch(store: Path | str, collection: str, physical: str) -> str:
+    """Let searches of a collection use one version of it from now on, in one step.
+
+    Returns:
+        The version that was used before.
+
+    Raises:
+        CollectionNotFound: there is no such version; the message lists those there are.
+    """
+    root = _store_path(store)
+    versions = list_versions(root, collection)
+    if physical not in versions:
+        raise unknown_version(collection, physical, versions, f"the store {root}")
+    before = resolve_name(root, collection)
+    with changing_aliases(root) as aliases:
+        if version_folder(root, physical).name == collection:
+            aliases.pop(collection, None)
+        else:
+            aliases[collection] = physical
+    return before
+
+
+def unknown_version(
+    collection: str, physical: str, versions: list[str], where: str
+) -> CollectionNotFound:
+    """The error for a version that is not there."""
+    known = ", ".join(map(repr, versions)) if versions else "none"
+    return CollectionNotFound(
+        f"{physical!r} is no version of the collection {collection!r} in {where}; there are: "
+        f"{known}",
+        fix="Name one of them, or build a new one: retrieval reindex PATH.",
+    )
+
+
+def collection_path(store: Path | str, name: str) -> Path:
+    """The folder of a collection that exists: its current version, or the version named.
 
     Raises:
         CollectionNotFound: there is none of that name; the message lists those there are.
     """
     root = _store_path(store)
-    path = root / check_name(collection)
+    path = version_folder(root, resolve_name(root, name))
     with os_errors(f"read the store {root}"):
         # a folder without a manifest but with a shard was a collection once: opening it says so
         if (path / MANIFEST).exists() or (path / SHARD).is_dir():
@@ -79,7 +153,7 @@ def collection_path(store: Path | str, collection: str) -> Path:
     else:
         known = "it holds no collections" if root.exists() else "there is no such folder yet"
     raise CollectionNotFound(
-        f"there is no collection {collection!r} in the store {root}: {known}",
+        f"there is no collection {name!r} in the store {root}: {known}",
         fix="Check the name and the store, or make it first: retrieval index PATH.",
     )
 
@@ -93,33 +167,79 @@ def read_manifest(store: Path | str, collection: str) -> Manifest:
     return read_manifest_file(collection_path(store, collection) / MANIFEST)
 
 
-def delete_collection(store: Path | str, collection: str) -> None:
-    """Delete a collection and all it holds, also one whose manifest cannot be read.
+def upgrade_manifest(store: Path | str, collection: str) -> int:
+    """Bring a manifest to this version's format, and say which it had.
 
     Raises:
-        CollectionNotFound: there is none of that name.
-        StoreLocked: it is open here or in another process.
+        StoreLocked: the collection is open here or in another process.
+        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, DiskFull
     """
     path = collection_path(store, collection)
     lock = CollectionLock.acquire(path)
     try:
-        with os_errors(f"delete the collection {path}"):
-            gone = path.with_name(f".deleting-{collection}-{uuid.uuid4().hex}")
-            path.rename(gone)
-            sync_directory(path.parent)
-            shutil.rmtree(gone)
+        values = read_manifest_values(path / MANIFEST)
+        manifest = upgraded(values, origin=str(path / MANIFEST))
+        before = values["format_version"]
+        if before != manifest.format_version:
+            write_manifest(path / MANIFEST, manifest)
     finally:
         lock.release()
-    _sweep(path.parent)
+    return int(before)
+
+
+def delete_collection(store: Path | str, collection: str) -> None:
+    """Delete a collection with all its versions, or one version that is not the current one.
+
+    Also one whose manifest cannot be read. All versions are locked before the first goes.
+
+    Raises:
+        CollectionNotFound: there is none of that name.
+        StoreLocked: it is open here or in another process; nothing was deleted.
+        InvalidInput: a version that searches use; nothing was deleted.
+    """
+    root = _store_path(store)
+    current = collection_path(root, collection)
+    name, version = split_name(collection)
+    if version is None:
+        paths = [version_folder(root, other) for other in list_versions(root, name)]
+        others = [path for path in paths if path != current]
+    elif resolve_name(root, name) == collection:
+        raise current_version(name, collection)
+    else:
+        others = []
+    with contextlib.ExitStack() as locks:
+        paths = [*others, current]  # the current one last: a killed delete brings no old one back
+        for path in paths:
+            locks.callback(CollectionLock.acquire(path).release)
+        for path in paths:
+            with os_errors(f"delete the collection {path}"):
+                gone = path.with_name(f".deleting-{path.name}-{uuid.uuid4().hex}")
+                path.rename(gone)
+                sync_directory(root)
+                shutil.rmtree(gone)
+    if version is None:
+        with changing_aliases(root) as aliases:
+            aliases.pop(name, None)
+    _sweep(root)
+
+
+def current_version(collection: str, physical: str) -> InvalidInput:
+    """The error for deleting what searches use."""
+    return InvalidInput(
+        f"{physical!r} is the version that searches of {collection!r} use; nothing was deleted",
+        fix=f"Switch to another version first (retrieval switch {collection} VERSION), or delete "
+        f"the whole collection: retrieval delete {collection}.",
+    )
 
 
 def create_folder(
-    store: Path | str, manifest: Manifest, build: Callable[[Path], None]
+    store: Path | str, name: str, manifest: Manifest, build: Callable[[Path], None]
 ) -> tuple[Path, CollectionLock]:
     """Make a collection's folder, whole or not at all, and hold its lock.
 
     Args:
         store: made where it does not exist.
+        name: `docs`, or `docs@v2` for a version of it.
         manifest: names the collection.
         build: makes the engine's files in the folder it is given, and leaves them closed.
 
@@ -127,13 +247,17 @@ def create_folder(
         CollectionExists: there is something of that name already; it was not touched.
     """
     root = _store_path(store)
-    target = root / check_name(manifest.collection)
+    collection, version = split_name(name)
+    target = root / name
     with os_errors(f"create the collection {target}"):
         root.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+        if target.exists() or (version in (None, 1) and list_versions(root, collection)):
             raise _exists(target)
         _sweep(root)
-        temporary = root / f".creating-{manifest.collection}-{uuid.uuid4().hex}"
+        if name in read_aliases(root):
+            with changing_aliases(root) as aliases:
+                aliases.pop(name, None)  # of a delete that was cut off: its folder is gone
+        temporary = root / f".creating-{name}-{uuid.uuid4().hex}"
         temporary.mkdir()
         lock: CollectionLock | None = None
         try:

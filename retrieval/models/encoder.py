@@ -36,7 +36,7 @@ from retrieval.types import (
 
 
 class BiEncoder:
-    """A bi-encoder on any engine; implements `retrieval.types.Encoder`.
+    """A bi-encoder on any engine; implements `retrieval.types.MultiEncoder`, less lexical weights.
 
     Texts are sorted by length and run in batches of a token budget, while the next ones are
     tokenised; results are in input order and do not depend, beyond rounding, on what else is
@@ -180,6 +180,32 @@ class BiEncoder:
         check_texts(passages, "passage")
         return self._encode(passages, self._info.passage_instruction, progress)
 
+    def encode_all(
+        self,
+        texts: Sequence[str],
+        kind: Literal["query", "passage"],
+        *,
+        lexical: bool = False,
+        token_vectors: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Encoding:
+        """Dense vectors float32 (n, dimension) and, where asked for, those of `encode_tokens`.
+
+        Raises:
+            InvalidInput: `lexical`, which only bge-m3 gives; otherwise as `encode_queries`.
+        """
+        instruction = self._instruction(texts, kind)
+        if lexical:
+            raise InvalidInput(
+                f"lexical weights were asked of {self._info.model}, which has no such output",
+                fix="Use BAAI/bge-m3, or a folder of a model fine-tuned from it with its "
+                "sparse_linear.pt and colbert_linear.pt; BM25 needs neither.",
+            )
+        encoding = self._encode(texts, instruction, progress)
+        if not token_vectors:
+            return encoding
+        return replace(encoding, token_vectors=self.encode_tokens(texts, kind))
+
     def encode_tokens(
         self, texts: Sequence[str], kind: Literal["query", "passage"]
     ) -> list[FloatArray]:
@@ -190,10 +216,7 @@ class BiEncoder:
 
         Raises: as `encode_queries`.
         """
-        if kind not in ("query", "passage"):
-            raise InvalidInput(f"kind={kind!r} was given", fix="Choose 'query' or 'passage'.")
-        check_texts(texts, kind)
-        instruction = getattr(self._info, f"{kind}_instruction")
+        instruction = self._instruction(texts, kind)
         with self._token_engine_lock:
             self._check_open()
             if self._token_engine is None:
@@ -204,6 +227,13 @@ class BiEncoder:
             for start, tokenized in slices:
                 results.extend(self._token_vectors(engine, tokenized, start))
         return results
+
+    def _instruction(self, texts: Sequence[str], kind: str) -> str:
+        """What goes before texts of that kind, once both are known to be what they should be."""
+        if kind not in ("query", "passage"):
+            raise InvalidInput(f"kind={kind!r} was given", fix="Choose 'query' or 'passage'.")
+        check_texts(texts, kind)
+        return str(getattr(self._info, f"{kind}_instruction"))
 
     def _encode(
         self, texts: Sequence[str], instruction: str, progress: ProgressCallback | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from retrieval.errors import InvalidInput
 from retrieval.models import registry
@@ -15,6 +15,9 @@ from retrieval.types import Encoder, Reranker, ResolvedModel
 if TYPE_CHECKING:
     from retrieval.models.encoder import BiEncoder
     from retrieval.models.late_interaction import TokenEncoder
+    from retrieval.models.m3 import BGEM3
+
+M3 = "BAAI/bge-m3"
 
 _ONLY_CROSS_ENCODERS: dict[str, tuple[Any, ...]] = {
     "engine": ("auto", "transformers"),
@@ -33,17 +36,23 @@ def load_encoder(
     passage_instruction: str | None = None,
     max_length: int | None = None,
     revision: str | None = None,
+    outputs: Literal["dense", "all"] = "dense",
     **options: Any,
-) -> BiEncoder:
+) -> BiEncoder | BGEM3:
     """Load a bi-encoder.
 
     Args:
         name: "starter", a name from `retrieval models`, a folder, or a hub id.
         pooling, query_instruction, passage_instruction, max_length, revision: replace what the
             model declares, see `retrieval.models.resolve.resolve`.
+        outputs: "all" where more than dense vectors will be wanted, as for a collection whose
+            layout has lexical weights or token vectors: then bge-m3 and what was fine-tuned from
+            it (told by its sparse_linear.pt and colbert_linear.pt) become a `BGEM3`, which a
+            collection does not tell from a `BiEncoder`. All other models are a `BiEncoder`.
         options: `engine`, `device`, `dtype`, `token_budget`, see `BiEncoder`.
 
     Raises:
+        InvalidInput: also where a `BGEM3` is to give vectors cut to fewer dimensions.
         ModelNotFound, ModelSettingUnknown, InvalidInput, ModelFault: see `resolve`.
     """
     from retrieval.models.encoder import BiEncoder
@@ -57,7 +66,36 @@ def load_encoder(
         max_length=max_length,
         revision=revision,
     )
+    if outputs == "all" and _is_m3(resolved):
+        return _m3(resolved, options)
     return BiEncoder(resolved, **options)
+
+
+def _is_m3(resolved: ResolvedModel) -> bool:
+    """Whether a model gives bge-m3's three outputs; its dense ones must be as `BGEM3` makes them.
+
+    The hub's own may lie here without the two heads, which are fetched when they are needed.
+    """
+    from retrieval.models.m3_heads import missing_heads
+
+    spec = resolved.spec
+    own = spec.name.partition("@")[0] == M3
+    whole = spec.pooling == "cls" and spec.normalize
+    return whole and (own or not missing_heads(resolved.path))
+
+
+def _m3(resolved: ResolvedModel, options: dict[str, Any]) -> BGEM3:
+    from retrieval.models.m3 import BGEM3
+
+    dimension = options.pop("truncate_dim", None)
+    options.pop("allow_untrained_truncation", None)
+    if dimension not in (None, resolved.spec.dimension):
+        raise InvalidInput(
+            f"truncate_dim={dimension} was given for {resolved.spec.name} with lexical weights or "
+            "token vectors, and its vectors are not cut there",
+            fix="Leave truncate_dim out, or index without lexical weights and token vectors.",
+        )
+    return BGEM3(resolved, **options)
 
 
 def load_reranker(

@@ -24,7 +24,6 @@ from retrieval.models.checks import check_texts
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.m3_heads import (
-    LexicalWeights,
     M3Heads,
     lexical_scores,
     lexical_weights,
@@ -39,6 +38,7 @@ from retrieval.types import (
     EncoderInfo,
     Encoding,
     FloatArray,
+    LexicalWeights,
     ProgressCallback,
     ResolvedModel,
     Scores,
@@ -52,7 +52,7 @@ SLICE = 16_384
 
 
 class BGEM3:
-    """bge-m3 on any engine; implements `retrieval.types.Encoder` with its dense vectors.
+    """bge-m3 on any engine; implements `retrieval.types.MultiEncoder`.
 
     Where only dense vectors are wanted, the model runs without computing the other tokens' last
     layer. The model takes no instruction. May be used from several threads.
@@ -61,6 +61,7 @@ class BGEM3:
         model: `BAAI/bge-m3`, a folder of it or of a model fine-tuned from it, or a resolved model.
         engine, device, devices, dtype, threads: see `retrieval.models.engines.load_engine`.
         max_length: longest text in tokens, special tokens included; None for the model's own.
+        calibration: texts by which dtype="int8" sets its scales; None for built-in ones.
         token_budget: padded tokens in a batch; None for what the engine runs fastest.
         deterministic: each text alone, so that its outputs cannot depend on the others.
         cache_dir: where compiled graphs are kept; None for the user's cache folder.
@@ -80,6 +81,7 @@ class BGEM3:
         devices: Sequence[str] | None = None,
         dtype: Dtype = "auto",
         max_length: int | None = None,
+        calibration: Sequence[str] | None = None,
         token_budget: int | None = None,
         threads: int | None = None,
         cache_dir: Path | None = None,
@@ -107,6 +109,7 @@ class BGEM3:
             dtype=dtype,
             threads=threads,
             cache_dir=cache_dir,
+            calibration=calibration,
         )
         self._lock = threading.Lock()
         self._engines: dict[Head, Engine] = {}
@@ -195,6 +198,27 @@ class BGEM3:
         )
         assert output.dense is not None
         return Encoding(output.dense, output.tokens, output.truncated)
+
+    def encode_all(
+        self,
+        texts: Sequence[str],
+        kind: Literal["query", "passage"],
+        *,
+        lexical: bool = False,
+        token_vectors: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Encoding:
+        """Dense vectors float32 (n, dimension) and what else is asked for, from one pass.
+
+        lexical: term weights. token_vectors: multi-vectors, see `M3Output`. Raises: as `encode`.
+        """
+        output = self.encode(
+            texts, kind, sparse=lexical, multi_vector=token_vectors, progress=progress
+        )
+        assert output.dense is not None
+        return Encoding(
+            output.dense, output.tokens, output.truncated, output.sparse, output.multi_vectors
+        )
 
     def encode_tokens(
         self, texts: Sequence[str], kind: Literal["query", "passage"]

@@ -16,35 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import ModelFault, ModelNotFound
-from retrieval.types import FloatArray
+from retrieval.types import FloatArray, LexicalWeights
 
 SPARSE_FILE = "sparse_linear.pt"
 COLBERT_FILE = "colbert_linear.pt"
-
-
-@dataclass(frozen=True, slots=True)
-class LexicalWeights:
-    """How much each token of a text matters: a sparse vector over the vocabulary.
-
-    indices: int32 (m,), token ids, ascending, each once. values: float32 (m,), all above 0.
-    """
-
-    indices: NDArray[np.int32]
-    values: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def as_dict(self) -> dict[int, float]:
-        """Token id → weight."""
-        return dict(zip(self.indices.tolist(), self.values.tolist(), strict=True))
-
-    def dot(self, other: LexicalWeights) -> float:
-        """The sum, over the tokens both have, of the products of their weights."""
-        _, mine, its = np.intersect1d(
-            self.indices, other.indices, assume_unique=True, return_indices=True
-        )
-        return float(np.dot(self.values[mine].astype(np.float64), other.values[its]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
 from retrieval.models.checks import check_pairs
-from retrieval.models.m3_heads import LexicalWeights, multi_vector_score
-from retrieval.types import EncoderInfo, FloatArray, ProgressCallback, Scores
+from retrieval.models.m3_heads import multi_vector_score
+from retrieval.types import EncoderInfo, FloatArray, LexicalWeights, ProgressCallback, Scores
 
 WORKING_BYTES = 256 * 2**20
 """Multi-vectors that `score` holds at once, whatever the number of pairs."""

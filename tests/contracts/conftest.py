@@ -1,27 +1,53 @@
-"""Every implementation of `Index`, behind one factory."""
+"""Every implementation of `Index`, behind one factory.
+
+The legs: `embedded` (Qdrant Edge), `memory` (the server's code over the client's own in-memory
+engine), `http` (the same over real sockets, to the double of a server), and `server` where
+QDRANT_URL names a real one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
+from doubles.qdrant_http import qdrant_http
 
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.server import ServerIndex, delete_collection
 from retrieval.index.sparse import bm25_info
-from retrieval.types import EncoderInfo, Manifest, Passage, SplitterInfo
+from retrieval.types import (
+    EncoderInfo,
+    Layout,
+    LexicalWeights,
+    Manifest,
+    Passage,
+    SplitterInfo,
+    Storage,
+)
 
 DIMENSION = 8
 
+Engine = Literal["embedded", "memory", "http", "server"]
+ENGINES: tuple[Engine, ...] = ("embedded", "memory", "http", "server")
 
-def make_manifest(collection: str, language: str = "en", dimension: int = DIMENSION) -> Manifest:
+
+def make_manifest(
+    collection: str,
+    language: str = "en",
+    dimension: int = DIMENSION,
+    layout: Layout = Layout(),  # noqa: B008  (frozen)
+    storage: Storage = Storage(),  # noqa: B008  (frozen)
+) -> Manifest:
     encoder = EncoderInfo("bge-test", "sha256:1", dimension, "cls", True, "q: ", "", 512)
-    return Manifest(collection, encoder, SplitterInfo(200, 20), bm25_info(language))
+    bm25 = bm25_info(language)
+    return Manifest(collection, encoder, SplitterInfo(200, 20), bm25, layout, storage)
 
 
 def make_passage(
@@ -50,39 +76,65 @@ def passage() -> Callable[..., Passage]:
     return make_passage
 
 
-@pytest.fixture(scope="module", params=["embedded", "memory", "server"])
+@pytest.fixture(scope="session")
+def lexical() -> Callable[..., LexicalWeights]:
+    """Factory: `lexical({7: 0.5, 9: 1.0})`, an encoder's term weights."""
+
+    def make(weights: dict[int, float]) -> LexicalWeights:
+        indices = sorted(weights)
+        return LexicalWeights(
+            np.array(indices, dtype=np.int32),
+            np.array([weights[index] for index in indices], dtype=np.float32),
+        )
+
+    return make
+
+
+@contextlib.contextmanager
+def running(engine: Engine, store: Path) -> Iterator[Callable[..., CollectionIndex]]:
+    """`make(**manifest)` makes a new, empty collection on an engine; all are closed at the end."""
+    with contextlib.ExitStack() as stack:
+        server: Any = None
+        if engine == "http":
+            server = stack.enter_context(qdrant_http()).url
+        elif engine == "server":
+            server = os.environ["QDRANT_URL"]
+        api_key = os.environ.get("QDRANT_API_KEY") if engine == "server" else None
+
+        def make(**options: Any) -> CollectionIndex:
+            manifest = make_manifest(f"test-{uuid.uuid4().hex}", **options)
+            name = manifest.collection
+            index: CollectionIndex
+            if engine == "embedded":
+                index = EmbeddedIndex.create(store, name, manifest)
+            elif engine == "memory":
+                from qdrant_client import QdrantClient
+
+                index = ServerIndex.create(QdrantClient(":memory:"), name, manifest)
+            else:
+                index = ServerIndex.create(server, name, manifest, api_key=api_key)
+                stack.callback(delete_collection, server, name, api_key=api_key)
+            stack.callback(index.close)
+            return index
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def run_engine() -> Callable[..., contextlib.AbstractContextManager[Callable[..., Any]]]:
+    """`running`, for tests that need several engines at once."""
+    return running
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def new_index(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., CollectionIndex]]:
-    """Factory: `new_index(language="en", dimension=8)`, a new empty collection each time."""
-    opened: list[CollectionIndex] = []
-    url = os.environ.get("QDRANT_URL", "")
-    if request.param == "server" and not url:
+    """Factory: `new_index(language="en", dimension=8, layout=…, storage=…)`, empty each time."""
+    if request.param == "server" and not os.environ.get("QDRANT_URL"):
         pytest.skip("QDRANT_URL names no Qdrant server")
-    store = tmp_path_factory.mktemp("store") if request.param == "embedded" else Path()
-
-    def make(language: str = "en", dimension: int = DIMENSION) -> CollectionIndex:
-        name = f"test-{uuid.uuid4().hex}"
-        manifest = make_manifest(name, language, dimension)
-        index: CollectionIndex
-        if request.param == "embedded":
-            index = EmbeddedIndex.create(store, name, manifest)
-        elif request.param == "memory":
-            from qdrant_client import QdrantClient
-
-            index = ServerIndex.create(QdrantClient(":memory:"), name, manifest)
-        else:
-            index = ServerIndex.create(
-                url, name, manifest, api_key=os.environ.get("QDRANT_API_KEY")
-            )
-        opened.append(index)
-        return index
-
-    yield make
-    for index in opened:
-        index.close()
-        if request.param == "server":
-            delete_collection(url, index.collection, api_key=os.environ.get("QDRANT_API_KEY"))
+    with running(request.param, tmp_path_factory.mktemp("store")) as make:
+        yield make
 
 
 @pytest.fixture

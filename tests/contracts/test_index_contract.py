@@ -248,7 +248,7 @@ def test_a_large_limit_gives_all(index: CollectionIndex, passage: Make) -> None:
 
 
 def test_chinese(new_index: NewIndex, passage: Make) -> None:
-    index = new_index("zh")
+    index = new_index(language="zh")
     texts = ["北京是中国的首都", "上海是最大的城市", "机器学习模型"]
     index.upsert([passage(f"d{i}", text=text) for i, text in enumerate(texts)], vectors(3))
     assert names(index.search(mode="sparse", limit=1, text="中国首都是哪里？")) == ["d0#0"]

@@ -18,7 +18,7 @@ import pytest
 
 from retrieval.corpus import files, rows
 from retrieval.corpus.readers import read
-from retrieval.errors import CorpusError, InvalidInput
+from retrieval.errors import CorpusError, InvalidInput, MissingExtra
 from retrieval.types import Document, Problem
 
 
@@ -385,12 +385,12 @@ def test_lines_and_files_that_are_too_large(
 
 
 def test_other_suffixes_are_counted_and_never_fatal(tmp_path: Path) -> None:
-    make(tmp_path, {"a.txt": "a", "b.PDF": "x", "c/d.pdf": "x", "Makefile": "x"})
+    make(tmp_path, {"a.txt": "a", "b.ODT": "x", "c/d.odt": "x", "Makefile": "x"})
     documents, problems = read_all(tmp_path, on_error="raise")
     assert list(documents) == ["a.txt"]
     assert [p.split("; ")[0] for p in told(problems, tmp_path)] == [
         "Makefile: 1 file has no suffix and were passed over (this is the first)",
-        "b.PDF: 2 files have the suffix .pdf and were passed over (this is the first)",
+        "b.ODT: 2 files have the suffix .odt and were passed over (this is the first)",
     ]
 
 
@@ -399,6 +399,30 @@ def test_a_folder_with_nothing_to_read_says_so(tmp_path: Path) -> None:
     assert not documents
     assert "holds no file that can be read" in problems[0].reason
     with pytest.raises(CorpusError, match="holds no file"):
+        list(read(tmp_path, on_error="raise"))
+
+
+def test_without_the_extra_each_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.pdf", "b.docx", "c.pptx"):
+        (tmp_path / name).write_bytes(b"not looked at")
+    (tmp_path / "d.txt").write_text("text")
+    for module in ("pypdfium2", "docx", "pptx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    problems: list[Problem] = []
+    documents = list(read(tmp_path, on_problem=problems.append))
+    assert [document.id for document in documents] == ["d.txt"]
+    assert [str(problem).removeprefix(f"{tmp_path}/") for problem in problems] == [
+        f"{name}: was not read. Reading {kind} files needs the package '{package}', which is not "
+        "installed. Install it with: pip install 'two-stage-retrieval[files]'"
+        for name, kind, package in (
+            ("a.pdf", "PDF", "pypdfium2"),
+            ("b.docx", "Word", "python-docx"),
+            ("c.pptx", "PowerPoint", "python-pptx"),
+        )
+    ]
+    with pytest.raises(MissingExtra, match=r"two-stage-retrieval\[files\]"):
         list(read(tmp_path, on_error="raise"))
 
 
@@ -465,11 +489,11 @@ def test_what_permissions_forbid_is_named() -> None:
 
 
 def test_a_source_that_cannot_be_read_is_refused_at_once(tmp_path: Path) -> None:
-    make(tmp_path, {"a.pdf": "x", "README": "x"})
+    make(tmp_path, {"a.odt": "x", "README": "x"})
     os.mkfifo(tmp_path / "pipe.txt")
     for source, words in {
         "missing": "there is no file or folder",
-        "a.pdf": "has the suffix '.pdf'; expected one of txt",
+        "a.odt": "has the suffix '.odt'; expected one of txt",
         "README": "has no suffix",
         "pipe.txt": "neither a file nor a folder",
         "x" * 300: "too long",

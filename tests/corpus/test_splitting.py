@@ -6,6 +6,7 @@ import itertools
 import re
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -333,8 +334,36 @@ def test_the_hash_follows_content_alone() -> None:
         Document("a", "text", title="t"),
         Document("a", "textt", title="", metadata=base.metadata),
     ]
-    assert len({document_hash(d) for d in [base, *others]}) == 6
-    assert re.fullmatch("[0-9a-f]{64}", document_hash(base))
+    others += [replace(base, pages=(0,)), replace(base, pages=(0, 2))]
+    assert len({document_hash(d) for d in [base, *others]}) == 8
+    # Collections remember it: another hash of the same content would encode everything again.
+    assert document_hash(base) == (
+        "ae417f42bd1b96ff32c372f17a14550e02c8a18c630d204dce92c399f60d0f95"
+    )
+
+
+@pytest.mark.parametrize("pages", [(1,), (0, 3, 2), (0, 5), (-1, 0)])
+def test_pages_that_are_no_offsets_are_refused(minilm: TokenCounter, pages: Any) -> None:
+    with pytest.raises(InvalidInput, match="the pages of document 'a' do not begin at 0 and rise"):
+        Splitter(minilm).split(Document("a", "text", pages=pages))
+
+
+def test_passages_know_their_pages_in_full_and_alone(minilm: TokenCounter) -> None:
+    text = "  one two six\n\nthree four ten\n\nfive nine"
+    pages = (0, 15, 15, 31)
+    metadata = {"page": "the document's own", "x": 1}
+    document = Document("a", text, metadata=metadata, pages=pages)
+    (whole,) = Splitter(minilm).split(document)
+    assert whole.metadata == {"x": 1, "page": 1, "last_page": 4}
+    parts = Splitter(minilm, max_tokens=6, overlap_tokens=0).split(document)
+    assert [(p.text, p.metadata["page"], "last_page" in p.metadata) for p in parts] == [
+        ("one two six", 1, False),
+        ("three four ten", 3, False),
+        ("five nine", 4, False),
+    ]
+    assert metadata == {"page": "the document's own", "x": 1}
+    without = Splitter(minilm).split(replace(document, pages=()))
+    assert without[0].metadata == metadata
 
 
 @pytest.mark.parametrize("bad", [{"x": float("nan")}, {"x": {1, 2}}, {1: "a", "b": 2}])

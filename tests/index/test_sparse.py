@@ -127,6 +127,25 @@ def test_english_terms_within_chinese_are_stemmed() -> None:
     assert set(terms.query("foxes").indices) <= set(terms.passage("我喜欢 the fox").indices)
 
 
+def test_a_query_that_says_a_word_again_weighs_it_more() -> None:
+    terms = Bm25Terms(bm25_info("en"))
+    once = terms.query("wing flow")
+    again = terms.query("wing flows wing flowing the wing")
+    assert once.values == (1.0, 1.0)
+    assert again.indices == once.indices
+    assert again.values == pytest.approx((9 * 3 / (8 + 3), 9 * 2 / (8 + 2)))
+    assert max(terms.query("wing " * 3000).values) < 9.0
+
+
+def test_query_terms_are_those_of_a_qdrant_server() -> None:
+    import qdrant_edge as edge
+
+    text = "The wing of a wing, in 2 flows: naïve wings"
+    own = Bm25Terms(bm25_info("en")).query(text)
+    served = edge.Bm25(edge.Bm25Config(language="english")).embed_query(text)
+    assert set(own.indices) == set(served.indices)
+
+
 def load(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
     def read(name: str) -> list[dict[str, Any]]:
         with (folder / name).open(encoding="utf-8") as file:

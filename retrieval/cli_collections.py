@@ -1,0 +1,210 @@
+"""`retrieval list | info | delete | reindex | versions | switch | rollback`: whole collections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from retrieval.cli_options import (
+    CUTTING,
+    RUNNING,
+    ApiKey,
+    AsJson,
+    Collection,
+    Store,
+    with_model_options,
+)
+from retrieval.cli_options import MODELS as MODELS_PANEL
+from retrieval.cli_output import api_key as read_key
+from retrieval.cli_output import given_only, write, write_json
+from retrieval.errors import InvalidInput
+
+Name = Annotated[str, typer.Argument(help="Name of the collection.")]
+Version = Annotated[str, typer.Argument(help="The version, as `retrieval versions` names it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command line these commands."""
+    for command in (info, versions, reindex, switch, rollback, delete):
+        app.command()(command)
+    app.command("list")(list_)
+
+
+def list_(store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """The collections of a store."""
+    from retrieval.stores import Store as Place
+
+    names = Place(store, api_key=read_key(api_key)).names()
+    if as_json:
+        write_json({"store": store, "collections": names})
+    elif names:
+        write("\n".join(names))
+    else:
+        typer.echo(f"No collections in {store}. Make one with: retrieval index PATH", err=True)
+
+
+def info(
+    collection: Annotated[str | None, typer.Argument(help="Default: list all.")] = None,
+    store: Store = ".retrieval",
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a store holds, and what built a collection."""
+    from retrieval.rendering import manifest_as_dict, manifest_as_text
+    from retrieval.stores import Store as Place
+
+    if collection is None:
+        list_(store, api_key, as_json)
+        return
+    manifest = Place(store, api_key=read_key(api_key)).manifest(collection)
+    if as_json:
+        write_json(manifest_as_dict(manifest))
+    else:
+        write(manifest_as_text(manifest))
+
+
+def versions(
+    collection: Name, store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
+    """The versions of a collection; * marks the one that searches use."""
+    from retrieval.stores import Store as Place
+
+    place = Place(store, api_key=read_key(api_key))
+    found, current = place.versions(collection), place.current(collection)
+    if as_json:
+        write_json({"collection": collection, "versions": found, "current": current})
+        return
+    for version in found:
+        manifest = place.manifest(version)
+        mark = "*" if version == current else " "
+        write(f"{mark} {version}  {manifest.encoder.model}  {manifest.created}")
+
+
+@with_model_options(*RUNNING, *CUTTING)
+def reindex(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH…", help="Everything the collection is to hold."),
+    ],
+    collection: Collection = "docs",
+    store: Store = ".retrieval",
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Default: as it is.", rich_help_panel=MODELS_PANEL),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Of BM25's words.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
+    ] = None,
+    overlap_tokens: Annotated[
+        int | None, typer.Option(help="Tokens repeated from passage to passage.", min=0)
+    ] = None,
+    quantization: Annotated[
+        Literal["none", "int8", "binary"] | None, typer.Option(help="Of stored vectors.")
+    ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(metavar="BEIR_DIR", help="Judged queries to compare both versions on."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which of its qrels/SPLIT.tsv.")] = "test",
+    switch: Annotated[
+        bool | None,
+        typer.Option(
+            "--switch/--no-switch",
+            help="Use the new version in any case, or in none. Default: if it is no worse.",
+        ),
+    ] = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+    *,
+    model_options: dict[str, Any],
+) -> None:
+    """Build a collection anew beside the one in use, compare both, and switch to it.
+
+    Searches go on meanwhile. What is not given stays as it is; `retrieval rollback` takes the
+    switch back.
+    """
+    from dataclasses import replace
+
+    from retrieval.progress import indexing_bar, show_notices
+    from retrieval.reindexing import reindex as build
+    from retrieval.rendering import plain
+    from retrieval.stores import Store as Place
+
+    place = Place(store, api_key=read_key(api_key))
+    options = given_only(
+        {
+            "encoder": encoder,
+            "language": language,
+            "max_tokens": max_tokens,
+            "overlap_tokens": overlap_tokens,
+        }
+    )
+    if quantization is not None:
+        built = place.manifest(collection).storage
+        options["storage"] = replace(built, quantization=quantization)
+    with indexing_bar(collection) as progress:
+        report = build(
+            sources, collection, store=place, judged=judged, split=split, switch=switch,
+            progress=progress, on_notice=lambda notice: show_notices([notice]),
+            **options, **model_options,
+        )  # fmt: skip
+    for one in report.ingested:
+        show_notices([plain(str(problem)) for problem in one.failed], label="skipped", most=20)
+    if as_json:
+        write_json(report.as_dict())
+    else:
+        write(report.as_text())
+
+
+def switch(
+    collection: Name, version: Version, store: Store = ".retrieval", api_key: ApiKey = None
+) -> None:
+    """Let searches use another version of a collection from now on, in one step."""
+    from retrieval.stores import Store as Place
+
+    before = Place(store, api_key=read_key(api_key)).switch(collection, version)
+    write(f"{collection}: {before} → {version}. Take it back with: retrieval rollback {collection}")
+
+
+def rollback(collection: Name, store: Store = ".retrieval", api_key: ApiKey = None) -> None:
+    """Let searches use the version before the current one again."""
+    from retrieval.stores import Store as Place
+
+    place = Place(store, api_key=read_key(api_key))
+    before = place.current(collection)
+    now = place.rollback(collection)
+    write(f"{collection}: {before} → {now}")
+
+
+def delete(
+    collection: Annotated[
+        str, typer.Argument(help="Name of the collection, or of one version of it.")
+    ],
+    store: Store = ".retrieval",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete a collection with all its versions, or one version that is not in use."""
+    from retrieval.index.manifest import split_name
+    from retrieval.stores import Store as Place
+
+    place = Place(store, api_key=read_key(api_key))
+    gone = [collection]
+    if split_name(collection)[1] is None:
+        gone = place.versions(collection)  # which says so where there is none of that name
+    if not yes and not _confirmed(f"Delete {', '.join(gone)} in {store}, with all passages?"):
+        raise InvalidInput(
+            "nothing was deleted", fix="Answer y, or use --yes where nobody can be asked."
+        )
+    place.delete(collection)
+    write(f"Deleted {', '.join(gone)}.")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # nobody there to ask
+        return False

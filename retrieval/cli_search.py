@@ -1,0 +1,270 @@
+"""`retrieval search`: one question, or a file of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from retrieval.cli_options import (
+    FIRST_STAGE,
+    RUNNING,
+    ApiKey,
+    AsJson,
+    BlendOption,
+    Candidates,
+    Collection,
+    FusionOption,
+    ModeOption,
+    RerankerOption,
+    RrfK,
+    Store,
+    Tenant,
+    Weights,
+    fusion_of,
+    with_model_options,
+)
+from retrieval.cli_options import MODELS as MODELS_PANEL
+from retrieval.cli_output import api_key as read_key
+from retrieval.cli_output import write, write_json, write_json_line
+from retrieval.errors import CorpusError, InvalidInput
+
+RESULTS = "Results"
+_TOGETHER = 32
+"""Queries of a file that are searched in one call."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command line its `search`."""
+    app.command()(search)
+
+
+@with_model_options(*RUNNING, "long_passages")
+def search(
+    query: Annotated[
+        str | None, typer.Argument(help="The question, in your own words; or --queries.")
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Many questions: one a line, or JSON lines with id and text; - is standard "
+            "input. With --json one result a line.",
+        ),
+    ] = None,
+    collection: Collection = "docs",
+    store: Store = ".retrieval",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Default: the one the collection was built with.", rich_help_panel=MODELS_PANEL
+        ),
+    ] = None,
+    reranker: RerankerOption = "auto",
+    mode: ModeOption = "hybrid",
+    candidates: Candidates = 50,
+    top_k: Annotated[int, typer.Option(help="How many hits.")] = 5,
+    rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Second stage.")] = True,
+    blend: BlendOption = "auto",
+    where: Annotated[
+        str | None, typer.Option(help='Filter: key=value,… or JSON \'{"year": {"gte": 2020}}\'.')
+    ] = None,
+    min_relevance: Annotated[
+        float | None, typer.Option(help="Leave out hits below this relevance (0 to 1).")
+    ] = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds for re-ranking: as many candidates as fit, best first.",
+        ),
+    ] = None,
+    offset: Annotated[
+        int, typer.Option(help="Skip so many hits: the next page.", rich_help_panel=RESULTS)
+    ] = 0,
+    per_document: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="At most N hits of one document.", rich_help_panel=RESULTS),
+    ] = None,
+    diversity: Annotated[
+        float | None,
+        typer.Option(
+            help="Less repetition (MMR): 0 by relevance, 1 by difference alone.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            help="Show so many passages before and after each hit.", rich_help_panel=RESULTS
+        ),
+    ] = 0,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out candidates below this first-stage score.", rich_help_panel=FIRST_STAGE
+        ),
+    ] = None,
+    fusion: FusionOption = None,
+    rrf_k: RrfK = None,
+    weights: Weights = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Order the first N by MaxSim over stored token vectors.",
+            rich_help_panel=FIRST_STAGE,
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Compare with every vector; slower.", rich_help_panel=FIRST_STAGE
+        ),
+    ] = False,
+    tenant: Tenant = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+    *,
+    model_options: dict[str, Any],
+) -> None:
+    """Answer a question with the passages that fit it best."""
+    from retrieval.opening import open, parse_where
+    from retrieval.progress import show_notices
+    from retrieval.rendering import plain, result_as_dict, result_as_text
+
+    asked = _asked(query, queries)
+    options: dict[str, Any] = {
+        "top_k": top_k,
+        "candidates": candidates,
+        "mode": mode,
+        "where": None if where is None else parse_where(where),
+        "rerank": rerank,
+        "blend": None if blend == "auto" else blend,
+        "min_relevance": min_relevance,
+        "budget_ms": budget_ms,
+        "offset": offset,
+        "per_document": per_document,
+        "diversity": diversity,
+        "neighbours": neighbours,
+        "min_score": min_score,
+        "fusion": fusion_of(fusion, rrf_k, weights),
+        "refine": refine,
+        "exact": exact,
+        "tenant": tenant,
+    }
+    with open(
+        collection,
+        store=store,
+        encoder=encoder,
+        reranker=reranker if rerank else None,
+        api_key=read_key(api_key),
+        **model_options,
+    ) as retriever:
+        if query is not None:
+            result = retriever.search(query, **options)
+            if as_json:
+                write_json(result_as_dict(result))
+            else:
+                show_notices(result.notices)
+                write(result_as_text(result))
+            return
+        told: set[str] = set()
+        for start in range(0, len(asked), _TOGETHER):
+            some = asked[start : start + _TOGETHER]
+            results = retriever.search_batch([text for _, text in some], **options)
+            for (name, text), result in zip(some, results, strict=True):
+                if as_json:
+                    write_json_line({"id": name, **result_as_dict(result)})
+                    continue
+                show_notices([notice for notice in result.notices if notice not in told])
+                told.update(result.notices)
+                write(f"{name}: {plain(text)}\n\n{result_as_text(result)}\n")
+
+
+def _asked(query: str | None, queries: str | None) -> list[tuple[str, str]]:
+    """(id, text) of every question of the command line; the id of its only one is empty."""
+    if (query is None) == (queries is None):
+        given = "neither" if query is None else "both"
+        raise InvalidInput(
+            f"a search takes a question or --queries FILE, {given} of them was given"
+            if query is None
+            else "a search takes a question or --queries FILE, and both were given",
+            fix="Write: retrieval search 'your question', or retrieval search --queries FILE.",
+        )
+    if query is not None:
+        return [("", query)]
+    assert queries is not None
+    return read_queries(queries)
+
+
+def read_queries(place: str) -> list[tuple[str, str]]:
+    """(id, text) of every query in a file, or of standard input where it is called "-".
+
+    Lines that are JSON objects have `id` (or `_id`, as in BEIR) and `text`; others are a query
+    each, named by the number of its line. Empty lines are passed over. The first line decides
+    which of both kinds a file is.
+
+    Raises:
+        CorpusError: the file cannot be read, has no query, or a line that is none.
+    """
+    found: dict[str, str] = {}
+    shown = "standard input" if place == "-" else place
+    with _lines(place, shown) as lines:
+        as_objects: bool | None = None
+        for number, line in enumerate(lines, start=1):
+            line = line.strip().removeprefix("\ufeff")
+            if not line:
+                continue
+            if as_objects is None:
+                as_objects = line.startswith("{")
+            name, text = _object(line, f"{shown}:{number}") if as_objects else ("", line)
+            name = name or str(number)
+            if name in found:
+                raise CorpusError(
+                    f"{shown}:{number} has the id {name!r}, which an earlier query has, too",
+                    fix="Give each query an id of its own: results are told apart by it.",
+                )
+            found[name] = text
+    if not found:
+        raise CorpusError(
+            f"{shown} holds no query", fix="Write one query a line, or JSON with id and text."
+        )
+    return list(found.items())
+
+
+@contextmanager
+def _lines(place: str, shown: str) -> Iterator[TextIO]:
+    try:
+        if place == "-":
+            yield sys.stdin
+            return
+        with Path(place).open(encoding="utf-8") as file:
+            yield file
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CorpusError(
+            f"the queries in {shown} cannot be read ({reason})",
+            fix="Give --queries a readable text file in UTF-8.",
+        ) from error
+
+
+def _object(line: str, where: str) -> tuple[str, str]:
+    """(id, text) of a line of JSON; the id is empty where it has none."""
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        value = None
+    name = value.get("id", value.get("_id", "")) if isinstance(value, dict) else ""
+    text = value.get("text") if isinstance(value, dict) else None
+    named = isinstance(name, (str, int)) and not isinstance(name, bool)
+    if not named or not isinstance(text, str) or not text.strip():
+        raise CorpusError(
+            f'{where} is no query: expected {{"id": "…", "text": "…"}}',
+            fix="Mend the line, or leave it out.",
+        )
+    return str(name), text

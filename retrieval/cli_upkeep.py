@@ -1,0 +1,243 @@
+"""`retrieval export | import | copy | backup | restore | doctor | recall | upgrade`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from retrieval.cli_options import RUNNING, ApiKey, AsJson, Store, with_model_options
+from retrieval.cli_output import api_key as read_key
+from retrieval.cli_output import given_only, write, write_json
+from retrieval.errors import CorpusError, StoreFault
+
+Name = Annotated[str, typer.Argument(help="Name of the collection, or of a version of it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command line these commands."""
+    for command in (export, copy, backup, restore, doctor, recall, upgrade):
+        app.command()(command)
+    app.command("import")(import_)
+
+
+def export(
+    collection: Name,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help=".jsonl, .jsonl.gz or .parquet")],
+    store: Store = ".retrieval",
+    overwrite: Overwrite = False,
+    api_key: ApiKey = None,
+) -> None:
+    """Write a collection with its vectors to a file that any store can import."""
+    from retrieval.progress import points_bar
+    from retrieval.upkeep.transfer import export_collection
+
+    with points_bar("exporting") as progress:
+        done = export_collection(
+            collection, path, store=_place(store, api_key), overwrite=overwrite, progress=progress
+        )
+    write(f"{done.points:,} passages of {done.collection} are in {done.target}")
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What export wrote.")],
+    collection: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    store: Store = ".retrieval",
+    api_key: ApiKey = None,
+) -> None:
+    """Make a collection of an exported file; nothing is encoded again."""
+    from retrieval.progress import points_bar
+    from retrieval.upkeep.transfer import import_collection
+
+    with points_bar("importing") as progress:
+        done = import_collection(path, collection, store=_place(store, api_key), progress=progress)
+    write(f"{done.points:,} passages are in {done.collection} in {done.target}")
+
+
+def copy(
+    collection: Name,
+    to: Annotated[str, typer.Option(help="Folder or URL of the other store.")],
+    store: Store = ".retrieval",
+    name: Annotated[str | None, typer.Option(help="Of the copy; default: the same.")] = None,
+    quantization: Annotated[
+        Literal["none", "int8", "binary"] | None, typer.Option(help="Of the copy's vectors.")
+    ] = None,
+    on_disk: Annotated[
+        bool | None, typer.Option("--on-disk", help="Vectors of the copy on disk.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(help="Of the copy, on a server.", min=1)] = None,
+    replicas: Annotated[int | None, typer.Option(help="Of each shard.", min=1)] = None,
+    api_key: ApiKey = None,
+    to_api_key: Annotated[
+        str | None, typer.Option(help="Of the other store; '@FILE' reads it from a file.")
+    ] = None,
+) -> None:
+    """Copy a collection with its vectors to another store, as from a laptop to a server."""
+    from retrieval.progress import points_bar
+    from retrieval.upkeep.transfer import copy_collection
+
+    changes = given_only(
+        {
+            "quantization": quantization,
+            "on_disk": on_disk,
+            "shards": shards,
+            "replicas": replicas,
+        }
+    )
+    with points_bar("copying") as progress:
+        done = copy_collection(
+            collection, store=_place(store, api_key), to=_place(to, to_api_key), name=name,
+            changes=changes, progress=progress,
+        )  # fmt: skip
+    write(f"{done.points:,} passages are in {done.collection} in {done.target}")
+
+
+def backup(
+    collection: Name,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help=".tar.gz of a folder, .snapshot of a server")
+    ],
+    store: Store = ".retrieval",
+    overwrite: Overwrite = False,
+    api_key: ApiKey = None,
+) -> None:
+    """Copy a whole collection into one file, consistently."""
+    from retrieval.upkeep.backup import backup_collection
+
+    done = backup_collection(collection, path, store=_place(store, api_key), overwrite=overwrite)
+    write(f"{done.points:,} passages of {done.collection} are in {done.path} "
+          f"({done.bytes / 1e6:,.1f} MB)")  # fmt: skip
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What backup wrote.")],
+    collection: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    store: Store = ".retrieval",
+    api_key: ApiKey = None,
+) -> None:
+    """Make a collection of a backup."""
+    from retrieval.upkeep.backup import restore_collection
+
+    done = restore_collection(path, collection, store=_place(store, api_key))
+    write(f"{done.points:,} passages are in {done.collection} in {store}")
+
+
+@with_model_options(*RUNNING)
+def doctor(
+    collection: Name,
+    store: Store = ".retrieval",
+    encode: Annotated[
+        int, typer.Option(help="Encode so many passages anew and compare.", min=0)
+    ] = 0,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+    *,
+    model_options: dict[str, Any],
+) -> None:
+    """Look whether all is well with a collection, and say how to mend what is not."""
+    from dataclasses import asdict
+
+    from retrieval.opening import load_encoder_of
+    from retrieval.progress import points_bar
+    from retrieval.upkeep.doctor import examine
+
+    with points_bar("reading") as progress:
+        found = examine(
+            collection,
+            store=_place(store, api_key),
+            encoder=(lambda manifest: load_encoder_of(manifest, model_options)) if encode else None,
+            sample=encode,
+            progress=progress,
+        )
+    if as_json:
+        write_json({**asdict(found), "state": found.state})
+    else:
+        signs = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
+        for one in found.findings:
+            write(f"{signs[one.state]}  {one.check}: {one.text}")
+            if one.fix:
+                write(f"         → {one.fix}")
+    if found.state == "error":
+        raise StoreFault(
+            f"{found.physical} is not as it should be",
+            fix="Do what the findings marked ERROR say, then run this again.",
+        )
+
+
+@with_model_options(*RUNNING)
+def recall(
+    collection: Name,
+    store: Store = ".retrieval",
+    queries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Real queries, one a line.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(help="Without queries: how many stored passages serve as such.", min=1)
+    ] = 200,
+    depths: Annotated[str, typer.Option(help="The k of recall@k, joined by commas.")] = "10,100",
+    tenant: Annotated[str | None, typer.Option(help="Whose passages.")] = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+    *,
+    model_options: dict[str, Any],
+) -> None:
+    """What the approximate index misses, against an exact scan."""
+    from dataclasses import asdict
+
+    from retrieval.opening import load_encoder_of
+    from retrieval.upkeep.recall import measure_recall, parse_depths
+
+    place = _place(store, api_key)
+    wanted = parse_depths(depths)
+    texts = None if queries is None else _lines(queries)
+    vectors = None
+    if texts is not None:
+        encoder = load_encoder_of(place.manifest(collection), model_options)
+        try:
+            vectors = encoder.encode_queries(texts)
+        finally:
+            getattr(encoder, "close", lambda: None)()
+    with place.open(collection) as index:
+        report = measure_recall(index, vectors, depths=wanted, sample=sample, tenant=tenant)
+    if as_json:
+        write_json(asdict(report))
+        return
+    what = "stored passages as queries" if report.own_vectors else "queries"
+    write(f"{report.queries:,} {what} on {report.passages:,} passages")
+    for k in wanted:
+        write(f"recall@{k:<4} {report.recall[k]:.4f}   worst query {report.worst[k]:.4f}")
+    write(f"median      {report.approximate_ms:.2f} ms approximate, {report.exact_ms:.2f} ms exact")
+
+
+def upgrade(collection: Name, store: Store = ".retrieval", api_key: ApiKey = None) -> None:
+    """Bring a collection of an older format up to this version's; keeps all passages."""
+    from retrieval.upkeep.upgrade import upgrade_collection
+
+    done = upgrade_collection(collection, store=_place(store, api_key))
+    if done.before == done.after:
+        write(f"{collection} has format {done.after} already")
+    else:
+        write(f"{collection}: format {done.before} → {done.after}")
+
+
+def _place(store: str, key: str | None) -> Any:
+    from retrieval.stores import Store as Place
+
+    return Place(store, api_key=read_key(key))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CorpusError(
+            f"the queries {str(path)!r} cannot be read ({reason})",
+            fix="Give a text file with one query a line.",
+        ) from error
+    found = [line for line in lines if line]
+    if not found:
+        raise CorpusError(f"{str(path)!r} holds no query", fix="Write one query a line.")
+    return found

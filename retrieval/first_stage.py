@@ -1,0 +1,107 @@
+"""The first stage of a search: queries encoded as its mode needs them, and what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+from retrieval.planning import SearchPlan
+from retrieval.types import Candidate, Encoder, Index, IndexQuery, MultiEncoder, Where
+
+
+def encode(encoder: Encoder, texts: Sequence[str], plan: SearchPlan) -> list[IndexQuery]:
+    """Each query with what the plan needs of it, and nothing more, from one pass of the model."""
+    dense = lexical = tokens = None
+    if plan.lexical or plan.token_vectors:
+        encoding = cast(MultiEncoder, encoder).encode_all(
+            texts, "query", lexical=plan.lexical, token_vectors=plan.token_vectors
+        )
+        dense, lexical, tokens = encoding.vectors, encoding.lexical, encoding.token_vectors
+    elif plan.dense:
+        dense = encoder.encode_queries(texts)
+    return [
+        IndexQuery(
+            vector=dense[row] if dense is not None and plan.dense else None,
+            text=text if plan.mode in ("sparse", "hybrid") else None,
+            lexical=None if lexical is None else lexical[row],
+            token_vectors=None if tokens is None else tokens[row],
+        )
+        for row, text in enumerate(texts)
+    ]
+
+
+def query_notices(encoder: Encoder, query: str, plan: SearchPlan) -> list[str]:
+    """Whether the encoder read only the beginning of a query."""
+    longest = encoder.info.max_length
+    prefix = encoder.info.query_instruction
+    encoded = plan.dense or plan.lexical or plan.token_vectors
+    # A token has at least one character, so most queries are cleared without tokenising.
+    if not encoded or len(query) + len(prefix) <= longest - 2:
+        return []
+    counter = encoder.token_counter
+    tokens = len(counter.token_offsets(prefix + query)) + counter.special_tokens
+    if tokens <= longest:
+        return []
+    return [f"The query has {tokens:,} tokens; the encoder read the first {longest:,}."]
+
+
+class FirstStage:
+    """What an index finds for queries, to a depth that can grow.
+
+    A deeper search may order what was found before otherwise: a hybrid's legs are deeper, too,
+    and an approximate index looks further. What has been found keeps its place, and only what is
+    new is put after it, so that a list is the beginning of every deeper one, and pages that are
+    taken from it never repeat or lose a passage.
+
+    `found` holds the candidates of each query, best first.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        queries: Sequence[IndexQuery],
+        plan: SearchPlan,
+        where: Where | None,
+        tenant: str | None,
+    ) -> None:
+        self._index = index
+        self._queries = queries
+        self._plan = plan
+        self._where = where
+        self._tenant = tenant
+        self._limit = plan.fetch
+        self.found = self._search(queries)
+        self._open = [len(own) == self._limit for own in self.found]
+
+    def may_grow(self, row: int) -> bool:
+        """Whether there may be more for that query than was found."""
+        return self._open[row]
+
+    def deepen(self, rows: Sequence[int]) -> list[list[Candidate]]:
+        """Look twice as deep for some queries, and give what is new for each of them."""
+        self._limit *= 2
+        answers = self._search([self._queries[row] for row in rows])
+        more: list[list[Candidate]] = []
+        for row, answer in zip(rows, answers, strict=True):
+            known = {candidate.passage.id for candidate in self.found[row]}
+            unseen = (candidate for candidate in answer if candidate.passage.id not in known)
+            new = [replace(one, rank=rank) for rank, one in enumerate(unseen, len(known) + 1)]
+            self.found[row].extend(new)
+            self._open[row] = len(answer) == self._limit
+            more.append(new)
+        return more
+
+    def _search(self, queries: Sequence[IndexQuery]) -> list[list[Candidate]]:
+        plan = self._plan
+        return self._index.search_batch(
+            queries,
+            mode=plan.mode,
+            limit=self._limit,
+            where=self._where,
+            fusion=plan.fusion,
+            refine=None if plan.refine is None else max(plan.refine, self._limit),
+            exact=plan.exact,
+            min_score=plan.min_score,
+            tenant=self._tenant,
+        )

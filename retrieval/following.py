@@ -1,0 +1,187 @@
+"""A retriever that follows a collection from version to version while it answers.
+
+A collection is rebuilt beside the one in use and then switched to (`retrieval reindex`). An index
+that is open stays with its version; `FollowingRetriever` notices the switch, opens the new
+version beside the old one, lets searches that have begun end on the old one, and closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+from retrieval.errors import RetrievalError
+from retrieval.opening import DEFAULT_COLLECTION, open
+from retrieval.retriever import TwoStageRetriever
+from retrieval.stores import DEFAULT_STORE, Store, StoreLike
+from retrieval.types import SearchResult
+
+CHECK_SECONDS = 1.0
+_RETRY_SECONDS = 30.0
+
+
+class FollowingRetriever:
+    """`TwoStageRetriever` over whatever version of a collection is the current one.
+
+    Searches never wait for a switch and never fail because of one: until the new version and its
+    models are open, they go on with the old. May be used from several threads.
+
+    Args:
+        collection: its name.
+        store: folder, URL or `Store`.
+        check_seconds: how long a switch may go unnoticed.
+        options: as for `retrieval.open`.
+
+    Raises:
+        As `retrieval.open`, for the version that is current now.
+    """
+
+    def __init__(
+        self,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        store: StoreLike = DEFAULT_STORE,
+        check_seconds: float = CHECK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        **options: Any,
+    ) -> None:
+        self._collection = collection
+        self._store = Store.of(store, options.pop("api_key", None))
+        self._options = options
+        self._check_seconds = check_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opener: threading.Thread | None = None
+        self._closed = False
+        self._problem = ""
+        self._next_check = clock() + check_seconds
+        self._leaving: list[_Generation] = []
+        self._now = _Generation(open(collection, store=self._store, **options))
+
+    @property
+    def version(self) -> str:
+        """The version that searches use, by the engine's own name."""
+        return self._now.retriever.index.physical
+
+    @property
+    def retriever(self) -> TwoStageRetriever:
+        """The retriever over that version; may be closed once a switch has been followed."""
+        return self._now.retriever
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[TwoStageRetriever]:
+        """The retriever of the moment; it stays open inside of the block."""
+        self._follow()
+        with self._lock:
+            generation = self._now
+            generation.users += 1
+        try:
+            yield generation.retriever
+        finally:
+            with self._lock:
+                generation.users -= 1
+                unused = generation.users == 0 and generation is not self._now
+            if unused:
+                self._leave(generation)
+
+    def search(self, query: str, **options: Any) -> SearchResult:
+        """Answer one query, see `TwoStageRetriever.search`."""
+        return self.search_batch([query], **options)[0]
+
+    def search_batch(self, queries: Sequence[str], **options: Any) -> list[SearchResult]:
+        """Answer many queries, all on the same version, see `TwoStageRetriever.search_batch`."""
+        with self.using() as retriever:
+            results = retriever.search_batch(queries, **options)
+        problem = self._problem
+        if problem:
+            results = [replace(one, notices=(*one.notices, problem)) for one in results]
+        return results
+
+    def close(self) -> None:
+        """Close the index and the models; a second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            opener = self._opener
+        if opener is not None:
+            opener.join()
+        self._now.retriever.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _follow(self) -> None:
+        """Look for a switch now and then; open the new version in a thread of its own."""
+        with self._lock:
+            if self._opener is not None or self._closed or self._clock() < self._next_check:
+                return
+            self._next_check = self._clock() + self._check_seconds
+            self._opener = threading.Thread(target=self._look, name="retrieval-follow")
+            self._opener.start()
+
+    def _look(self) -> None:
+        try:
+            current = self._store.current(self._collection)
+            with self._lock:
+                # searches on it have not ended yet; a folder cannot be opened twice
+                busy = any(one.retriever.index.physical == current for one in self._leaving)
+            if current != self.version and not busy:
+                self._use(_Generation(self._opened(current)))
+            self._problem = ""
+        except RetrievalError as error:
+            # searches go on with what is open; the reason is told with every result until then
+            self._problem = (
+                f"The current version of {self._collection!r} could not be opened, so "
+                f"{self.version!r} still answers: {error.problem}."
+            )
+            self._next_check = self._clock() + max(self._check_seconds, _RETRY_SECONDS)
+        finally:
+            with self._lock:
+                self._opener = None
+
+    def _opened(self, version: str) -> TwoStageRetriever:
+        """A version's retriever, with the models that are loaded where they built it, too."""
+        now = self._now.retriever
+        if self._store.manifest(version).encoder != now.encoder.info:
+            return open(version, store=self._store, **self._options)
+        index = self._store.open(version)
+        try:
+            return now.over(index)
+        except BaseException:
+            index.close()
+            raise
+
+    def _use(self, new: _Generation) -> None:
+        with self._lock:
+            old, self._now = self._now, new
+            self._leaving.append(old)
+            unused = old.users == 0
+        if unused:
+            self._leave(old)
+
+    def _leave(self, generation: _Generation) -> None:
+        generation.retriever.close()
+        with self._lock:
+            self._leaving.remove(generation)
+
+
+@dataclass(slots=True)
+class _Generation:
+    """A retriever over one version, and how many searches are on it."""
+
+    retriever: TwoStageRetriever
+    users: int = 0

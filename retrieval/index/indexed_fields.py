@@ -1,0 +1,149 @@
+"""Payload indexes: which paths have one, and that having one changes no filter's meaning.
+
+Qdrant answers some conditions from an index otherwise than by reading payloads (tried on Edge
+0.9, which shares the server's code): an index for numbers takes dates for seconds since 1970, one
+for dates takes numbers likewise, both lose texts that are UUIDs, and one for keywords loses
+values that are no text when asked for everything except some. Such conditions are said in another
+way that reads payloads, or refused where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from retrieval.errors import InvalidFilter, InvalidInput
+from retrieval.types import FieldKind
+
+from .filters import as_list, path_parts, payload_path
+from .payload import RESERVED
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+_KINDS = ("keyword", "number", "datetime")
+
+
+def index_paths(fields: Mapping[str, FieldKind]) -> dict[str, FieldKind]:
+    """The payload paths to index for `Storage.fields`, and the kind of each index.
+
+    A keyword field also gets one on the mirror of its booleans, see `payload.py`.
+
+    Raises:
+        InvalidInput: a name is no path of fields, or a kind is unknown.
+    """
+    paths: dict[str, FieldKind] = {}
+    for name, kind in fields.items():
+        if kind not in _KINDS:
+            raise InvalidInput(
+                f"the index of the field {name!r} is of the kind {kind!r}, expected one of "
+                + ", ".join(_KINDS),
+                fix='Give for example fields={"lang": "keyword", "year": "number"}.',
+            )
+        try:
+            paths[payload_path(name)] = kind
+            if kind == "keyword" and name not in RESERVED:
+                paths[payload_path(name, flags=True)] = kind
+        except InvalidFilter as error:
+            raise InvalidInput(error.problem, fix=error.fix) from None
+    return paths
+
+
+_Path = tuple[str, ...]
+
+
+class IndexedFields:
+    """The payload indexes of a collection, and filters that do not depend on them.
+
+    Args:
+        kinds: payload path → kind of its index, see `fields.py`.
+    """
+
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        self._kinds: dict[_Path, str] = {path_parts(path): kind for path, kind in kinds.items()}
+
+    def same(self, where: models.Filter) -> models.Filter:
+        """The filter in a form that means the same whether its fields are indexed or not.
+
+        Raises:
+            InvalidFilter: it compares numbers with a field indexed for dates, or the reverse.
+        """
+        return _filter(where, self._kinds, ())
+
+
+def _filter(where: models.Filter, kinds: Mapping[_Path, str], within: _Path) -> models.Filter:
+    changed: dict[str, Any] = {}
+    for name in ("must", "should", "must_not"):
+        parts = as_list(getattr(where, name))
+        if parts:
+            changed[name] = [_condition(part, kinds, within) for part in parts]
+    if where.min_should is not None:
+        parts = [_condition(part, kinds, within) for part in where.min_should.conditions]
+        changed["min_should"] = where.min_should.model_copy(update={"conditions": parts})
+    return where.model_copy(update=changed)
+
+
+def _condition(condition: Any, kinds: Mapping[_Path, str], within: _Path) -> Any:
+    from qdrant_client import models
+
+    if isinstance(condition, models.Filter):
+        return _filter(condition, kinds, within)
+    if isinstance(condition, models.NestedCondition):
+        key = condition.nested.key
+        # the engine looks for an index under the whole path, of a list of objects
+        inside = (*within, *path_parts(key if key.endswith("]") else f"{key}[]"))
+        inner = _filter(condition.nested.filter, kinds, inside)
+        nested = condition.nested.model_copy(update={"filter": inner})
+        return condition.model_copy(update={"nested": nested})
+    if not isinstance(condition, models.FieldCondition):
+        return condition
+    kind = kinds.get((*within, *path_parts(condition.key)))
+    if kind in ("integer", "float", "datetime"):
+        return _ordered(condition, dates=kind == "datetime")
+    return condition if kind is None else _keyword(condition)
+
+
+def _ordered(condition: models.FieldCondition, *, dates: bool) -> models.FieldCondition:
+    """A condition on a field with an index for numbers or dates."""
+    from qdrant_client import models
+
+    bounds, match = condition.range, condition.match
+    if bounds is not None and isinstance(bounds, models.DatetimeRange) != dates:
+        holds, other = ("dates", "numbers") if dates else ("numbers", "dates")
+        raise InvalidFilter(
+            f"the field {condition.key!r} has an index for {holds}, and the filter compares it "
+            f"with {other}, which that index would answer wrongly",
+            fix=f"Compare it with {holds}, or index again without an index on it, or with one "
+            'for "keyword", which leaves ranges of numbers and of dates as they are.',
+        )
+    if isinstance(match, models.MatchValue) and isinstance(match.value, str):
+        # these indexes answer for a text that is a UUID; "any of" one text they leave alone
+        return condition.model_copy(update={"match": models.MatchAny(any=[match.value])})
+    return condition
+
+
+def _keyword(condition: models.FieldCondition) -> models.FieldCondition | models.Filter:
+    """A condition on a field with an index for keywords."""
+    from qdrant_client import models
+
+    match = condition.match
+    if not isinstance(match, models.MatchExcept) or not isinstance(match.except_[0], str):
+        return condition
+    key = condition.key
+    if "[" in key:
+        raise InvalidFilter(
+            f"the field {key!r} has an index for keywords, which would answer a MatchExcept on "
+            "values within lists of objects wrongly",
+            fix="Put a MatchAny of the same values into must_not instead.",
+        )
+    # "key[]" has no index, and holds for lists; of anything else, not being one of them is enough
+    in_list = condition.model_copy(update={"key": f"{key}[]"})
+    field = models.PayloadField(key=key)
+    alone = models.Filter(
+        must_not=[
+            models.IsEmptyCondition(is_empty=field),
+            models.IsNullCondition(is_null=field),
+            models.FieldCondition(key=key, match=models.MatchAny(any=match.except_)),
+        ]
+    )
+    return models.Filter(should=[in_list, alone])

@@ -1,0 +1,34 @@
+"""Indexing: read → split → encode → upsert, overlapped, and safe to kill at any point.
+
+    reader thread ─documents→ preparing thread ─passages→ caller: encoder ─windows→ writing thread
+     any iterable              ids, hashes, states,        (model)            upsert, then delete
+                               splitting                                      what became stale
+
+A document is known by its id and judged by its content hash. Passage ids follow from document id
+and position, so writing twice writes the same points. Passages of a changed document are written
+and durable before what is left of its old version is deleted. A killed run therefore leaves
+either old or new passages, never neither, and the next run sees which documents are incomplete
+and ends in the same collection as an unkilled one.
+
+Memory does not grow with the corpus: queues between the threads are bounded, what the collection
+holds is asked for some documents at a time, and the ids seen in a run lie in a temporary file.
+"""
+
+from __future__ import annotations
+
+from retrieval.ingestion.fields import payload_fields
+from retrieval.ingestion.preparing import DocumentSplitter
+from retrieval.ingestion.pruning import PruneScope, prune_scope
+from retrieval.ingestion.run import WINDOW_PASSAGES, IngestProgressCallback, ingest_documents
+from retrieval.ingestion.size import SourceSize
+
+__all__ = [
+    "WINDOW_PASSAGES",
+    "DocumentSplitter",
+    "IngestProgressCallback",
+    "PruneScope",
+    "SourceSize",
+    "ingest_documents",
+    "payload_fields",
+    "prune_scope",
+]

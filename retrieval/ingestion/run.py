@@ -1,0 +1,379 @@
+"""One indexing run: four threads, the encoder in the caller's, and what they have done so far."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from retrieval.errors import InvalidInput
+from retrieval.index.manifest import check_manifest
+from retrieval.ingestion.channel import Channel, Flow, Stopped
+from retrieval.ingestion.ledger import Ledger
+from retrieval.ingestion.pace import Pace
+from retrieval.ingestion.preparing import DocumentSplitter, Prepared, Preparing
+from retrieval.ingestion.pruning import Pruned, PruneScope, prune
+from retrieval.ingestion.size import SourceSize
+from retrieval.types import (
+    Document,
+    Encoder,
+    Encoding,
+    Index,
+    IngestProgress,
+    IngestReport,
+    Layout,
+    Manifest,
+    MultiEncoder,
+    Passage,
+    Problem,
+)
+
+# A window is one call to the encoder and one acknowledged write: long enough that sorting by
+# length saves padding, short enough that a killed run loses seconds of work.
+WINDOW_PASSAGES = 512
+# Of a window's token vectors, where they are stored.
+WINDOW_BYTES = 128 * 1024 * 1024
+# How far the threads may run ahead of each other, in characters: of documents that were read, and
+# of passages that wait for the encoder (their texts overlap and carry titles).
+READ_AHEAD_CHARACTERS = 8_000_000
+PREPARED_CHARACTERS = 8_000_000
+# Documents whose states are asked for in one call, and how long to wait for as many.
+STATES_AT_ONCE = 256
+STATES_PATIENCE_S = 0.05
+
+_ITEM = 400  # characters that an empty document or passage counts for
+_LEAST_WINDOW = 16
+_TELL_S = 0.1
+_IDLE_S = 5.0  # a window that a slow source does not fill is written as it is
+_JOIN_S = 5.0
+
+IngestProgressCallback = Callable[[IngestProgress], None]
+
+
+def ingest_documents(
+    documents: Iterable[Document],
+    *,
+    index: Index,
+    encoder: Encoder,
+    splitter: DocumentSplitter,
+    document_hash: Callable[[Document], str],
+    problems: list[Problem] | None = None,
+    on_error: str = "skip",
+    progress: IngestProgressCallback | None = None,
+    window: int = WINDOW_PASSAGES,
+    tenant: str | None = None,
+    prune_scope: PruneScope | None = None,
+    size: SourceSize | None = None,
+) -> IngestReport:
+    """Write documents to an open index; skip those it already holds unchanged.
+
+    Reading, splitting and writing go on in threads of their own while the encoder runs in the
+    caller's, with bounded queues between them. Progress is told in the caller's thread. Where the
+    source or a document fails, everything read before it is written first. After any other
+    failure, or an interrupt, at most a few windows were encoded in vain; what was acknowledged is
+    kept, and running again goes on from there.
+
+    Duplicates are documents of this run with another id and the same content hash; both are
+    written. Those that an earlier run wrote and this one does not read are not looked for.
+
+    Args:
+        documents: read lazily, at most `READ_AHEAD_CHARACTERS` ahead.
+        problems: the list that the reader appends its problems to; they are part of the report.
+        on_error: "skip" reports a document that yields no passage, repeats an id or has metadata
+            that cannot be stored; "raise" stops.
+        progress: called about ten times a second.
+        window: passages per encoder call and acknowledged write.
+        tenant: whose documents they are, where the collection has tenants.
+        prune_scope: delete, at the end, documents of this scope that were not read; see
+            `prune_scope`. Where nothing was read, nothing is deleted.
+        size: how much of the source has been read, for the time that remains.
+
+    Raises:
+        ManifestMismatch: encoder or splitter are not those the collection was built with.
+        InvalidInput: a tenant is missing or not expected, or the encoder has no outputs that the
+            collection stores.
+        CorpusError: a document was bad and `on_error` is "raise".
+    """
+    if window < 1:
+        raise InvalidInput(f"window is {window}, expected at least 1", fix="Leave it out.")
+    manifest = index.manifest
+    _check(manifest, encoder, splitter)
+    problems = [] if problems is None else problems
+    with contextlib.closing(Ledger()) as ledger:
+        preparing = Preparing(
+            index=index,
+            splitter=splitter,
+            document_hash=document_hash,
+            ledger=ledger,
+            problems=problems,
+            on_error=on_error,
+            tenant=tenant,
+            note_files=prune_scope is not None,
+        )
+        run = _Run(index, encoder, preparing, window, tenant, progress, size)
+        run.over(documents)
+        pruned = Pruned()
+        if prune_scope is not None and not preparing.read:
+            pruned = Pruned(notices=("Nothing was read, so nothing is pruned.",))
+        elif prune_scope is not None:
+            pruned = prune(index, prune_scope, ledger, tenant=tenant)
+        if run.passages or pruned.documents:
+            index.optimize()
+        run.tell(force=True)
+    return IngestReport(
+        collection=manifest.collection,
+        read=preparing.read,
+        new=run.new,
+        changed=run.changed,
+        unchanged=preparing.unchanged,
+        failed=tuple(problems),
+        passages=run.passages,
+        tokens=run.tokens,
+        truncated_passages=run.truncated,
+        seconds=run.pace.seconds,
+        notices=pruned.notices,
+        pruned=pruned.documents,
+        duplicates=preparing.duplicates,
+        duplicate_examples=tuple(preparing.duplicate_examples),
+    )
+
+
+def _check(manifest: Manifest, encoder: Encoder, splitter: DocumentSplitter) -> None:
+    check_manifest(manifest, replace(manifest, encoder=encoder.info, splitter=splitter.info))
+    if _plain(manifest.layout) or isinstance(encoder, MultiEncoder):
+        return
+    raise InvalidInput(
+        f"the collection {manifest.collection!r} stores more than one vector a passage, and the "
+        f"encoder {encoder.info.model!r} gives one",
+        fix="Give an encoder that has encode_all, such as bge-m3.",
+    )
+
+
+def _plain(layout: Layout) -> bool:
+    return not layout.lexical and layout.token_dimension is None
+
+
+@dataclass(slots=True)
+class _Window:
+    """What is encoded in one call and written in one; documents count where they end in it."""
+
+    passages: list[Passage] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    new: int = 0
+    changed: int = 0
+    characters: int = 0
+    encoding: Encoding | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class _Run:
+    """The threads of one run.
+
+    Every counter has one thread that writes it: what is durable the writing thread, what was read
+    the reading one, the rest the caller's.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        encoder: Encoder,
+        preparing: Preparing,
+        window: int,
+        tenant: str | None,
+        progress: IngestProgressCallback | None,
+        size: SourceSize | None,
+    ) -> None:
+        self._index = index
+        self._encoder = encoder
+        self._preparing = preparing
+        self._window = _bounded(window, index.manifest)
+        self._tenant = tenant
+        self._progress = progress
+        self._size = size
+        self.pace = Pace()
+        self.passages = self.tokens = self.truncated = self.new = self.changed = 0
+        self._read = self._read_characters = 0
+        self._all_read = self._all_written = False
+        self._settled = self._characters = self._encoded = 0
+        self._told = 0.0
+        self._flow = Flow()
+        self._source: Channel[Document] = Channel(self._flow, READ_AHEAD_CHARACTERS)
+        self._prepared: Channel[Prepared] = Channel(self._flow, PREPARED_CHARACTERS)
+        self._encodings: Channel[_Window] = Channel(self._flow, 1)
+
+    def over(self, documents: Iterable[Document]) -> None:
+        """Index all documents; returns when they are durable."""
+        flow = self._flow
+        try:
+            if self._size is not None:
+                self._size.start()
+            flow.start("retrieval-reader", lambda: self._read_all(documents))
+            flow.start("retrieval-preparer", self._prepare_all)
+            flow.start("retrieval-writer", self._write_all)
+            self._encode_all()
+        except Stopped:
+            assert flow.failure is not None
+            raise flow.failure from None
+        finally:
+            # At the end there is nothing to stop; else the write at hand is waited for.
+            flow.stop()
+            flow.join(_JOIN_S)
+            if self._size is not None:
+                self._size.stop()
+
+    def tell(self, *, force: bool = False, encoding: int = 0) -> None:
+        """Tell the progress, if it is time; `encoding` more passages have been encoded."""
+        now = time.monotonic()
+        if self._progress is None or (not force and now - self._told < _TELL_S):
+            return
+        self._told = now
+        self.pace.note(self._encoded + encoding, self._characters)
+        total: float | None = None
+        if self._all_read:
+            total = self._read_characters
+        elif self._size is not None and (share := self._size.share()):
+            total = self._read_characters / share
+        self._progress(
+            IngestProgress(
+                documents=self._settled + self.new + self.changed,
+                total_documents=self._read if self._all_read else None,
+                passages=self.passages,
+                tokens=self.tokens,
+                seconds=self.pace.seconds,
+                passages_per_second=self.pace.passages_per_second,
+                remaining_seconds=self.pace.remaining(total),
+            )
+        )
+
+    def _read_all(self, documents: Iterable[Document]) -> None:
+        with _ends(self._source):
+            for document in documents:
+                self._read += 1
+                self._read_characters += len(document.text)
+                if self._size is not None:
+                    self._size.read(document)
+                self._source.put(document, len(document.text) + _ITEM)
+            self._all_read = True
+
+    def _prepare_all(self) -> None:
+        with _ends(self._prepared):
+            while documents := self._source.take(STATES_AT_ONCE, patience=STATES_PATIENCE_S):
+                for prepared in self._preparing.prepare(documents):
+                    weight = sum(len(p.text) + len(p.title) + _ITEM for p in prepared.passages)
+                    self._prepared.put(prepared, weight + _ITEM)
+            if self._source.error is not None:
+                raise self._source.error
+
+    def _encode_all(self) -> None:
+        window = _Window()
+        while not self._prepared.ended:
+            taken = self._prepared.take(STATES_AT_ONCE, timeout=_TELL_S)
+            for prepared in taken:
+                window = self._add(prepared, window)
+            if not taken and window.passages and time.monotonic() - window.began > _IDLE_S:
+                self._encode(window)
+                window = _Window()
+            self.tell()
+        if window.passages:
+            self._encode(window)
+        self._encodings.end()
+        while not self._flow.wait(lambda: self._all_written, _TELL_S):
+            self.tell()
+        if self._prepared.error is not None:
+            raise self._prepared.error
+
+    def _add(self, prepared: Prepared, window: _Window) -> _Window:
+        """Fill the window, encode it where it is full, and give the one to fill next."""
+        if not prepared.passages:
+            self._settled += 1
+            self._characters += prepared.characters
+            return window
+        for passage in prepared.passages:
+            window.passages.append(passage)
+            if passage is prepared.passages[-1]:
+                # Stale passages go with their document's last new one: all of them are durable.
+                window.stale += prepared.stale
+                window.new += prepared.is_new
+                window.changed += not prepared.is_new
+                window.characters += prepared.characters
+            if len(window.passages) >= self._window:
+                self._encode(window)
+                window = _Window()
+        return window
+
+    def _encode(self, window: _Window) -> None:
+        texts = [passage.content for passage in window.passages]
+        layout = self._index.manifest.layout
+
+        def on_progress(done: int, total: int) -> None:
+            self.tell(encoding=done)
+
+        if _plain(layout):
+            window.encoding = self._encoder.encode_passages(texts, progress=on_progress)
+        else:
+            assert isinstance(self._encoder, MultiEncoder)
+            window.encoding = self._encoder.encode_all(
+                texts,
+                "passage",
+                lexical=layout.lexical,
+                token_vectors=layout.token_dimension is not None,
+                progress=on_progress,
+            )
+        self._encoded += len(texts)
+        self._characters += window.characters
+        while not self._encodings.put(window, 1, timeout=_TELL_S):
+            self.tell()
+
+    def _write_all(self) -> None:
+        layout = self._index.manifest.layout
+        while windows := self._encodings.take():
+            for window in windows:
+                encoding = window.encoding
+                assert encoding is not None
+                self._index.upsert(
+                    window.passages,
+                    encoding.vectors,
+                    lexical=encoding.lexical if layout.lexical else None,
+                    token_vectors=None
+                    if layout.token_dimension is None
+                    else encoding.token_vectors,
+                    tenant=self._tenant,
+                )
+                if window.stale:
+                    self._index.delete_passages(window.stale, tenant=self._tenant)
+                self.passages += len(window.passages)
+                self.tokens += int(encoding.tokens.sum())
+                self.truncated += int(encoding.truncated.sum())
+                self.new += window.new
+                self.changed += window.changed
+        with self._flow.changed:
+            self._all_written = True
+            self._flow.changed.notify_all()
+
+
+@contextlib.contextmanager
+def _ends(channel: Channel[Any]) -> Iterator[None]:
+    """End the channel with the block: with its error, which is raised once all before is written.
+
+    Raises:
+        Stopped, KeyboardInterrupt and the like, which end the run at once.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001  (handed on)
+        channel.end(error)
+    else:
+        channel.end()
+
+
+def _bounded(window: int, manifest: Manifest) -> int:
+    """Passages a window: fewer where each brings a vector a token."""
+    width = manifest.layout.token_dimension
+    if width is None:
+        return window
+    tokens = manifest.splitter.max_tokens or manifest.encoder.max_length
+    return min(window, max(_LEAST_WINDOW, WINDOW_BYTES // (4 * width * tokens)))

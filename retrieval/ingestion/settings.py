@@ -1,0 +1,168 @@
+"""How a collection is laid out and stored: what was asked for, what it has, what is usual."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from retrieval.errors import InvalidInput
+from retrieval.index.tenancy import Tenancy
+from retrieval.ingestion.fields import payload_fields
+from retrieval.types import (
+    Document,
+    Encoder,
+    FieldKind,
+    Index,
+    Layout,
+    Manifest,
+    MultiEncoder,
+    Storage,
+)
+
+StorageOptions: TypeAlias = "Storage | Mapping[str, Any] | None"
+"""A `Storage`, all of whose values are meant, or some of its values by name."""
+
+FieldOptions: TypeAlias = "Literal['auto'] | Mapping[str, FieldKind] | None"
+
+SAMPLE_DOCUMENTS = 200
+"""Documents from the beginning of a source that its language and its fields are judged by."""
+
+EMBEDDED_PASSAGES = 1_000_000
+"""From here on the embedded engine's one process, one writer and minutes of optimising, during
+which it answers nobody, are a worse deal than a server."""
+
+_PROBE = "dimension"
+_FORMS: dict[str, tuple[str, Any]] = {
+    "quantization": ("none, int8 or binary", lambda v: v in ("none", "int8", "binary")),
+    "oversampling": ("a number from 1 to 100", lambda v: _is_number(v) and 1 <= v <= 100),
+    "hnsw_m": ("a whole number from 4 to 256", lambda v: _is_count(v, 4, 256)),
+    "hnsw_ef_construct": ("a whole number from 4 to 10,000", lambda v: _is_count(v, 4, 10_000)),
+    "search_ef": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
+    "on_disk": ("True or False", lambda v: isinstance(v, bool)),
+    "fields": ("a mapping of names to kinds", lambda v: isinstance(v, Mapping)),
+    "shards": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
+    "replicas": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
+    "write_consistency": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
+}
+
+
+def layout_for(
+    built: Manifest | None,
+    encoder: Encoder,
+    *,
+    lexical: bool,
+    token_vectors: bool,
+    tenant: str | None,
+) -> Layout:
+    """The layout that is asked for: of a collection that is there, its own where nothing is said.
+
+    Raises:
+        InvalidInput: the encoder lacks an output that is to be stored, or the tenant is missing
+            or no usable name.
+    """
+    own = Layout() if built is None else built.layout
+    tenants = own.tenants or tenant is not None
+    Tenancy(tenants).check(tenant)
+    dimension = own.token_dimension
+    if token_vectors and dimension is None:
+        dimension = _token_dimension(encoder)
+    if lexical and not own.lexical:
+        _multi(encoder, "term weights").encode_all([_PROBE], "passage", lexical=True)
+    return Layout(own.lexical or lexical, dimension, tenants)
+
+
+def storage_for(
+    built: Manifest | None,
+    storage: StorageOptions,
+    fields: FieldOptions,
+    sample: Sequence[Document],
+) -> Storage:
+    """The storage that is asked for: of a collection that is there, its own where nothing is said.
+
+    Args:
+        built: what built the collection; None for a new one.
+        storage, fields: as for `retrieval.ingest`.
+        sample: the first documents, of a new collection.
+
+    Raises:
+        InvalidInput: a value that cannot be used.
+    """
+    given = _given(storage)
+    if isinstance(fields, str) and fields != "auto":
+        raise InvalidInput(
+            f"fields={fields!r} was given, expected 'auto', None or a mapping",
+            fix='Name them with their kinds: fields={"year": "number", "lang": "keyword"}.',
+        )
+    if isinstance(fields, Mapping):
+        given["fields"] = dict(fields)
+    elif isinstance(storage, Storage) and not storage.fields:
+        del given["fields"]  # its default, which says nothing
+    if "fields" not in given and built is None and fields == "auto":
+        given["fields"] = payload_fields(sample)
+    return dataclasses.replace(Storage() if built is None else built.storage, **given)
+
+
+def size_notices(index: Index, store: str) -> tuple[str, ...]:
+    """Advice where an embedded collection has outgrown its engine."""
+    points = index.status().points
+    if points <= EMBEDDED_PASSAGES:
+        return ()
+    return (
+        f"The collection holds {points:,} passages; from {EMBEDDED_PASSAGES:,} on a Qdrant server "
+        f"serves better. Move it with: retrieval copy {index.collection} --store {store} "
+        "--to http://HOST:6333",
+    )
+
+
+def _given(storage: StorageOptions) -> dict[str, Any]:
+    if storage is None:
+        return {}
+    names = [one.name for one in dataclasses.fields(Storage)]
+    if isinstance(storage, Storage):
+        given = {name: getattr(storage, name) for name in names}
+    elif isinstance(storage, Mapping):
+        given = dict(storage)
+    else:
+        raise InvalidInput(
+            f"storage is a {type(storage).__name__}, expected a Storage or a mapping",
+            fix='Write storage={"quantization": "int8"}.',
+        )
+    for name, value in given.items():
+        if name not in names:
+            raise InvalidInput(
+                f"storage has {name!r}, expected {', '.join(names)}", fix="Use one of these."
+            )
+        expected, fits = _FORMS[name]
+        if not fits(value):
+            raise InvalidInput(
+                f"storage has {name}={value!r}, expected {expected}",
+                fix="Leave it out, or mend it.",
+            )
+    return given
+
+
+def _token_dimension(encoder: Encoder) -> int:
+    encoding = _multi(encoder, "token vectors").encode_all([_PROBE], "passage", token_vectors=True)
+    assert encoding.token_vectors is not None
+    return int(encoding.token_vectors[0].shape[1])
+
+
+def _multi(encoder: Encoder, what: str) -> MultiEncoder:
+    if isinstance(encoder, MultiEncoder):
+        return encoder
+    raise InvalidInput(
+        f"{what} are to be stored, and the encoder {encoder.info.model!r} gives one vector a text",
+        fix="Use an encoder that has them, such as bge-m3.",
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object, least: int, most: int | None = None) -> bool:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return least <= value and (most is None or value <= most)

@@ -1,0 +1,91 @@
+"""The source of a run as the driver sees it: portions or parcels in Ray's object store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, cast
+
+from retrieval.corpus.python_docs import SOURCE_NAME as PYTHON_DOCS
+from retrieval.corpus.readers import read
+from retrieval.errors import InvalidInput
+from retrieval.ingestion.ledger import Ledger
+from retrieval.types import Document, Problem
+
+from .parcels import Parcel, packed
+from .portions import files_of, grouped, portions_of
+
+AnySource = str | os.PathLike[str] | Iterable[Document]
+
+
+def check_source(source: AnySource, encoding: str | None) -> None:
+    """Refuse, before Ray is started, what cannot be read at all.
+
+    Raises:
+        CorpusError: the source does not exist.
+        InvalidInput: an encoding that does not exist, or is given for what is text already.
+    """
+    if _is_path(source):
+        read(cast("str | os.PathLike[str]", source), encoding=encoding)
+    elif encoding is not None:
+        raise InvalidInput(
+            f"encoding={encoding!r} was given for documents, which are text already",
+            fix="Leave the encoding out; it is for files.",
+        )
+
+
+def _is_path(source: AnySource) -> bool:
+    return isinstance(source, (str, os.PathLike)) and source != PYTHON_DOCS
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is read. Of files the portions, else blocks of parcels in Ray's object store."""
+
+    path: Path | None
+    blocks: tuple[Any, ...]
+    problems: tuple[Problem, ...]
+    first: tuple[Document, ...]
+    """The documents that decide what a new collection is."""
+
+
+def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> Source:
+    """The source, listed; documents that a program made go into Ray's object store.
+
+    Args:
+        batch: documents in a parcel, at most.
+        sample: how many of the first documents are kept.
+
+    Raises:
+        CorpusError: the source cannot be read at all.
+    """
+    import ray
+
+    if _is_path(source):
+        path = Path(cast("str | os.PathLike[str]", source))
+        files, problems = files_of(path, encoding)
+        blocks = tuple(ray.put(packed(portion)) for portion in portions_of(files))
+        documents = read(path, on_problem=lambda _: None, encoding=encoding)
+        return Source(path, blocks, tuple(problems), tuple(islice(documents, sample)))
+    made = read(PYTHON_DOCS) if source == PYTHON_DOCS else cast("Iterable[Document]", source)
+    iterator = iter(made)
+    first = tuple(islice(iterator, sample))
+    problems = []
+    parcels = grouped(_each_once(chain(first, iterator), problems), batch)
+    blocks = tuple(ray.put(packed(Parcel(tuple(parcel)))) for parcel in parcels)
+    return Source(None, blocks, tuple(problems), first)
+
+
+def _each_once(documents: Iterable[Document], problems: list[Problem]) -> Iterator[Document]:
+    """Documents but for those whose id was there before, which become problems."""
+    with closing(Ledger()) as ledger:
+        for document in documents:
+            if ledger.add_id(document.id):
+                yield document
+                continue
+            reason = f"document id {document.id!r} was read before in this run; the first is kept"
+            problems.append(Problem(document.source or document.id, reason))

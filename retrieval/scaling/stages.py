@@ -1,0 +1,285 @@
+"""What the workers do: read, split, encode, write. Callables for `ray.data.Dataset.map_batches`.
+
+Each takes a block with one item and gives blocks with one item. Models and collections are opened
+at the first item that needs them, so a run in which nothing changed loads no model. An error of
+this library becomes a `Failure` among the items; the driver raises it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+
+import numpy as np
+
+from retrieval.corpus.splitting import Splitter, document_hash
+from retrieval.errors import RetrievalError
+from retrieval.index.manifest import check_manifest
+from retrieval.ingestion.ledger import Ledger
+from retrieval.ingestion.preparing import DocumentSplitter, Preparing
+from retrieval.models.resolve import resolve
+from retrieval.opening import load_encoder_of
+from retrieval.types import (
+    Document,
+    DocumentState,
+    Encoder,
+    Encoding,
+    Index,
+    Manifest,
+    Passage,
+    Problem,
+    TokenCounter,
+)
+
+from .gate import Gate, Place, gate_of
+from .parcels import (
+    Counts,
+    Encoded,
+    Failure,
+    Item,
+    Parcel,
+    Portion,
+    Prepared,
+    packed,
+    unpacked,
+)
+from .portions import read_portion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EncoderFactory: TypeAlias = Callable[[], Encoder]
+
+# A parcel has more only where one document does; so much is tokenised and held at a time.
+_ENCODE_AT_ONCE = 4_096
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all workers of a run know.
+
+    keeper: handle of the embedded collection's owner; None for a server. factory: makes the
+    encoder, where it is not one that the manifest names. model_options: of the encoder.
+    """
+
+    place: Place
+    manifest: Manifest
+    keeper: Any | None
+    factory: EncoderFactory | None
+    model_options: Mapping[str, Any]
+
+    def load_encoder(self) -> Encoder:
+        """The encoder that the collection was built with.
+
+        Raises:
+            ManifestMismatch: what lies on this machine is another.
+        """
+        if self.factory is None:
+            loaded = load_encoder_of(self.manifest, self.model_options)
+        else:
+            loaded = self.factory()
+        check_manifest(self.manifest, replace(self.manifest, encoder=loaded.info))
+        return loaded
+
+    def token_counter(self) -> TokenCounter:
+        """The encoder's tokeniser, without its weights where it is a model that can be named."""
+        if self.factory is not None:
+            return self.factory().token_counter
+        from retrieval.models.tokenization import Tokenizer
+
+        built = self.manifest.encoder
+        resolved = resolve(
+            built.model, "encoder", pooling=built.pooling, max_length=built.max_length
+        )
+        cache = self.model_options.get("cache_dir")
+        return Tokenizer(resolved.path, built.max_length, cache_dir=cache)
+
+
+def handled(block: pa.Table, handle: Callable[[Any], Iterator[Item]]) -> Iterator[pa.Table]:
+    """The items of a block, handled one by one; what failed before passes through."""
+    for item in unpacked(block):
+        try:
+            if isinstance(item, Failure):
+                yield packed(item)
+            else:
+                yield from map(packed, handle(item))
+        except RetrievalError as error:
+            yield packed(Failure.of(error))
+
+
+class Read:
+    """Portion → parcels. Parcels, of documents that a program made, pass through."""
+
+    def __init__(self, encoding: str | None, batch: int, characters: int) -> None:
+        self._encoding = encoding
+        self._batch = batch
+        self._characters = characters
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """For `map_batches`."""
+        return handled(block, self.read)
+
+    def read(self, item: Portion | Parcel) -> Iterator[Item]:
+        """The parcels of a portion."""
+        if isinstance(item, Parcel):
+            yield item
+        else:
+            yield from read_portion(item, self._encoding, self._batch, self._characters)
+
+
+class Lazy(Generic[T]):
+    """Made at the first use, and kept."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: list[T] = []
+
+    def __call__(self) -> T:
+        """What was made."""
+        if not self._made:
+            self._made.append(self._make())
+        return self._made[0]
+
+
+class Split:
+    """Parcel → prepared passages of what is new or changed; what is unchanged is only counted."""
+
+    def __init__(self, job: Job) -> None:
+        self._gate: Gate = gate_of(job.place, job.keeper)
+        built = job.manifest.splitter
+        self._splitter = Lazy(
+            lambda: Splitter(
+                job.token_counter(),
+                max_tokens=built.max_tokens,
+                overlap_tokens=built.overlap_tokens,
+            )
+        )
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """For `map_batches`."""
+        return handled(block, self.split)
+
+    def split(self, parcel: Parcel) -> Iterator[Item]:
+        """The parcel, prepared."""
+        problems: list[Problem] = []
+        passages: list[Passage] = []
+        stale: list[str] = []
+        new = changed = 0
+        with contextlib.closing(Ledger()) as ledger:
+            preparing = Preparing(
+                index=cast("Index", _States(self._gate)),
+                splitter=cast("DocumentSplitter", _Late(self._splitter)),
+                document_hash=document_hash,
+                ledger=ledger,
+                problems=problems,
+                on_error="skip",
+                tenant=None,  # the gate knows it
+                note_files=False,
+            )
+            for prepared in preparing.prepare(parcel.documents):
+                passages += prepared.passages
+                stale += prepared.stale
+                new += bool(prepared.passages and prepared.is_new)
+                changed += bool(prepared.passages and not prepared.is_new)
+        counts = Counts(
+            read=preparing.read,
+            new=new,
+            changed=changed,
+            unchanged=preparing.unchanged,
+            problems=(*parcel.problems, *problems),
+        )
+        yield Prepared(tuple(passages), tuple(stale), counts) if passages else counts
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """The part of an index that `Preparing` reads."""
+
+    gate: Gate
+
+    def document_states(
+        self, document_ids: list[str], *, tenant: str | None = None
+    ) -> dict[str, DocumentState]:
+        return self.gate.states(document_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A splitter that is made at the first document that must be split."""
+
+    make: Lazy[Splitter]
+
+    def split(self, document: Document) -> list[Passage]:
+        return self.make().split(document)
+
+
+class Encode:
+    """Prepared passages → encoded ones. What has nothing to encode passes through."""
+
+    def __init__(self, job: Job) -> None:
+        self._layout = job.manifest.layout
+        self._encoder = Lazy(job.load_encoder)
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """For `map_batches`."""
+        return handled(block, self.encode)
+
+    def encode(self, item: Prepared | Counts) -> Iterator[Item]:
+        """The passages with their vectors."""
+        if isinstance(item, Counts):
+            yield item
+            return
+        texts = [passage.content for passage in item.passages]
+        parts = [
+            self._encoding(texts[start : start + _ENCODE_AT_ONCE])
+            for start in range(0, len(texts), _ENCODE_AT_ONCE)
+        ]
+        layout = self._layout
+        yield Encoded(
+            item.passages,
+            np.concatenate([part.vectors for part in parts]),
+            tuple(one for part in parts for one in part.lexical or ()) if layout.lexical else None,
+            tuple(one for part in parts for one in part.token_vectors or ())
+            if layout.token_dimension is not None
+            else None,
+            item.stale,
+            item.counts
+            + Counts(
+                passages=len(texts),
+                tokens=sum(int(part.tokens.sum()) for part in parts),
+                truncated=sum(int(part.truncated.sum()) for part in parts),
+            ),
+        )
+
+    def _encoding(self, texts: list[str]) -> Encoding:
+        encoder: Any = self._encoder()
+        lexical, tokens = self._layout.lexical, self._layout.token_dimension is not None
+        found: Encoding
+        if lexical or tokens:
+            found = encoder.encode_all(texts, "passage", lexical=lexical, token_vectors=tokens)
+        else:
+            found = encoder.encode_passages(texts)
+        return found
+
+
+class Write:
+    """Encoded passages → counts, once the passages are durable."""
+
+    def __init__(self, job: Job) -> None:
+        self._gate: Gate = gate_of(job.place, job.keeper)
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """For `map_batches`."""
+        return handled(block, self.write)
+
+    def write(self, item: Encoded | Counts) -> Iterator[Item]:
+        """The counts of what was written."""
+        if isinstance(item, Counts):
+            yield item
+            return
+        self._gate.write(item)
+        yield item.counts

@@ -1,0 +1,93 @@
+"""The nouns and protocols of the library. Read this first.
+
+    INDEX   files ─read→ Document ─split→ Passage ─encode_passages→ vectors ─upsert→ Index
+    SEARCH  query ─encode_queries→ Index.search → Candidate ─Reranker.score→ Hit
+
+corpus.py, models.py, index.py and results.py follow that line. Everything here is plain data or a
+`typing.Protocol`; nothing here imports torch, qdrant or gradio. Arrays are numpy: vectors are
+float32 and L2-normalised unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from .corpus import Document, Passage, Problem
+from .index import (
+    Bm25Info,
+    Candidate,
+    DocumentState,
+    FieldKind,
+    Fusion,
+    Index,
+    IndexQuery,
+    IndexStatus,
+    Layout,
+    Manifest,
+    Mode,
+    Quantization,
+    SplitterInfo,
+    Storage,
+    Where,
+)
+from .models import (
+    Blend,
+    Encoder,
+    EncoderInfo,
+    Encoding,
+    FloatArray,
+    LexicalWeights,
+    ModelKind,
+    ModelSpec,
+    MultiEncoder,
+    Pooling,
+    ProgressCallback,
+    Reranker,
+    RerankerInfo,
+    ResolvedModel,
+    ScoreHead,
+    Scores,
+    TokenCounter,
+)
+from .results import Hit, IngestProgress, IngestReport, SearchResult, Timings
+
+__all__ = [
+    "Blend",
+    "Bm25Info",
+    "Candidate",
+    "Document",
+    "DocumentState",
+    "Encoder",
+    "EncoderInfo",
+    "Encoding",
+    "FieldKind",
+    "FloatArray",
+    "Fusion",
+    "Hit",
+    "Index",
+    "IndexQuery",
+    "IndexStatus",
+    "IngestProgress",
+    "IngestReport",
+    "Layout",
+    "LexicalWeights",
+    "Manifest",
+    "Mode",
+    "ModelKind",
+    "ModelSpec",
+    "MultiEncoder",
+    "Passage",
+    "Pooling",
+    "Problem",
+    "ProgressCallback",
+    "Quantization",
+    "Reranker",
+    "RerankerInfo",
+    "ResolvedModel",
+    "ScoreHead",
+    "Scores",
+    "SearchResult",
+    "SplitterInfo",
+    "Storage",
+    "Timings",
+    "TokenCounter",
+    "Where",
+]

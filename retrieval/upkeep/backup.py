@@ -1,0 +1,262 @@
+"""A consistent copy of a whole collection in one file, and back.
+
+Of a folder: the engine's files, taken while nobody has the collection open, with a checksum of
+each (`.tar.gz`). Of a server: one of its own snapshots (`.snapshot`), which it takes while it goes
+on answering; of a cluster, a snapshot holds what lies on the node that was asked, so export those
+(`retrieval export`) or snapshot every node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from retrieval.errors import CollectionExists, CorpusError, InvalidInput
+from retrieval.index.lock import LOCK, CollectionLock
+from retrieval.index.manifest import (
+    check_name,
+    manifest_from_dict,
+    os_errors,
+    sync_directory,
+    write_manifest,
+)
+from retrieval.index.server_snapshots import restore_snapshot, save_snapshot
+from retrieval.index.store import MANIFEST, collection_path, free_bytes, require_space
+from retrieval.stores import Store, StoreLike
+
+BACKUP_VERSION = 1
+_CONTENTS = "backup.json"
+_PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What was copied, and how large the file is."""
+
+    collection: str
+    points: int
+    path: str
+    bytes: int
+
+
+def backup_collection(
+    collection: str,
+    path: str | os.PathLike[str],
+    *,
+    store: StoreLike,
+    overwrite: bool = False,
+) -> Backup:
+    """Copy a collection into one file, whole or not at all.
+
+    Args:
+        collection: its name (then its current version is copied), or a version of it.
+        path: `.tar.gz` for a folder's collection, `.snapshot` for a server's.
+        store: folder, URL or `Store`.
+        overwrite: replace a file that exists.
+
+    Raises:
+        InvalidInput: another ending, or the file exists.
+        StoreLocked: another process has the collection open; close it, or export it there.
+        DiskFull, StoreDenied, StoreFault: the file could not be written; none is left behind.
+    """
+    place, target = Store.of(store), Path(path)
+    _check_ending(target, place)
+    if target.exists() and not overwrite:
+        raise InvalidInput(
+            f"the file {str(target)!r} exists already",
+            fix="Choose another name, or give overwrite=True (--overwrite). Nothing was changed.",
+        )
+    with place.open(collection) as index:  # which also sees that it is whole
+        points, name, physical = index.status().points, index.collection, index.physical
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        if place.is_server:
+            save_snapshot(place.location, physical, temporary, options=place.options)
+        else:
+            _pack(collection_path(place.location, physical), temporary, points)
+        with os_errors(f"write {target}"):
+            temporary.replace(target)
+            sync_directory(target.absolute().parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    return Backup(name, points, str(target), target.stat().st_size)
+
+
+def restore_collection(
+    path: str | os.PathLike[str], collection: str | None = None, *, store: StoreLike
+) -> Backup:
+    """Make a collection of a backup; it appears when it is whole.
+
+    Args:
+        path: what `backup_collection` wrote.
+        collection: its new name; None takes the one it had. A snapshot keeps its name.
+        store: folder, URL or `Store`.
+
+    Raises:
+        CollectionExists: there is one of that name; it was not touched.
+        CorpusError: the file is no backup, or a part of it is damaged; nothing was changed.
+    """
+    place, source = Store.of(store), Path(path)
+    _check_ending(source, place)
+    if place.is_server:
+        name = restore_snapshot(place.location, source, collection, options=place.options)
+    else:
+        name = _unpack(source, collection, Path(place.location))
+    with place.open(name) as index:
+        return Backup(name, index.status().points, str(source), source.stat().st_size)
+
+
+def _check_ending(path: Path, place: Store) -> None:
+    wanted = ".snapshot" if place.is_server else ".tar.gz"
+    if not path.name.endswith(wanted):
+        what = "a server's" if place.is_server else "a folder's"
+        raise InvalidInput(
+            f"the file {str(path)!r} was given for {what} backup, expected the ending {wanted}",
+            fix="Name it so; to go from a folder to a server, use retrieval copy or export.",
+        )
+
+
+def _pack(folder: Path, target: Path, points: int) -> None:
+    lock = CollectionLock.acquire(folder)
+    try:
+        with os_errors(f"back up {folder} to {target}"):
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            files = [path for path in files if path.relative_to(folder).as_posix() != LOCK]
+            contents = {
+                "retrieval_backup": BACKUP_VERSION,
+                "points": points,
+                "files": {path.relative_to(folder).as_posix(): _digest(path) for path in files},
+            }
+            # fast compression: the engine's files are long runs of zeros and vectors
+            with (
+                target.open("wb") as raw,
+                tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as archive,
+            ):
+                text = json.dumps(contents, indent=1).encode()
+                head = tarfile.TarInfo(_CONTENTS)
+                head.size = len(text)
+                archive.addfile(head, io.BytesIO(text))
+                for path in files:
+                    archive.add(path, path.relative_to(folder).as_posix(), recursive=False)
+            with target.open("rb") as written:
+                os.fsync(written.fileno())
+    finally:
+        lock.release()
+
+
+def _unpack(source: Path, collection: str | None, root: Path) -> str:
+    with os_errors(f"restore {source}"), _archive(source) as archive:
+        contents = _contents(source, archive)
+        manifest = manifest_from_dict(_manifest(source, archive), origin=f"{source}")
+        name = check_name(collection or manifest.collection)
+        if name in Store(root).names() or (root / name).exists():
+            raise CollectionExists(
+                f"there is already a collection {name!r} in {root}",
+                fix="Give another name, or delete it first. Nothing was changed.",
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        need = sum(member.size for member in archive.getmembers())
+        require_space(root, need, 0, free_bytes, f"restore {source}")
+        temporary = root / f".creating-{name}-{uuid.uuid4().hex}"
+        temporary.mkdir()
+        lock = CollectionLock.acquire(temporary)
+        try:
+            for relative, digest in contents.items():
+                _extract(source, archive, relative, digest, temporary)
+            write_manifest(temporary / MANIFEST, replace(manifest, collection=name))
+            temporary.rename(root / name)
+            sync_directory(root)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            lock.release()
+    return name
+
+
+@contextlib.contextmanager
+def _archive(source: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(source, "r:gz") as archive:
+            yield archive
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(source, str(error)) from error
+
+
+def _contents(source: Path, archive: tarfile.TarFile) -> dict[str, str]:
+    """File name → sha256; only these are written, and only below the collection's folder."""
+    values = _json(source, archive, _CONTENTS)
+    if not isinstance(values, dict) or values.get("retrieval_backup") != BACKUP_VERSION:
+        raise _damaged(source, "it does not begin with the list of a backup")
+    files = values.get("files")
+    if not isinstance(files, dict) or MANIFEST not in files:
+        raise _damaged(source, "its list of files is not whole")
+    for name in files:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts:
+            raise _damaged(source, f"it names the file {name!r}, outside of the collection")
+    return files
+
+
+def _manifest(source: Path, archive: tarfile.TarFile) -> Any:
+    return _json(source, archive, MANIFEST)
+
+
+def _json(source: Path, archive: tarfile.TarFile, name: str) -> Any:
+    try:
+        return json.load(_member(source, archive, name))
+    except ValueError as error:
+        raise _damaged(source, f"{name} is not JSON ({error})") from error
+
+
+def _member(source: Path, archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    try:
+        found = archive.extractfile(name)
+    except KeyError:
+        found = None
+    if found is None:
+        raise _damaged(source, f"the file {name!r} is missing from it")
+    return found
+
+
+def _extract(
+    source: Path, archive: tarfile.TarFile, relative: str, digest: str, folder: Path
+) -> None:
+    target = folder / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    seen = hashlib.sha256()
+    with _member(source, archive, relative) as packed, target.open("wb") as file:
+        while piece := packed.read(_PIECE):
+            seen.update(piece)
+            if piece.count(0) == len(piece):
+                file.seek(len(piece), os.SEEK_CUR)  # the engine's files have holes: keep them
+            else:
+                file.write(piece)
+        file.truncate()
+        os.fsync(file.fileno())
+    if seen.hexdigest() != digest:
+        raise _damaged(source, f"{relative} is not what was backed up")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(source: Path, what: str) -> CorpusError:
+    return CorpusError(
+        f"{source} is no whole backup: {what}",
+        fix="Use another copy of it. Nothing was changed.",
+    )

@@ -1,0 +1,137 @@
+"""Searches while a collection is switched from version to version."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hashing_encoder import HashingEncoder
+
+import retrieval
+from retrieval import Document, Store
+from retrieval.errors import RetrievalError
+from retrieval.following import FollowingRetriever
+
+
+def docs(count: int, word: str) -> list[Document]:
+    return [Document(f"d{n}", f"the {word} number {n}") for n in range(count)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    place = Store(tmp_path / "store")
+    retrieval.ingest(docs(5, "old"), "docs", store=place, encoder=HashingEncoder())
+    retrieval.ingest(
+        docs(8, "new"), "docs", store=place, encoder=HashingEncoder(), version="docs@v2"
+    )
+    return place
+
+
+def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.01)
+
+
+def following(store: Store, **options: Any) -> FollowingRetriever:
+    settings = {"encoder": HashingEncoder(), "reranker": None, "check_seconds": 0.0, **options}
+    return FollowingRetriever("docs", store=store, **settings)
+
+
+def version(retriever: FollowingRetriever) -> str:
+    retriever.search("number")
+    return retriever.version
+
+
+def test_it_answers_from_the_version_that_is_current(store: Store) -> None:
+    with following(store) as retriever:
+        assert "old" in retriever.search("number 3").hits[0].passage.text
+        assert retriever.version == "docs@v1"
+        store.switch("docs", "docs@v2")
+        until(lambda: version(retriever) == "docs@v2")
+        assert "new" in retriever.search("number 3").hits[0].passage.text
+        store.rollback("docs")
+        until(lambda: version(retriever) == "docs@v1")
+    retriever.close()  # a second time does nothing
+
+
+def test_no_search_fails_while_versions_change_under_load(store: Store) -> None:
+    problems: list[BaseException] = []
+    answers: set[str] = set()
+    searches = 0
+    stop = threading.Event()
+    with following(store) as retriever:
+
+        def search() -> None:
+            nonlocal searches
+            try:
+                while not stop.is_set():
+                    first, second = retriever.search_batch(["number 3", "number 4"], top_k=1)
+                    words = {r.hits[0].passage.text.split()[1] for r in (first, second)}
+                    assert len(words) == 1, "one call saw two versions"
+                    answers.update(words)
+                    searches += 1
+            except BaseException as error:  # noqa: BLE001
+                problems.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(4):
+            store.switch("docs", "docs@v2")
+            until(lambda: retriever.version == "docs@v2" or bool(problems))
+            store.rollback("docs")
+            until(lambda: retriever.version == "docs@v1" or bool(problems))
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not problems
+    assert answers == {"old", "new"}
+    assert searches > 8
+    with store.open("docs@v1"), store.open("docs@v2"):
+        pass  # nothing is left open
+
+
+def test_the_old_version_is_closed_when_its_last_search_ends(store: Store) -> None:
+    with following(store) as retriever:
+        with retriever.using() as held:
+            store.switch("docs", "docs@v2")
+            until(lambda: version(retriever) == "docs@v2")
+            assert held.index.count() == 5  # still open
+            store_locked = False
+            try:
+                store.open("docs@v1").close()
+            except RetrievalError:
+                store_locked = True
+            assert store_locked
+        store.open("docs@v1").close()
+        assert retriever.search("number").hits
+
+
+def test_what_cannot_be_opened_is_told_and_the_old_version_answers(
+    store: Store,
+) -> None:
+    other = HashingEncoder("another")
+    retrieval.ingest(docs(3, "third"), "docs", store=store, encoder=other, version="docs@v3")
+    with following(store, encoder=HashingEncoder()) as retriever:
+        store.switch("docs", "docs@v3")  # built by a model that `encoder` is not
+        until(lambda: bool(retriever.search("number").notices))
+        result = retriever.search("number 3")
+        assert "could not be opened, so 'docs@v1' still answers" in result.notices[-1]
+        assert "old" in result.hits[0].passage.text
+        store.rollback("docs")
+
+
+def test_models_are_kept_where_they_built_the_new_version_too(
+    store: Store,
+) -> None:
+    with following(store, encoder=HashingEncoder()) as retriever:
+        encoder = retriever.retriever.encoder
+        store.switch("docs", "docs@v2")
+        until(lambda: version(retriever) == "docs@v2")
+        assert retriever.retriever.encoder is encoder
