@@ -17,10 +17,13 @@ VARIABLE = "RETRIEVAL_TEST_REQUIRE"
 # Part → (marker of the tests that need it, what their reason for skipping says).
 PARTS = {
     "browser": ("browser", r"chromium|playwright|browser"),
+    "files": (None, r"extra 'files'"),
     "flag": (None, r"could not import 'FlagEmbedding|FlagEmbedding is not installed"),
     "int8": (None, r"could not import 'nncf|nncf is not installed"),
     "openvino": (None, r"could not import 'openvino|OpenVINO is not installed"),
+    "parquet": (None, r"could not import 'pyarrow|extra 'parquet'"),
     "qdrant": (None, r"QDRANT_URL"),
+    "scale": (None, r"could not import 'ray|extra 'scale'|ray is not installed"),
     "shared_data": ("shared_data", r"shared/data"),
 }
 

@@ -228,6 +228,7 @@ def demo(
                 progress=progress,
                 on_notice=lambda notice: _say(f"     Note: {notice}"),
                 api_key=settings.secret(chosen.api_key),
+                storage=settings.storage(chosen),
                 **settings.model_options(chosen, reranker=False),
             )
         _say_report(report)

@@ -50,6 +50,13 @@ class Settings(BaseSettings):
         description="milliseconds that re-ranking may take at first; the page can change it",
     )
     api_key: SecretStr | None = Field(None, description="API key of a Qdrant server")
+    shards: int | None = Field(
+        None, ge=1, description="number of shards of collections the app makes on a server"
+    )
+    replicas: int | None = Field(None, ge=1, description="number of copies of each such shard")
+    write_consistency: int | None = Field(
+        None, ge=1, description="number of copies that must have a write before it counts"
+    )
     title: str = Field("Two-stage retrieval", min_length=1, description="the page's heading")
 
 
@@ -72,6 +79,12 @@ def model_options(chosen: Settings, *, reranker: bool = True) -> dict[str, Any]:
     if chosen.devices is not None:
         options["devices"] = [part.strip() for part in chosen.devices.split(",") if part.strip()]
     return {name: value for name, value in options.items() if value is not None}
+
+
+def storage(chosen: Settings) -> dict[str, int]:
+    """How a server is to keep collections that the app makes, as `retrieval.ingest` takes it."""
+    given = {name: getattr(chosen, name) for name in ("shards", "replicas", "write_consistency")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def load(**options: Any) -> Settings:

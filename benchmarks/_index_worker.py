@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from _judged import manifest
-from _made import DEPTH, DIMENSION, SHARES, Made, read, where
+from _made import DEPTH, SHARES, Made, read, where
+from _mixture import DIMENSION
 from numpy.typing import NDArray
 
 from retrieval.types import FloatArray, Passage
@@ -28,7 +29,6 @@ M, EF_CONSTRUCT = 16, 128
 
 UPSERT = 1_000
 EXACT_QUERIES = 20
-WARM_UP = 30
 TEXTS = 200
 
 Found = list[int]
@@ -272,7 +272,8 @@ def search(system: str, made: Made, folder: Path, efs: list[int], out: Path) -> 
     resident: dict[str, int] = {}
     for number, case in enumerate(target.cases(vectors, texts, efs)):
         count = min(case.queries or len(texts), len(texts))
-        for query in range(min(WARM_UP, count)):
+        # all of them: pages of vectors and payloads that are touched first cost more than a search
+        for query in range(count):
             case.whole(query)
         positions = np.full((count, DEPTH), -1, dtype=np.int64)
         whole, engine = [], []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from retrieval.types import FieldKind, IngestReport
 
 STORAGE = "Storage (of a new collection)"
+MACHINES = "Many machines (extra `scale`)"
 _KINDS = ("keyword", "number", "datetime")
 
 
@@ -44,7 +46,8 @@ def index(
         list[str],
         typer.Argument(
             metavar="PATH…",
-            help="Files or folders (txt, md, html, jsonl, csv, BEIR), or python-docs.",
+            help="Files or folders (txt, md, html, pdf, docx, pptx, epub, jsonl, csv, BEIR), or "
+            "python-docs.",
         ),
     ],
     collection: Collection = "docs",
@@ -114,6 +117,32 @@ def index(
     replicas: Annotated[
         int | None, typer.Option(help="Copies of each shard.", min=1, rich_help_panel=STORAGE)
     ] = None,
+    write_consistency: Annotated[
+        int | None,
+        typer.Option(
+            help="Copies that must have a write before it counts.",
+            min=1,
+            rich_help_panel=STORAGE,
+        ),
+    ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Share the work on a Ray cluster.", rich_help_panel=MACHINES),
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Of the cluster; auto for this machine's.", rich_help_panel=MACHINES),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Encoders at a time.", min=1, rich_help_panel=MACHINES),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="Or a share of one: 0.5.", rich_help_panel=MACHINES)
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option(help="Of each encoder.", rich_help_panel=MACHINES)
+    ] = None,
     pooling: Pooling = None,
     query_instruction: QueryInstruction = None,
     passage_instruction: PassageInstruction = None,
@@ -124,7 +153,6 @@ def index(
     model_options: dict[str, Any],
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
-    from retrieval.opening import ingest
     from retrieval.progress import indexing_bar, show_notices
     from retrieval.rendering import plain, report_as_dict, report_as_text
     from retrieval.stores import Store as Place
@@ -136,13 +164,24 @@ def index(
             "on_disk": on_disk,
             "shards": shards,
             "replicas": replicas,
+            "write_consistency": write_consistency,
         }
     )
-    if not place.is_server and (shards or replicas):
+    if not place.is_server and (shards or replicas or write_consistency):
         raise InvalidInput(
-            f"--shards and --replicas were given for the store {store!r}, which is a folder",
+            "--shards, --replicas and --write-consistency are for a server, and the store "
+            f"{store!r} is a folder",
             fix="Leave them out, or give the URL of a Qdrant server.",
         )
+    sharing = given_only(
+        {
+            "address": ray_address,
+            "workers": workers,
+            "gpus_per_worker": gpus_per_worker,
+            "cpus_per_worker": cpus_per_worker,
+        }
+    )
+    run = _runner(ray, sharing)
     fields = _fields(field) if field else None
     reports = []
     for source in sources:
@@ -153,7 +192,7 @@ def index(
             show_notices([plain(notice)])
 
         with indexing_bar(source) as progress:
-            report = ingest(
+            report = run(
                 source,
                 collection,
                 store=place,
@@ -187,6 +226,23 @@ def index(
     _check_some_indexed(sources, reports)
 
 
+def _runner(ray: bool, sharing: dict[str, Any]) -> Callable[..., IngestReport]:
+    """What indexes: this process, or a Ray cluster."""
+    if ray:
+        from retrieval.scaling import ingest_with_ray
+
+        return partial(ingest_with_ray, **sharing)
+    if sharing:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sharing)
+        raise InvalidInput(
+            f"{names.replace('--address', '--ray-address')} given without --ray",
+            fix="Give --ray, too, or leave them out.",
+        )
+    from retrieval.opening import ingest
+
+    return ingest
+
+
 def _tell(report: IngestReport, shown: Sequence[str]) -> None:
     """What a user should know beside the figures, on standard error."""
     from retrieval.progress import show_notices
@@ -195,7 +251,7 @@ def _tell(report: IngestReport, shown: Sequence[str]) -> None:
     show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=20)
     show_notices(
         [
-            f"{plain(one)} has the same content as {plain(other)}"
+            f"{plain(one)} has the same text as {plain(other)}"
             for one, other in report.duplicate_examples
         ],
         label="duplicate",

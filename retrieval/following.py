@@ -156,7 +156,9 @@ class FollowingRetriever:
     def _opened(self, version: str) -> TwoStageRetriever:
         """A version's retriever, with the models that are loaded where they built it, too."""
         now = self._now.retriever
-        if self._store.manifest(version).encoder != now.encoder.info:
+        manifest, was = self._store.manifest(version), now.index.manifest
+        # another layout may need another class of the same model
+        if manifest.encoder != now.encoder.info or manifest.layout != was.layout:
             return open(version, store=self._store, **self._options)
         index = self._store.open(version)
         try:

@@ -200,7 +200,8 @@ def ingest(
     """Read, split, encode and write a source; what is already there unchanged is skipped.
 
     Args:
-        source: a file or folder (txt, md, html, jsonl, csv, BEIR), "python-docs", or documents.
+        source: a file or folder (txt, md, html, pdf, docx, pptx, epub, jsonl, csv, BEIR),
+            "python-docs", or documents.
         collection: made when it does not exist; otherwise its own models and splitter are used.
         store: folder of the embedded store, URL of a Qdrant server, or a `Store`.
         encoder: a model's name, folder or hub id, "starter", "auto", or an encoder.

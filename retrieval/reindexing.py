@@ -212,5 +212,5 @@ def _compared(
         )  # fmt: skip
 
     old, new = report(before), report(after)
-    runs = [next(iter(one.runs.values())) for one in (old, new)]
-    return compare(old.qrels, *runs, measures=[MEASURE])[MEASURE]
+    baseline, run = (next(iter(one.runs.values())) for one in (old, new))
+    return compare(old.qrels, baseline, run, measures=[MEASURE])[MEASURE]

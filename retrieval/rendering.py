@@ -142,12 +142,16 @@ def report_as_text(source: str, report: IngestReport) -> str:
         text += f", {_per_second(report):,.0f}/s"
     more = []
     if report.pruned:
-        more.append(f"{report.pruned:,} documents pruned")
+        more.append(f"{_counted(report.pruned, 'document')} pruned")
     if report.duplicates:
-        more.append(f"{report.duplicates:,} documents have the content of another")
+        more.append(f"{_counted(report.duplicates, 'document')} with the text of another")
     if report.truncated_passages:
-        more.append(f"{report.truncated_passages:,} passages cut by the encoder")
+        more.append(f"{_counted(report.truncated_passages, 'passage')} cut by the encoder")
     return f"{text}\n  {'; '.join(more)}" if more else text
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _per_second(report: IngestReport) -> float:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
 from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.index import embedded, server
@@ -29,12 +31,14 @@ class Store:
     """Where collections are kept.
 
     Args:
-        location: a folder, or the http:// or https:// URL of a Qdrant server.
-        options: how a server is reached, see `ServerOptions`; for a server only.
+        location: a folder, or the http:// or https:// URL of a Qdrant server. What `ServerOptions`
+            holds may stand in the URL, but for the key, as in
+            `https://host:6333?grpc=true&timeout_s=30`.
+        options: how a server is reached; for a server only, and not with such a URL.
         api_key: shorthand for `ServerOptions(api_key=…)`.
 
     Raises:
-        InvalidInput: the location can be neither.
+        InvalidInput: the location can be neither, or an option cannot be used.
     """
 
     def __init__(
@@ -52,6 +56,14 @@ class Store:
                 fix="Leave them out, or give the URL of the server.",
             )
         self.options = options or ServerOptions()
+        if self.is_server and "?" in self.location:
+            self.location, written = self.location.split("?", 1)
+            if options is not None:
+                raise InvalidInput(
+                    f"options were given twice: as ServerOptions, and in the URL ({written})",
+                    fix="Give them in one place.",
+                )
+            self.options = _options_in(written)
         if api_key is not None:
             self.options = replace(self.options, api_key=api_key)
 
@@ -217,6 +229,38 @@ class Store:
 
 StoreLike: TypeAlias = "str | os.PathLike[str] | Store"
 """What functions take as `store`: a folder, a URL, or a `Store` with options."""
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "grpc": lambda text: {"true": True, "false": False}[text],
+    "grpc_port": int,
+    "ca_certificate": Path,
+    "timeout_s": float,
+    "retry_s": float,
+    "read_consistency": lambda text: int(text) if text.isdigit() else text,
+    "write_ordering": str,
+}
+
+
+def _options_in(query: str) -> ServerOptions:
+    """Server options written as `grpc=true&timeout_s=30`."""
+    options: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name == "api_key":
+            raise InvalidInput(
+                "an API key stands in the URL of the store, where logs and `ps` show it",
+                fix="Give it as api_key, --api-key @FILE or RETRIEVAL_API_KEY.",
+            )
+        try:
+            options[name] = _READ[name](text)
+        except (KeyError, ValueError):
+            raise InvalidInput(
+                f"the URL of the store says {name}={text!r}; expected grpc=true or false, a "
+                "number for grpc_port, timeout_s and retry_s, a file for ca_certificate, a word "
+                "for read_consistency and write_ordering",
+                fix="Correct it, as in http://host:6333?grpc=true&timeout_s=30.",
+            ) from None
+    return ServerOptions(**options)
 
 
 def _number(physical: str) -> int:

@@ -20,10 +20,12 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 # As when a script runs: its folder is the first on the path.
 sys.path.insert(0, str(BENCHMARKS))
 try:
+    import _index_rows
     import _index_worker
     import _judged
     import _machine
     import _made
+    import _mixture
     import _report
     import _shapes
     import _systems
@@ -439,7 +441,7 @@ def test_made_passages_know_their_true_neighbours(clustered: _made.Made) -> None
     vectors = np.asarray(clustered.vectors)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
     assert len(texts) == 12
-    assert all(len(text.split()) <= _made.QUERY_TERMS for text in texts)
+    assert all(len(text.split()) <= _mixture.QUERY_TERMS for text in texts)
     cosines = queries @ vectors.T
     expected = -np.sort(-cosines, axis=1)[:, : _made.DEPTH]
     np.testing.assert_allclose(clustered.exact(), expected, atol=1e-5)
@@ -465,11 +467,11 @@ def test_made_passages_are_taken_again_and_made_anew_for_other_wishes(
 
 
 def test_made_words_are_zipfian_and_the_same_in_every_run() -> None:
-    texts = _made.zipf_texts(3, 2_000)
-    assert texts == _made.zipf_texts(3, 2_000)
-    assert texts != _made.zipf_texts(4, 2_000)
+    texts = _mixture.zipf_texts(3, 2_000)
+    assert texts == _mixture.zipf_texts(3, 2_000)
+    assert texts != _mixture.zipf_texts(4, 2_000)
     words = [word for text in texts for word in text.split()]
-    assert len(words) / len(texts) == pytest.approx(_made.MEAN_TERMS, rel=0.1)
+    assert len(words) / len(texts) == pytest.approx(_mixture.MEAN_TERMS, rel=0.1)
     counts = np.bincount([int(word[1:]) for word in words], minlength=1_000)
     # 1 / (rank + 50): the first hundred against ranks 900 to 999
     expected = np.log(150 / 50) / np.log(1_050 / 950)
@@ -491,19 +493,19 @@ def test_recall_counts_neighbours_that_are_as_near_as_the_true_ones(clustered: _
     queries, _ = clustered.queries
     order = np.argsort(-(queries @ np.asarray(clustered.vectors).T), axis=1)
     best = order[:, : _made.DEPTH].astype(np.int64)
-    assert index.recalls(clustered, "dense", best) == (1.0, 1.0)
+    assert _index_rows.recalls(clustered, "dense", best) == (1.0, 1.0)
     half = best.copy()
     half[:, 5:10] = order[:, -5:]
-    assert index.recalls(clustered, "dense", half) == (0.5, pytest.approx(0.95))
+    assert _index_rows.recalls(clustered, "dense", half) == (0.5, pytest.approx(0.95))
     gone = np.full_like(best, -1)
     gone[:, :10] = best[:, :10]
-    assert index.recalls(clustered, "dense", gone) == (1.0, pytest.approx(0.1))
+    assert _index_rows.recalls(clustered, "dense", gone) == (1.0, pytest.approx(0.1))
     allowed = _made.allowed("hundredth", 0, clustered.size)
     few = np.full_like(best, -1)
     for row, own in zip(few, order, strict=True):
         found = own[allowed[own]][: _made.DEPTH]
         row[: len(found)] = found
-    assert index.recalls(clustered, "dense, hundredth allowed", few) == (1.0, 1.0)
+    assert _index_rows.recalls(clustered, "dense, hundredth allowed", few) == (1.0, 1.0)
 
 
 def test_an_index_is_built_once_searched_in_rounds_and_compared(

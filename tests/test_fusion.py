@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput
@@ -119,6 +119,7 @@ def test_a_score_beyond_three_deviations_is_not_cut_off() -> None:
 QUARTERS = st.integers(-4000, 4000).map(lambda number: number / 4)
 
 
+@settings(deadline=None)  # the first example imports qdrant_client
 @given(st.lists(st.dictionaries(st.integers(0, 30), QUARTERS, max_size=12), max_size=4))
 def test_dbsf_agrees_with_qdrant(rankings: list[dict[int, float]]) -> None:
     from qdrant_client.hybrid.fusion import distribution_based_score_fusion

@@ -259,6 +259,22 @@ def test_options_are_for_servers_and_keys_stay_secret(tmp_path: Path) -> None:
     assert "other-key" not in str(caught.value)
 
 
+def test_options_of_a_server_may_stand_in_its_url() -> None:
+    store = Store("https://host:6333?grpc=true&timeout_s=30&read_consistency=2", api_key="key")
+    assert store.location == "https://host:6333"
+    wanted = ServerOptions(api_key="key", grpc=True, timeout_s=30.0, read_consistency=2)
+    assert store.options == wanted
+    assert Store("http://host?read_consistency=majority").options.read_consistency == "majority"
+    for wrong in ("grpc=maybe", "timeout_s=soon", "speed=fast", "timeout_s=-1"):
+        with pytest.raises(InvalidInput, match=wrong.split("=")[0]):
+            Store(f"http://host:6333?{wrong}")
+    with pytest.raises(InvalidInput, match="where logs and") as caught:
+        Store("http://host:6333?api_key=hush")
+    assert "hush" not in str(caught.value)
+    with pytest.raises(InvalidInput, match="given twice"):
+        Store("http://host:6333?grpc=true", options=ServerOptions())
+
+
 def test_versions_are_counted_and_not_sorted_as_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,71 @@ def read(
         InvalidInput: an argument's value cannot be used.
         MissingExtra: while reading, with `on_error="raise"`, at a file that needs the extra.
     """
+    if isinstance(source, str) and source == SOURCE_NAME:
+        _check_settings(on_error, encoding)
+        return python_docs()
+    reading, is_folder = _begin(source, on_error, on_problem, encoding)
+    files = reading.files(is_folder=is_folder)
+    return (document for file in files for document in reading.documents(file))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that holds documents. Ids of documents follow from `name`, its path below the source,
+    and ids of rows begin with `row_prefix`."""
+
+    path: Path
+    name: str
+    row_prefix: str
+
+
+def list_files(
+    source: str | os.PathLike[str],
+    *,
+    on_problem: ProblemCallback | None = None,
+    encoding: str | None = None,
+) -> list[SourceFile]:
+    """The files that `read` would read, in its order, without reading them.
+
+    Raises:
+        CorpusError, InvalidInput: as `read`, at once.
+    """
+    reading, is_folder = _begin(source, "skip", on_problem, encoding)
+    return list(reading.files(is_folder=is_folder))
+
+
+def read_file(
+    file: SourceFile, *, on_problem: ProblemCallback | None = None, encoding: str | None = None
+) -> Iterator[Document]:
+    """The documents of one file of a source, as `read` would give them.
+
+    Repeated ids are only seen within the file.
+    """
+    encoding = _check_settings("skip", encoding)
+    reading = _Reading(file.path.parent, "skip", on_problem or _log, encoding)
+    return reading.documents(file)
+
+
+def _begin(
+    source: str | os.PathLike[str],
+    on_error: OnError,
+    on_problem: ProblemCallback | None,
+    encoding: str | None,
+) -> tuple[_Reading, bool]:
+    """A run over a source that was checked, and whether that is a folder."""
+    encoding = _check_settings(on_error, encoding)
+    root = Path(source) if os.fspath(source) else None
+    if root is None:
+        raise CorpusError(
+            "the source is empty, expected the path of a file or folder",
+            fix=f"Give a path, or {SOURCE_NAME!r}.",
+        )
+    is_folder = _check(root)
+    return _Reading(root, on_error, on_problem or _log, encoding), is_folder
+
+
+def _check_settings(on_error: OnError, encoding: str | None) -> str | None:
+    """The encoding by Python's own name for it; "UTF8" is "utf-8"."""
     if on_error not in ("skip", "raise"):
         raise InvalidInput(
             f"on_error is {on_error!r}, expected 'skip' or 'raise'", fix="Use one of the two."
@@ -108,17 +173,7 @@ def read(
             f"Python knows no text encoding named {encoding!r}",
             fix="Use a name such as utf-8, latin-1, cp1252, gb18030 or shift_jis.",
         )
-    encoding = None if encoding is None else codecs.lookup(encoding).name  # "UTF8" → "utf-8"
-    if isinstance(source, str) and source == SOURCE_NAME:
-        return python_docs()
-    root = Path(source) if os.fspath(source) else None
-    if root is None:
-        raise CorpusError(
-            "the source is empty, expected the path of a file or folder",
-            fix=f"Give a path, or {SOURCE_NAME!r}.",
-        )
-    is_folder = _check(root)
-    return _Reading(root, on_error, on_problem or _log, encoding).documents(is_folder=is_folder)
+    return None if encoding is None else codecs.lookup(encoding).name
 
 
 def _check(root: Path) -> bool:
@@ -187,15 +242,15 @@ class _Reading:
     encoding: str | None
     seen: set[str] = field(default_factory=set)
 
-    def documents(self, *, is_folder: bool) -> Iterator[Document]:
+    def files(self, *, is_folder: bool) -> Iterator[SourceFile]:
         if not is_folder:
-            yield from self._file(self.root, self.root.name, row_prefix="")
+            yield SourceFile(self.root, self.root.name, "")
         elif is_beir(self.root):
-            yield from self._file(self.root / "corpus.jsonl", "corpus.jsonl", row_prefix="")
+            yield SourceFile(self.root / "corpus.jsonl", "corpus.jsonl", "")
         else:
             yield from self._tree()
 
-    def _tree(self) -> Iterator[Document]:
+    def _tree(self) -> Iterator[SourceFile]:
         unknown: Counter[str] = Counter()
         example: dict[str, Path] = {}
         beir: dict[Path, bool] = {}
@@ -210,7 +265,7 @@ class _Reading:
                 continue
             readable += 1
             name = path.relative_to(self.root).as_posix()
-            yield from self._file(path, name, row_prefix=f"{name}#")
+            yield SourceFile(path, name, f"{name}#")
         for suffix in sorted(unknown):
             number = unknown[suffix]
             kind = f"the suffix {suffix}" if suffix else "no suffix"
@@ -224,7 +279,8 @@ class _Reading:
         if not readable:
             self._problem(self.root, f"holds no file that can be read; {READABLE} are")
 
-    def _file(self, path: Path, name: str, *, row_prefix: str) -> Iterator[Document]:
+    def documents(self, file: SourceFile) -> Iterator[Document]:
+        path, name, row_prefix = file.path, file.name, file.row_prefix
         try:
             name.encode()
         except UnicodeEncodeError:

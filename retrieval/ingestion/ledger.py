@@ -64,9 +64,9 @@ class Ledger:
             found = self._db.execute("SELECT 1 FROM files WHERE key = ?", [_digest(path)])
             return found.fetchone() is not None
 
-    def add_content(self, content_hash: str, document_id: str) -> str | None:
-        """The id of the document that had this content before; None for the first."""
-        key, own = _digest(content_hash), document_id.encode("utf-8", "surrogatepass")
+    def add_content(self, text: str, document_id: str) -> str | None:
+        """The id of the document that had this text before; None for the first."""
+        key, own = _digest(text), document_id.encode("utf-8", "surrogatepass")
         with _sqlite_errors():
             added = self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?)", [key, own])
             if added.rowcount:

@@ -94,7 +94,7 @@ class Preparing:
         content_hash = self.document_hash(document)
         if state is not None and state.content_hash == content_hash:
             self.unchanged += 1
-            self._compare(document, content_hash)
+            self._compare(document)
             return None
         if state is not None and _is_another(document, state):
             self._bad(
@@ -110,14 +110,15 @@ class Preparing:
         # Asked of each document alone: in a window one bad document would stop all the others.
         for passage in passages:
             passage_to_payload(passage)
-        self._compare(document, content_hash)
+        self._compare(document)
         stale: frozenset[str] = frozenset()
         if state is not None:
             stale = state.passage_ids - {passage.id for passage in passages}
         return Prepared(len(document.text), passages, sorted(stale), is_new=state is None)
 
-    def _compare(self, document: Document, content_hash: str) -> None:
-        before = self.ledger.add_content(content_hash, document.id)
+    def _compare(self, document: Document) -> None:
+        # By text alone: the metadata of a copied file name another path, and its title may, too.
+        before = self.ledger.add_content(document.text.strip(), document.id)
         if before is not None:
             self.duplicates += 1
             if len(self.duplicate_examples) < MOST_EXAMPLES:

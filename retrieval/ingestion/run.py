@@ -75,8 +75,8 @@ def ingest_documents(
     failure, or an interrupt, at most a few windows were encoded in vain; what was acknowledged is
     kept, and running again goes on from there.
 
-    Duplicates are documents of this run with another id and the same content hash; both are
-    written. Those that an earlier run wrote and this one does not read are not looked for.
+    Duplicates are documents of this run with another id and the same text; both are written.
+    Documents that an earlier run wrote and this one does not read are not compared with.
 
     Args:
         documents: read lazily, at most `READ_AHEAD_CHARACTERS` ahead.
@@ -223,13 +223,13 @@ class _Run:
             if self._size is not None:
                 self._size.stop()
 
-    def tell(self, *, force: bool = False, encoding: int = 0) -> None:
-        """Tell the progress, if it is time; `encoding` more passages have been encoded."""
+    def tell(self, *, force: bool = False, passages: int = 0, characters: float = 0.0) -> None:
+        """Tell the progress, if it is time; so much more of the window at hand is encoded."""
         now = time.monotonic()
         if self._progress is None or (not force and now - self._told < _TELL_S):
             return
         self._told = now
-        self.pace.note(self._encoded + encoding, self._characters)
+        self.pace.note(self._encoded + passages, self._characters + characters)
         total: float | None = None
         if self._all_read:
             total = self._read_characters
@@ -308,7 +308,7 @@ class _Run:
         layout = self._index.manifest.layout
 
         def on_progress(done: int, total: int) -> None:
-            self.tell(encoding=done)
+            self.tell(passages=done, characters=window.characters * done / max(total, 1))
 
         if _plain(layout):
             window.encoding = self._encoder.encode_passages(texts, progress=on_progress)

@@ -64,12 +64,12 @@ def plan_actors(
         count = workers
     needed = count * cpus_per_worker + least
     if needed > cpus + 1e-9 or count * share > gpus + 1e-9:
-        given = f"{count} worker{'' if count == 1 else 's'} of {cpus_per_worker:g} CPUs"
-        given += f" and {share:g} GPUs each" if share else " each"
+        given = f"{_of(count, 'worker')} of {_of(cpus_per_worker, 'CPU')}"
+        given += f" and {_of(share, 'GPU')} each" if share else " each"
         raise InvalidInput(
-            f"{given}, with {least:g} CPUs for reading, splitting and writing, need "
-            f"{needed:g} CPUs and {count * share:g} GPUs; the Ray cluster has {cpus:g} and "
-            f"{gpus:g}",
+            f"{given}, with {_of(least, 'CPU')} for reading, splitting and writing, need "
+            f"{_of(needed, 'CPU')} and {_of(count * share, 'GPU')}; the Ray cluster has {cpus:g} "
+            f"and {gpus:g}",
             fix="Ask for fewer workers or smaller shares, or join more machines to the cluster.",
         )
     spare = cpus - needed
@@ -79,6 +79,10 @@ def plan_actors(
     wanted = count * SPLITTERS_PER_GPU if share else math.ceil(count / CPU_WORKERS_PER_SPLITTER)
     splitters = 1 + min(wanted - 1, math.floor(spare / SPLIT_CPUS + 1e-9))
     return Plan(count, splitters, 1 + more, float(cpus_per_worker), share)
+
+
+def _of(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def _check(workers: int | None, gpus: float, cpus: float) -> None:

@@ -7,12 +7,12 @@ first row counts, and only who reads in order knows which that is.
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.corpus.readers import _Reading, read
+from retrieval.corpus import readers
+from retrieval.corpus.readers import list_files
 from retrieval.types import Document, Problem
 
 from .parcels import Parcel, Portion, SourceFile
@@ -24,16 +24,6 @@ PARCEL_CHARACTERS = 500_000
 """Characters of a parcel, some 500 passages; a longer document is a parcel by itself."""
 
 
-class _Listing(_Reading):
-    """Walks a source as the reader does, and notes the files instead of reading them."""
-
-    files: list[tuple[Path, str, str]]
-
-    def _file(self, path: Path, name: str, *, row_prefix: str) -> Iterator[Document]:
-        self.files.append((path, name, row_prefix))
-        return iter(())
-
-
 def files_of(source: Path, encoding: str | None) -> tuple[list[SourceFile], list[Problem]]:
     """The files that hold a source's documents, and what cannot be read.
 
@@ -42,18 +32,14 @@ def files_of(source: Path, encoding: str | None) -> tuple[list[SourceFile], list
         InvalidInput: no such encoding.
     """
     problems: list[Problem] = []
-    read(source, on_problem=problems.append, encoding=encoding)  # checks; reads nothing yet
-    listing = _Listing(source, "skip", problems.append, None)
-    listing.files = []
-    for _ in listing.documents(is_folder=source.is_dir()):
-        pass  # there are none: files are noted
     found = []
-    for path, name, prefix in listing.files:
+    for file in list_files(source, on_problem=problems.append, encoding=encoding):
+        path = file.path
         try:
             size = path.stat().st_size
         except OSError:
             size = 0  # whoever reads it says what is wrong
-        found.append(SourceFile(str(path.absolute()), str(path), name, prefix, size))
+        found.append(SourceFile(str(path.absolute()), str(path), file.name, file.row_prefix, size))
     return found, problems
 
 
@@ -78,15 +64,14 @@ def read_portion(
 ) -> Iterator[Parcel]:
     """The documents of a portion in parcels; problems come with the parcel after them."""
     problems: list[Problem] = []
-    name = None if encoding is None else codecs.lookup(encoding).name
 
     def documents() -> Iterator[Document]:
         for file in portion.files:
             problems_before = len(problems)
             path = Path(file.path)
-            reading = _Reading(path.parent, "skip", problems.append, name)
             prefix = _text(file.path)
-            for document in reading._file(path, file.name, row_prefix=file.row_prefix):
+            whole = readers.SourceFile(path, file.name, file.row_prefix)
+            for document in readers.read_file(whole, on_problem=problems.append, encoding=encoding):
                 yield replace(document, source=_as_named(document.source, prefix, file.shown))
             for place in range(problems_before, len(problems)):
                 problem = problems[place]

@@ -105,7 +105,7 @@ def corpus(size: int, seed: int) -> Corpus:
                 start=0,
                 end=len(text),
                 title=rng.choice(["", "A", "B"]),
-                source=f"s{number % 3}",
+                source=f"s{number // 4 % 3}",
                 metadata=metadata(rng),
                 document_hash="h",
                 document_passages=4,

@@ -37,7 +37,7 @@ INDEXED = Storage(fields=FIELDS)  # type: ignore[arg-type]
 MODES: list[Mode] = ["dense", "sparse", "lexical", "hybrid"]
 FUSIONS = [Fusion(), Fusion(k=60, weights=(0.7, 1.0, 0.2)), Fusion("dbsf"),
            Fusion("dbsf", weights=(2.0, 0.5, 1.0))]  # fmt: skip
-ROUNDS = 200
+ROUNDS = 160
 SIZE = 180
 
 Legs = dict[str, CollectionIndex]
@@ -139,7 +139,7 @@ def test_random_searches_agree_on_every_engine(legs: Legs) -> None:
 def test_random_filters_count_the_same(legs: Legs) -> None:
     """More filters than searches, on the legs that are fast."""
     rng = random.Random(6)
-    for _ in range(600):
+    for _ in range(400):
         asked = where(rng, depth=3)
         expected = legs["embedded"].count(asked)
         for name in ("embedded, indexed", "embedded, indexed and optimized"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts.messy import DIMENSION, TOKEN_DIMENSION, Corpus, corpus
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput
@@ -219,7 +219,10 @@ OPERATION = (
 
 
 @given(operations=st.lists(OPERATION, min_size=3, max_size=9))
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],  # an example makes three collections: shrinking would take minutes
+)  # fmt: skip
 def test_two_tenants_are_as_two_collections(new_index: NewIndex, operations: list[Any]) -> None:
     given_corpus = corpus(SIZE, seed=4)
     both = new_index(dimension=DIMENSION, layout=TENANTS)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ from retrieval.index.embedded import (
     read_manifest,
 )
 from retrieval.index.points import PointData, SparseTerms
-from retrieval.types import Manifest, Passage
+from retrieval.types import Layout, LexicalWeights, Manifest, Passage, Storage
 
 Manifests = Callable[..., Manifest]
 Passages = Callable[..., list[Passage]]
@@ -522,3 +523,123 @@ def test_searching_and_reading_do_not_import_the_client(
     """
     done = python(script, tmp_path)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8", "binary"])
+def test_every_way_of_storing_reopens_and_finds(
+    tmp_path: Path,
+    manifest: Manifests,
+    passages: Passages,
+    vectors: Vectors,
+    monkeypatch: pytest.MonkeyPatch,
+    quantization: Any,
+) -> None:
+    monkeypatch.setattr(edge_shard, "EXACT_KB", 64)
+    monkeypatch.setattr(edge_shard, "_FULL_SCAN_KB", 16)
+    storage = Storage(
+        quantization=quantization, oversampling=4.0, hnsw_m=8, hnsw_ef_construct=64, search_ef=200,
+        on_disk=quantization == "int8", fields={"even": "keyword", "n": "number"},
+    )  # fmt: skip
+    made = manifest(dimension=32, layout=Layout(lexical=True, token_dimension=4), storage=storage)
+    rows, tokens = vectors(1_500, 32), [vectors(3, 4, seed=i) for i in range(1_500)]
+    terms = [
+        LexicalWeights(np.array([i % 50], np.int32), np.array([1 + i / 2_000], np.float32))
+        for i in range(1_500)
+    ]
+    given = [
+        dataclasses.replace(p, metadata={"even": i % 2 == 0, "n": i})
+        for i, p in enumerate(passages(1_500))
+    ]
+    with EmbeddedIndex.create(tmp_path, "docs", made) as index:
+        index.upsert(given, rows, lexical=terms, token_vectors=tokens)
+        assert index.status().indexed == 0
+        index.optimize()
+    with EmbeddedIndex.open(tmp_path, "docs", expect=made) as index:
+        status = index.status()
+        assert (status.points, status.indexed, status.state) == (1_500, 1_500, "ok")
+        assert {"document_id", "metadata.n", "metadata_flags.even"} <= set(status.fields)
+        assert status.disk_bytes is not None
+        assert status.disk_bytes > rows.nbytes
+        assert status.free_bytes is not None
+        assert status.notes == ()
+        hits = 0
+        for query in vectors(20, 32, seed=9):
+            order = np.argsort(-(rows @ query))[:10]
+            found = index.search(mode="dense", limit=10, vector=query)
+            hits += len({c.passage.id for c in found} & {given[i].id for i in order})
+            assert [c.score for c in found] == pytest.approx(
+                sorted((float(rows[int(c.passage.document_id[1:])] @ query) for c in found),
+                       reverse=True), abs=2e-6)  # fmt: skip
+        # one bit for each of 32 dimensions says little; binary is for vectors of many hundreds
+        assert hits / 200 >= (0.4 if quantization == "binary" else 0.95)
+        even = index.search(mode="dense", limit=20, vector=rows[1], where={"even": True})
+        assert all(c.passage.metadata["even"] for c in even)
+        assert index.count({"n": {"gte": 1_000}, "even": False}) == 250
+        weights = LexicalWeights(np.array([7], np.int32), np.array([1.0], np.float32))
+        (best,) = index.search(mode="lexical", limit=1, lexical=weights)
+        assert best.passage.document_id == "d1457"
+
+
+def test_a_tenants_own_graph_is_searched(
+    tmp_path: Path,
+    manifest: Manifests,
+    passages: Passages,
+    vectors: Vectors,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no graph over all: within a tenant's, recall is what it is without tenants."""
+    monkeypatch.setattr(edge_shard, "EXACT_KB", 64)
+    monkeypatch.setattr(edge_shard, "_FULL_SCAN_KB", 16)
+    made = manifest(dimension=32, layout=Layout(tenants=True))
+    with EmbeddedIndex.create(tmp_path, "docs", made) as index:
+        rows = {owner: vectors(1_500, 32, seed) for seed, owner in enumerate("ab")}
+        for owner in "ab":
+            index.upsert(passages(1_500), rows[owner], tenant=owner)
+        index.optimize()
+        assert index.status().indexed == 3_000
+        for owner in "ab":
+            hits = 0
+            for query in vectors(20, 32, seed=5):
+                order = np.argsort(-(rows[owner] @ query))[:10]
+                found = index.search(mode="dense", limit=10, vector=query, tenant=owner)
+                hits += len({c.passage.document_id for c in found} & {f"d{i}" for i in order})
+            assert hits / 200 >= 0.95
+
+
+@pytest.mark.parametrize("name", ["shards", "replicas", "write_consistency"])
+def test_what_only_a_server_has_is_refused(tmp_path: Path, manifest: Manifests, name: str) -> None:
+    made = manifest(storage=Storage(**{name: 2}))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=f"{name}=2 was asked for") as caught:
+        EmbeddedIndex.create(tmp_path, "docs", made)
+    assert "Qdrant server" in caught.value.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_has_its_own_folder(
+    tmp_path: Path, manifest: Manifests, passages: Passages, vectors: Vectors
+) -> None:
+    with (
+        EmbeddedIndex.create(tmp_path, "docs", manifest()) as first,
+        EmbeddedIndex.create(tmp_path, "docs@v2", manifest()) as second,
+    ):
+        second.upsert(passages(3), vectors(3))
+        assert (first.collection, first.count()) == ("docs", 0)
+        assert first.physical != "docs@v2"
+        assert (second.collection, second.physical, second.count()) == ("docs", "docs@v2", 3)
+    with EmbeddedIndex.open(tmp_path, "docs@v2") as second:
+        assert (second.collection, second.physical, second.count()) == ("docs", "docs@v2", 3)
+    with EmbeddedIndex.open(tmp_path, "docs") as first:
+        assert first.physical != "docs@v2"
+        assert first.count() == 0
+
+
+def test_status_of_a_shard_that_a_panic_broke(
+    tmp_path: Path, manifest: Manifests, vectors: Vectors
+) -> None:
+    with EmbeddedIndex.create(tmp_path, "docs", manifest()) as index:
+        uneven: Any = SimpleNamespace(indices=(1, 2), values=(1.0,))
+        with pytest.raises(StoreFault, match="panicked"):
+            index._points.write([PointData(str(uuid.UUID(int=1)), vectors(1)[0], uneven, {}, 100)])
+        status = index.status()
+        assert status.state == "failed"
+        assert "open again" in status.notes[0]

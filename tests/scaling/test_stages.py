@@ -377,8 +377,8 @@ def test_no_plan_asks_for_more_than_there_is(cpus: int, gpus: int, each: float) 
 @pytest.mark.parametrize(
     ("cluster", "asked", "said"),
     [
-        ({"CPU": 2.0}, {"workers": 2}, r"2 workers of 1 CPUs each.*need 3 CPUs.*has 2"),
-        ({"CPU": 64.0}, {"gpus_per_worker": 1}, r"1 GPUs; the Ray cluster has 64 and 0"),
+        ({"CPU": 2.0}, {"workers": 2}, r"2 workers of 1 CPU each, with 1 CPU.*need 3 CPUs.*has 2"),
+        ({"CPU": 64.0}, {"gpus_per_worker": 1}, r"1 GPU; the Ray cluster has 64 and 0"),
         ({"CPU": 64.0}, {"workers": 0}, "workers is 0"),
         ({"CPU": 64.0}, {"cpus_per_worker": 0}, "cpus_per_worker is 0"),
         ({"CPU": 64.0, "GPU": 8.0}, {"gpus_per_worker": 1.5}, "whole GPUs or shares of one"),

@@ -18,6 +18,8 @@ from retrieval.stores import Store
 from retrieval.types import IndexQuery, Layout, Storage
 from retrieval.upkeep.transfer import copy_collection, export_collection, import_collection
 
+pytest.importorskip("pyarrow", reason="pyarrow (extra 'parquet') is not installed")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:

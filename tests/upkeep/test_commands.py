@@ -1,0 +1,128 @@
+"""The commands that look after collections, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retrieval.cli import run
+from retrieval.stores import Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("commands")
+    source = root / "source"
+    source.mkdir()
+    for n in range(12):
+        (source / f"{n}.md").write_text(f"# Animal {n}\n\nThe {n} sleeps at noon.", "utf-8")
+    place = str(root / "store")
+    assert run(["index", str(source), "--store", place, "--encoder", "starter"]) == 0
+    return place
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    code = run(list(arguments))
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+def test_export_import_and_copy(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "docs.jsonl.gz"
+    assert "12 passages of docs" in said(capsys, "export", "docs", str(file), "--store", store)
+    other = str(tmp_path / "other")
+    out = said(capsys, "import", str(file), "--collection", "again", "--store", other)
+    assert "12 passages are in again" in out
+    out = said(capsys, "copy", "again", "--to", str(tmp_path / "third"), "--store", other)
+    assert "12 passages are in again" in out
+    assert Store(tmp_path / "third").names() == ["again"]
+    out = said(
+        capsys, "search", "sleeps at noon", "--collection", "again", "--store",
+        str(tmp_path / "third"), "--top-k", "1",
+    )  # fmt: skip
+    assert "sleeps" in out
+
+
+def test_backup_and_restore(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "docs.tar.gz"
+    assert "12 passages of docs" in said(capsys, "backup", "docs", str(file), "--store", store)
+    to = str(tmp_path / "to")
+    assert "12 passages are in docs" in said(capsys, "restore", str(file), "--store", to)
+    assert Store(to).names() == ["docs"]
+
+
+def test_doctor(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys, "doctor", "docs", "--store", store, "--encode", "4")
+    assert "4 passages encoded anew" in out
+    assert "ERROR" not in out
+    found = json.loads(said(capsys, "doctor", "docs", "--store", store, "--json"))
+    assert found["state"] == "ok"
+    assert found["points"] == 12
+
+
+def test_doctor_fails_where_something_is_wrong(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(capsys, "copy", "docs", "--to", str(tmp_path / "bad"), "--store", store)
+    with Store(tmp_path / "bad").open("docs") as index:
+        (one, *_) = [p for p in index.passages() if p.document_id == "3.md"]
+        from dataclasses import replace
+
+        import numpy as np
+
+        vector = np.ones((1, index.manifest.encoder.dimension), dtype=np.float32)
+        index.upsert([replace(one, document_passages=2)], vector / np.linalg.norm(vector))
+    capsys.readouterr()
+    assert run(["doctor", "docs", "--store", str(tmp_path / "bad")]) == 1
+    out, err = capsys.readouterr()
+    assert "ERROR    documents: documents with passages missing: 1 (3.md)" in out
+    assert "docs@v1 is not as it should be" in err
+
+
+def test_recall(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys, "recall", "docs", "--store", store, "--depths", "1,5")
+    assert "recall@1    1.0000" in out
+    assert "12 stored passages as queries on 12 passages" in out
+    queries = tmp_path / "queries.txt"
+    queries.write_text("who sleeps\n\nnoon\n", "utf-8")
+    values = json.loads(
+        said(capsys, "recall", "docs", "--store", store, "--queries", str(queries), "--json")
+    )
+    assert (values["queries"], values["own_vectors"]) == (2, False)
+    queries.write_text("\n")
+    assert run(["recall", "docs", "--store", store, "--queries", str(queries)]) == 2
+    assert "holds no query" in capsys.readouterr().err
+
+
+def test_upgrade_has_nothing_to_do(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "docs has format 2 already" in said(capsys, "upgrade", "docs", "--store", store)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "none", "x.jsonl"], "no collection 'none'"),
+        (["export", "docs", "x.csv"], "expected .jsonl"),
+        (["import", "none.jsonl"], "none.jsonl"),
+        (["copy", "docs", "--to", "ftp://host"], "expected a folder"),
+        (["backup", "docs", "x.zip"], "expected the ending .tar.gz"),
+        (["restore", "none.tar.gz"], "none.tar.gz"),
+        (["doctor", "none"], "no collection 'none'"),
+        (["recall", "docs", "--depths", "ten"], "joined by commas"),
+        (["upgrade", "none"], "no collection 'none'"),
+    ],
+)
+def test_mistakes_are_explained(
+    store: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run([*arguments, "--store", store]) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err
+    assert "unexpected" not in err
