@@ -251,11 +251,18 @@ def test_a_store_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "retrieval index" in message
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format_version": 1}'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format_version": 2}'])
 def test_a_corrupt_manifest(damage: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copied / "docs/manifest.json").write_text(damage)
     message = fails(capsys, "search", "x", "--store", str(copied), code=1)
     assert "manifest.json" in message
+
+
+def test_a_manifest_of_an_older_format_names_the_command_that_mends_it(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "docs/manifest.json").write_text('{"format_version": 1}')
+    assert "retrieval upgrade" in fails(capsys, "search", "x", "--store", str(copied))
 
 
 def test_a_source_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

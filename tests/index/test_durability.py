@@ -274,12 +274,12 @@ def test_opening_where_nothing_is_left_is_an_error_and_not_the_end(
     small_disk: Callable[[int], Path],
 ) -> None:
     """Edge fills the holes of its vector file while opening: 30 MB where 6 MB are free."""
-    disk = small_disk(24)
+    disk = small_disk(32)
     done = run(FILLER, disk, 6_000_000)
     assert done.returncode == 0, (done.returncode, done.stderr)
     refused = run(COUNT, disk)
     assert "open the collection may take" in refused.stdout, (refused.returncode, refused.stderr)
-    grown = ["mount", "-o", "remount,size=80m", str(disk)]
+    grown = ["mount", "-o", "remount,size=96m", str(disk)]
     subprocess.run(grown, check=True)
     again = run(COUNT, disk)
     assert again.stdout.split() == [done.stdout.strip()] * 3, (again.returncode, again.stderr)
