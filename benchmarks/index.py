@@ -43,7 +43,7 @@ def make(kind: str, size: int, root: Path, arguments: argparse.Namespace) -> Mad
     if kind == "clustered":
         return _made.clustered(root / f"made-clustered-{size}", size, queries)
     vectors = starter(arguments.vectors_dir)
-    sets, most = (("xquad-en",), size) if arguments.quick else (_made.REAL, None)
+    sets, most = (("xquad-en",), size) if arguments.quick else (_made.REAL, arguments.most_real)
     return _made.real(root / "made-real", arguments.data, vectors, queries, sets=sets, most=most)
 
 
@@ -137,6 +137,9 @@ def options() -> argparse.ArgumentParser:
     result.add_argument("--queries", type=int, help="500, or 40 with --quick")
     result.add_argument("--rounds", type=int, help="of searching; 3, or 1 with --quick")
     result.add_argument("--efs", type=int, nargs="+", default=list(EFS), help="widths of search")
+    result.add_argument(
+        "--most-real", type=int, metavar="N", help="real passages at most; all there are (129,000)"
+    )
     result.add_argument(
         "--keep", type=Path, metavar="DIR",
         help="keeps what was made and built for the next run; takes some 4 GB a million and system",

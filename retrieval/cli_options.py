@@ -211,6 +211,8 @@ def fusion_of(
     made = Fusion()
     if method is not None:
         made = replace(made, method=method)
+    elif rrf_k is not None:
+        made = replace(made, method="rrf")
     if rrf_k is not None:
         if made.method != "rrf":
             raise InvalidInput(

@@ -14,7 +14,7 @@ from retrieval.types import Blend, Candidate, Hit, Passage, Scores
 def first_stage_hits(candidates: Sequence[Candidate], cosines: bool) -> list[Hit]:
     """Hits in first-stage order, of passages that no second stage has read.
 
-    cosines: their scores are cosines, a relevance scale of a kind; BM25 and RRF scores are not
+    cosines: their scores are cosines, a relevance scale of a kind; BM25 and fused scores are not
     bounded by meaning.
     """
     return [

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from app.ui.text import escape, highlight, query_terms, snippet
 from retrieval.types import Candidate, Hit, Mode, Passage, SearchResult, Timings
 
-SCORE_NAMES: dict[Mode, str] = {"dense": "cosine", "sparse": "BM25", "hybrid": "RRF"}
+SCORE_NAMES: dict[Mode, str] = {"dense": "cosine", "sparse": "BM25", "hybrid": "fused"}
 MODE_NAMES: dict[Mode, str] = {
     "dense": "dense vectors",
     "sparse": "BM25 terms",

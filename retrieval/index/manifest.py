@@ -120,7 +120,7 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
 def upgraded(values: object, *, origin: str) -> Manifest:
     """The manifest of an older format as this version would have written it.
 
-    Format 1 knew neither `layout` nor `storage`: what it wrote is what their defaults say.
+    Format 1 knew neither `layout` nor `storage`: it wrote what their defaults say, unquantised.
 
     Raises:
         ManifestCorrupt, ManifestMismatch: as `manifest_from_dict`.
@@ -128,7 +128,7 @@ def upgraded(values: object, *, origin: str) -> Manifest:
     if isinstance(values, dict) and values.get("format_version") == 1:
         values = values | {
             "layout": dataclasses.asdict(Layout()),
-            "storage": dataclasses.asdict(Storage()),
+            "storage": dataclasses.asdict(Storage(quantization="none")),
             "format_version": FORMAT_VERSION,
         }
     return manifest_from_dict(values, origin=origin)

@@ -193,7 +193,7 @@ def _fused(legs: Sequence[Scored], fusion: Fusion, weights: Sequence[float]) -> 
         return dbsf(legs, weights)
     raise InvalidInput(
         f"the fusion method is {fusion.method!r}, expected rrf or dbsf",
-        fix="Leave it out for rrf.",
+        fix="Leave it out for dbsf.",
     )
 
 

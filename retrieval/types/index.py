@@ -69,7 +69,7 @@ class Storage:
     replicas, write_consistency: of a Qdrant server; None takes the server's own.
     """
 
-    quantization: Quantization = "none"
+    quantization: Quantization = "int8"
     oversampling: float = 2.0
     hnsw_m: int = 16
     hnsw_ef_construct: int = 128
@@ -102,12 +102,12 @@ class Manifest:
 class Fusion:
     """How the legs of a hybrid search are joined.
 
-    method: "rrf" sums weight / (k + rank), "dbsf" sums weighted scores after each leg's scores
-    were brought to one scale, see `retrieval.fusion`. weights: of the dense, the BM25 and, where
+    method: "dbsf" sums weighted scores after each leg's scores were brought to one scale, "rrf"
+    sums weight / (k + rank), see `retrieval.fusion`. weights: of the dense, the BM25 and, where
     the collection has it, the lexical leg.
     """
 
-    method: Literal["rrf", "dbsf"] = "rrf"
+    method: Literal["dbsf", "rrf"] = "dbsf"
     k: int = 20
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
 

@@ -15,7 +15,7 @@ class Hit:
 
     `score` is what the final order follows: the raw reranker score, the blended RRF score, or
     the first stage's score where nothing was re-ranked. `relevance` is in [0, 1], or None where
-    no stage has such a scale (BM25 or RRF scores alone). `best_span`: character offsets in
+    no stage has such a scale (BM25 or fused scores alone). `best_span`: character offsets in
     `passage.text` of the part that the reranker scored highest, where it read the passage by
     windows. `before` and `after`: the neighbouring passages of the same document, in their order,
     where neighbours were asked for.

@@ -34,6 +34,8 @@ from retrieval.index.server_snapshots import restore_snapshot, save_snapshot
 from retrieval.index.store import MANIFEST, collection_path, free_bytes, require_space
 from retrieval.stores import Store, StoreLike
 
+from .files import appearing
+
 BACKUP_VERSION = 1
 _CONTENTS = "backup.json"
 _PIECE = 1024 * 1024
@@ -71,26 +73,13 @@ def backup_collection(
     """
     place, target = Store.of(store), Path(path)
     _check_ending(target, place)
-    if target.exists() and not overwrite:
-        raise InvalidInput(
-            f"the file {str(target)!r} exists already",
-            fix="Choose another name, or give overwrite=True (--overwrite). Nothing was changed.",
-        )
-    with place.open(collection) as index:  # which also sees that it is whole
-        points, name, physical = index.status().points, index.collection, index.physical
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
+    with appearing(target, overwrite=overwrite) as temporary:
+        with place.open(collection) as index:  # which also sees that it is whole
+            points, name, physical = index.status().points, index.collection, index.physical
         if place.is_server:
             save_snapshot(place.location, physical, temporary, options=place.options)
         else:
             _pack(collection_path(place.location, physical), temporary, points)
-        with os_errors(f"write {target}"):
-            temporary.replace(target)
-            sync_directory(target.absolute().parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
     return Backup(name, points, str(target), target.stat().st_size)
 
 

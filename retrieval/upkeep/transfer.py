@@ -9,12 +9,10 @@ A file begins with the manifest, so that what reads it can refuse what does not 
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +31,6 @@ from retrieval.index.manifest import (
     manifest_from_dict,
     manifest_to_dict,
     os_errors,
-    sync_directory,
     version_name,
 )
 from retrieval.index.payload import payload_to_passage
@@ -42,6 +39,7 @@ from retrieval.stores import Store, StoreLike
 from retrieval.types import Manifest
 
 from . import parquet
+from .files import appearing
 
 EXPORT_VERSION = 1
 _WRITE = 512
@@ -83,27 +81,16 @@ def export_collection(
     """
     target = Path(path)
     kind = _kind(target)
-    if target.exists() and not overwrite:
-        raise InvalidInput(
-            f"the file {str(target)!r} exists already",
-            fix="Choose another name, or give overwrite=True (--overwrite). Nothing was changed.",
-        )
-    with Store.of(store).open(collection) as index:
-        total = index.status().points
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        counted = _Counted(index.points(), total, progress)
-        try:
-            with os_errors(f"write {target}"):
-                if kind == "parquet":
-                    parquet.write(temporary, index.manifest, counted)
-                else:
-                    _write_jsonl(temporary, index.manifest, counted, zipped=target.suffix == ".gz")
-                temporary.replace(target)
-                sync_directory(target.absolute().parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    with (
+        appearing(target, overwrite=overwrite) as temporary,
+        Store.of(store).open(collection) as index,
+        os_errors(f"write {target}"),
+    ):
+        counted = _Counted(index.points(), index.status().points, progress)
+        if kind == "parquet":
+            parquet.write(temporary, index.manifest, counted)
+        else:
+            _write_jsonl(temporary, index.manifest, counted, zipped=target.suffix == ".gz")
     return Transfer(index.manifest.collection, counted.done, str(target))
 
 

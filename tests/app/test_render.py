@@ -129,7 +129,7 @@ def test_columns_show_both_orders(make_result: Make) -> None:
     assert "▼1" in text
     assert "90% relevance" in text
     assert "rerank score 9.0000" in text
-    assert "stage 1 RRF 0.2500" in text
+    assert "stage 1 fused 0.2500" in text
     assert "folder/d.md" in text
 
 

@@ -39,7 +39,7 @@ def test_an_upgrade_keeps_every_passage(store: Store) -> None:
     done = upgrade_collection("docs", store=store)
     assert (done.before, done.after) == (1, 2)
     manifest = store.manifest("docs")
-    assert (manifest.layout, manifest.storage) == (Layout(), Storage())
+    assert (manifest.layout, manifest.storage) == (Layout(), Storage(quantization="none"))
     with store.open("docs") as index:
         assert index.count() == 30
         fill(index, 40)
