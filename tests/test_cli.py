@@ -224,7 +224,8 @@ def test_eval_prints_and_writes_every_mode(
     }
     assert all(r["measures"]["nDCG@10"] == 1.0 for r in rows_out)
     assert len(list(runs.glob("*.run"))) == 6
-    assert "expected dense, sparse, lexical or hybrid" in fails(capsys, *arguments, "--modes", "magic")
+    message = fails(capsys, *arguments, "--modes", "magic")
+    assert "expected dense, sparse, lexical or hybrid" in message
 
 
 # --- what goes wrong -------------------------------------------------------------------------

@@ -123,7 +123,10 @@ def test_many_queries_give_a_line_of_json_each(
         ("q9", "wer tanzt? 蜜蜂"),
     ]
     alone = search(capsys, store, "acorn", "--top-k", "2")
-    assert results[0]["hits"] == alone["hits"]
+    pairs = list(zip(results[0]["hits"], alone["hits"], strict=True))
+    assert [one["passage"] for one, _ in pairs] == [other["passage"] for _, other in pairs]
+    for one, other in pairs:  # texts that are encoded together differ in the last digits
+        assert one["score"] == pytest.approx(other["score"], abs=0.02)
     assert run(command) == 0
     shown = capsys.readouterr().out
     assert "q7: acorn\n" in shown

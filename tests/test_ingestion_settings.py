@@ -198,9 +198,9 @@ def test_tenants_are_decided_by_the_first_call(tmp_path: Path) -> None:
 
 def test_another_version_is_filled_beside_the_current_one(tmp_path: Path) -> None:
     ingest(tmp_path, DOCUMENTS)
-    ingest(tmp_path, DOCUMENTS[:2], version="docs@v2", storage={"quantization": "int8"})
-    assert manifest(tmp_path).storage.quantization == "none"
-    assert manifest(tmp_path, "docs@v2").storage.quantization == "int8"
+    ingest(tmp_path, DOCUMENTS[:2], version="docs@v2", storage={"quantization": "none"})
+    assert manifest(tmp_path).storage.quantization == "int8"
+    assert manifest(tmp_path, "docs@v2").storage.quantization == "none"
     assert ingest(tmp_path, DOCUMENTS[:3], version="docs@v2").new == 1
     with Store(tmp_path).open("docs") as index:
         assert index.count() == 5

@@ -439,7 +439,7 @@ def test_fusion_decides_the_order_of_a_hybrid(
     query = "a ship at sea by night"
     vector = HashingEncoder().encode_queries([query])[0]
     orders = []
-    for fusion in (None, Fusion(weights=(1, 0, 0)), Fusion(weights=(0, 1, 0)), Fusion("dbsf")):
+    for fusion in (None, Fusion(weights=(1, 0, 0)), Fusion(weights=(0, 1, 0)), Fusion("rrf")):
         result = retriever.search(query, rerank=False, fusion=fusion, top_k=20)
         (expected,) = index.search_batch(
             [IndexQuery(vector, query)], mode="hybrid", limit=30, fusion=fusion or Fusion()

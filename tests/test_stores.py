@@ -175,7 +175,7 @@ def test_readers_see_the_old_version_or_the_new_one_while_it_is_switched(store: 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for _ in range(30):
+    for _ in range(10):
         store.switch("docs", "docs@v2")
         store.rollback("docs")
     stop.set()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from retrieval.errors import InvalidBatch, InvalidFilter, InvalidInput, InvalidQuery
 from retrieval.index.collection import CollectionIndex
-from retrieval.types import Candidate, Index, Manifest, Passage
+from retrieval.types import Candidate, Fusion, Index, Manifest, Passage
 
 Make = Callable[..., Passage]
 NewIndex = Callable[..., CollectionIndex]
@@ -202,13 +202,34 @@ def test_hybrid_is_the_sum_of_reciprocal_ranks(index: CollectionIndex, passage: 
     sparse = index.search(mode="sparse", limit=9, text="cat")
     assert names(dense) == ["d0#0", "d1#0", "d2#0", "d3#0"]
     assert names(sparse) == ["d2#0", "d3#0", "d0#0"]
-    found = index.search(mode="hybrid", limit=9, vector=unit(1), text="cat")
+    by_ranks = Fusion("rrf", k=20)
+    found = index.search(mode="hybrid", limit=9, vector=unit(1), text="cat", fusion=by_ranks)
     expected = {"d0#0": 1 / 20 + 1 / 22, "d1#0": 1 / 21, "d2#0": 1 / 22 + 1 / 20,
                 "d3#0": 1 / 23 + 1 / 21}  # fmt: skip
     assert {n: c.score for n, c in zip(names(found), found, strict=True)} == pytest.approx(expected)
     first = sorted([passage("d0").id, passage("d2").id])
     assert [c.passage.id for c in found[:2]] == first
     assert names(found)[2:] == ["d3#0", "d1#0"]
+
+
+def test_hybrid_is_the_sum_of_scores_on_one_scale(index: CollectionIndex, passage: Make) -> None:
+    rows = np.stack([unit(1), unit(1, 0.5), unit(1, 1), unit(0, 1)])
+    texts = ["cat", "nothing", "cat cat cat", "cat cat"]
+    index.upsert([passage(f"d{i}", text=text) for i, text in enumerate(texts)], rows)
+    expected: dict[str, float] = {}
+    for leg in (
+        index.search(mode="dense", limit=9, vector=unit(1)),
+        index.search(mode="sparse", limit=9, text="cat"),
+    ):
+        scores = np.array([c.score for c in leg])
+        low = scores.mean() - 3 * scores.std(ddof=1)
+        for name, score in zip(names(leg), scores, strict=True):
+            alike = (score - low) / (6 * scores.std(ddof=1))
+            expected[name] = expected.get(name, 0.0) + float(alike)
+    found = index.search(mode="hybrid", limit=9, vector=unit(1), text="cat")
+    got = {n: c.score for n, c in zip(names(found), found, strict=True)}
+    assert got == pytest.approx(expected, abs=1e-6)
+    assert names(found) == sorted(expected, key=lambda name: -expected[name])
 
 
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])

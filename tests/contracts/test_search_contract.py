@@ -194,7 +194,7 @@ def test_a_filter_holds_for_refined_and_exact_searches(filled: Filled) -> None:
         ({"refine": 10, "token_vectors": np.full((1, TOKEN_DIMENSION), np.nan, np.float32)},
          "finite"),
         ({"mode": "hybrid", "fusion": Fusion("sum")}, "fusion method is 'sum'"),  # type: ignore[arg-type]
-        ({"mode": "hybrid", "fusion": Fusion(k=0)}, "k is 0"),
+        ({"mode": "hybrid", "fusion": Fusion("rrf", k=0)}, "k is 0"),
         ({"mode": "hybrid", "fusion": Fusion(weights=(1.0, -1.0, 1.0))}, "weights"),
         ({"tenant": "a"}, "made without tenants"),
     ],

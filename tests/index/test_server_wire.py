@@ -81,7 +81,8 @@ def _kept(double: QdrantHttp, name: str = "docs@v1") -> dict[str, Any]:
 def test_a_plain_collection(
     double: QdrantHttp, options: ServerOptions, manifest: Manifests
 ) -> None:
-    with ServerIndex.create(double.url, "docs", manifest(), options=options):
+    whole = manifest(storage=Storage(quantization="none"))
+    with ServerIndex.create(double.url, "docs", whole, options=options):
         pass
     kept = _kept(double)
     assert kept["vectors"] == {
@@ -273,14 +274,14 @@ def test_consistency_and_ordering_go_with_every_call(
 @pytest.mark.parametrize(
     ("storage", "exact", "expected"),
     [
-        (Storage(), False, {"hnsw_ef": 256}),
-        (Storage(search_ef=64), False, {"hnsw_ef": 64}),
+        (Storage(quantization="none"), False, {"hnsw_ef": 256}),
+        (Storage(quantization="none", search_ef=64), False, {"hnsw_ef": 64}),
         (
             Storage(quantization="int8", oversampling=3.0),
             False,
             {"hnsw_ef": 256, "quantization": {"rescore": True, "oversampling": 3.0}},
         ),
-        (Storage(), True, {"exact": True}),
+        (Storage(quantization="none"), True, {"exact": True}),
         (Storage(quantization="binary"), True, {"exact": True, "quantization": {"ignore": True}}),
     ],
 )
