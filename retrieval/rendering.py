@@ -233,9 +233,40 @@ def manifest_as_text(manifest: Manifest) -> str:
             f"{manifest.bm25.language}, {manifest.bm25.tokenizer} tokeniser, "
             f"average length {manifest.bm25.avg_len:g}"
         ),
+        "stored vectors": ", ".join(_stored_vectors(manifest)),
+        "tenants": "kept apart" if manifest.layout.tenants else "none",
+        "storage": ", ".join(_storage(manifest)),
+        "indexed fields": ", ".join(f"{k} ({v})" for k, v in manifest.storage.fields.items())
+        or "none",
     }
     width = max(len(key) for key in rows)
     return "\n".join(f"{key:<{width}}  {plain(value)}" for key, value in rows.items())
+
+
+def _stored_vectors(manifest: Manifest) -> list[str]:
+    layout = manifest.layout
+    found = ["dense", "BM25"]
+    if layout.lexical:
+        found.append("lexical")
+    if layout.token_dimension is not None:
+        found.append(f"tokens of {layout.token_dimension} dimensions")
+    return found
+
+
+def _storage(manifest: Manifest) -> list[str]:
+    storage = manifest.storage
+    found = [
+        "whole vectors"
+        if storage.quantization == "none"
+        else f"{storage.quantization} vectors, {storage.oversampling:g} times as many re-scored",
+        f"HNSW m {storage.hnsw_m}, ef_construct {storage.hnsw_ef_construct}",
+        "read from disk" if storage.on_disk else "in memory",
+    ]
+    for name in ("shards", "replicas", "write_consistency"):
+        value = getattr(storage, name)
+        if value is not None:
+            found.append(f"{name.replace('_', ' ')} {value}")
+    return found
 
 
 def models_as_dicts(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> list[dict[str, Any]]:

@@ -188,3 +188,24 @@ def test_versions_by_command(
     assert run(["delete", "docs", "--store", cli_store, "--yes"]) == 0
     assert "Deleted docs@v1, docs@v2." in capsys.readouterr().out
     assert run(["delete", "docs", "--store", cli_store, "--yes"]) == 2
+
+
+def test_info_tells_how_a_collection_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Store(tmp_path)
+    retrieval.ingest(
+        [retrieval.Document("d", "the animal sleeps", metadata={"year": 2000})],
+        "docs",
+        store=place,
+        encoder=HashingEncoder(),
+        tenant="acme",
+        storage=Storage(quantization="none"),
+    )
+    assert run(["info", "docs", "--store", str(tmp_path)]) == 0
+    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    told = {key: value.strip() for key, value in told.items()}
+    assert told["tenants"] == "kept apart"
+    assert told["stored vectors"] == "dense, BM25"
+    assert told["storage"] == "whole vectors, HNSW m 16, ef_construct 128, in memory"
+    assert told["indexed fields"] == "year (number)"
