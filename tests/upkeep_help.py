@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,3 @@ def fill(index: CollectionIndex, count: int, *, tenant: str | None = None, seed:
             token_vectors=None if tokens is None else tokens[part],
             tenant=tenant,
         )
-
-
-def new_id() -> str:
-    return str(uuid.uuid4())

@@ -148,7 +148,7 @@ def _pack(folder: Path, target: Path, points: int) -> None:
 def _unpack(source: Path, collection: str | None, root: Path) -> str:
     with os_errors(f"restore {source}"), _archive(source) as archive:
         contents = _contents(source, archive)
-        manifest = manifest_from_dict(_manifest(source, archive), origin=f"{source}")
+        manifest = manifest_from_dict(_json(source, archive, MANIFEST), origin=str(source))
         name = check_name(collection or manifest.collection)
         if name in Store(root).names() or (root / name).exists():
             raise CollectionExists(
@@ -197,10 +197,6 @@ def _contents(source: Path, archive: tarfile.TarFile) -> dict[str, str]:
         if not parts or name.startswith("/") or ".." in parts:
             raise _damaged(source, f"it names the file {name!r}, outside of the collection")
     return files
-
-
-def _manifest(source: Path, archive: tarfile.TarFile) -> Any:
-    return _json(source, archive, MANIFEST)
 
 
 def _json(source: Path, archive: tarfile.TarFile, name: str) -> Any:
