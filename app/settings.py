@@ -6,6 +6,7 @@ prefix `RETRIEVAL_`. An option on the command line goes before the environment.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -58,6 +59,70 @@ class Settings(BaseSettings):
         None, ge=1, description="number of copies that must have a write before it counts"
     )
     title: str = Field("Two-stage retrieval", min_length=1, description="the page's heading")
+
+    # --- the service: who may do what
+    keys_file: Path | None = Field(None, description="file of the API keys, see `retrieval keys`")
+    read_only: bool = Field(False, description="switch that refuses every change to collections")
+    cors_origins: tuple[str, ...] = Field(
+        (), description="list of web origins whose pages may call the service"
+    )
+    rate_limit: str | None = Field(
+        None, description='limit of a key without its own, such as "600/minute"'
+    )
+    max_body_mb: float = Field(32, gt=0, description="largest body of a request, in MB")
+    max_upload_mb: float = Field(256, gt=0, description="largest upload of files, in MB")
+    body_timeout_s: float = Field(60, gt=0, description="seconds in which a body must arrive")
+    ingest_roots: tuple[Path, ...] = Field(
+        (), description="list of folders on this machine that jobs may read"
+    )
+    parse_timeout_s: float = Field(120, gt=0, description="seconds that parsing a file may take")
+    parse_memory_mb: int = Field(2048, ge=256, description="memory that parsing a file may take")
+    state_dir: Path | None = Field(
+        None, description="folder of uploads and jobs; None: beside the store"
+    )
+
+    # --- the service: load
+    max_requests: int = Field(512, ge=1, description="number of requests in work or waiting")
+    max_wait_ms: float = Field(
+        4000, gt=0, description="milliseconds of work that may wait for a model"
+    )
+    batching: bool = Field(True, description="switch for batches across requests")
+    batch_tokens: int = Field(4096, ge=64, description="number of tokens in a model's batch")
+    batch_window_ms: float = Field(
+        1.0, ge=0, description="milliseconds in which requests join a batch"
+    )
+    query_cache_mb: float = Field(64, ge=0, description="size of the cache of query vectors, MB")
+    score_cache_mb: float = Field(64, ge=0, description="size of the cache of scores, MB")
+    timeout_ms: float | None = Field(
+        None, gt=0, description="milliseconds a request may take where it says nothing itself"
+    )
+    grace_s: float = Field(20, gt=0, description="seconds that requests get to end at a stop")
+
+    # --- the service: names of models that clients may use
+    model_aliases: dict[str, str] = Field(
+        {}, description='names for the models, such as {"text-embedding-3-small": "encoder"}'
+    )
+
+    # --- answers
+    llm_url: str | None = Field(None, description="base URL of an OpenAI-compatible endpoint")
+    llm_key: SecretStr | None = Field(None, description="API key of that endpoint")
+    llm_model: str | None = Field(None, description="name of the language model there")
+    llm_context_tokens: int = Field(8192, ge=512, description="tokens that the model reads")
+    llm_answer_tokens: int = Field(1024, ge=16, description="tokens that an answer may have")
+    llm_timeout_s: float = Field(120, gt=0, description="seconds that an answer may take")
+    answer_min_relevance: float | None = Field(
+        None, ge=0, le=1, description="relevance below which a passage is not given to the model"
+    )
+
+    # --- operations
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least important log lines to write"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="form of log lines; auto: text on a terminal, else json"
+    )
+    otel: bool = Field(False, description="switch for OpenTelemetry traces")
+    page: bool = Field(True, description="switch for the page at /")
 
 
 def secret(value: SecretStr | None) -> str | None:

@@ -1,0 +1,1 @@
+"""Answers written by a language model from what was retrieved, with citations."""

@@ -1,0 +1,1 @@
+"""One file per wire format. Each has `router(backend, …)`, and speaks to the backend alone."""

@@ -1,0 +1,389 @@
+"""The service's nouns, and what its parts need of each other.
+
+Every protocol (`app.protocols`) speaks to a `Backend` and to nothing else; who asks is a `Caller`,
+and what a caller may do is decided in the backend alone. What happens is told to an `Observer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval import Document, IngestReport, Passage, SearchResult
+from retrieval.types import FloatArray, LexicalWeights, Manifest
+
+TextKind: TypeAlias = Literal["query", "passage"]
+"""Whether a text gets the encoder's instruction for queries or that for passages."""
+
+OnTimeout: TypeAlias = Literal["error", "first_stage"]
+"""What a search does whose `timeout_ms` passes before all was re-ranked: fail, or answer with
+what was re-ranked until then, the first stage's order for the rest, and a notice."""
+
+JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what they may do.
+
+    key_id: the public name of the API key, "anonymous" without keys; requests of one caller share
+    its turn in the queue. write: may change collections. collections: those it may use; None for
+    all. tenant: whose passages all its calls are about, whatever they say; None leaves that to
+    the call.
+    """
+
+    key_id: str = "anonymous"
+    write: bool = True
+    collections: tuple[str, ...] | None = None
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of n texts.
+
+    vectors: float32 (n, dimension). tokens: int64 (n,), before truncation. truncated: bool (n,).
+    """
+
+    vectors: FloatArray
+    tokens: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSparse:
+    """Term weights of n texts, by token id (bge-m3). tokens: int64 (n,), before truncation."""
+
+    weights: Sequence[LexicalWeights]
+    tokens: NDArray[np.int64]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """Scores of n texts for one query, in the order the texts were given.
+
+    scores: raw, float64 (n,). relevance: in [0, 1], float64 (n,). tokens: int64 (n,), of the
+    pairs before truncation. truncated: bool (n,).
+    """
+
+    scores: NDArray[np.float64]
+    relevance: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that the service runs. `names`: what requests may call it by, its own first.
+
+    dimension: of an encoder's vectors. sparse: whether an encoder gives term weights, too.
+    default: used where a request names none. loaded: whether it is in memory.
+    """
+
+    names: tuple[str, ...]
+    kind: Literal["encoder", "reranker"]
+    max_length: int
+    fingerprint: str = ""
+    dimension: int | None = None
+    query_instruction: str = ""
+    sparse: bool = False
+    default: bool = False
+    loaded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as its callers see it. passages: those of the caller's tenant, where it has one.
+
+    passages, version: None while the collection is not open.
+    """
+
+    name: str
+    manifest: Manifest
+    passages: int | None
+    version: str | None
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as it can be put together from its passages.
+
+    text: passages in order, their overlaps once; what lay between two (blank lines) is a newline.
+    complete: whether all its passages are stored (an interrupted write leaves some out).
+    """
+
+    id: str
+    text: str
+    title: str
+    source: str
+    metadata: Mapping[str, Any]
+    passages: tuple[Passage, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobSource:
+    """What a job reads: documents, files that were uploaded, or a path on the service's machine.
+
+    files: (name given by the client, where the upload lies now); the job takes the files over.
+    path: must lie under one of the folders in the setting `ingest_roots`.
+    """
+
+    documents: Sequence[Document] | None = None
+    files: Sequence[tuple[str, Path]] | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An ingestion that goes on in the background; survives a restart of the service.
+
+    total_documents: None until the source has been read to its end. report: once it is done.
+    problem, fix: why it failed. created, finished: ISO 8601, UTC.
+    """
+
+    id: str
+    collection: str
+    state: JobState
+    created: str
+    key_id: str
+    documents: int = 0
+    total_documents: int | None = None
+    passages: int = 0
+    seconds: float = 0.0
+    finished: str | None = None
+    report: IngestReport | None = None
+    problem: str | None = None
+    fix: str | None = None
+
+
+class Backend(Protocol):
+    """All that the service can do; every protocol is a form of these calls.
+
+    Each call may raise, besides what it names: `Forbidden` (the caller may not), `Overloaded`,
+    `Stopping`, `DeadlinePassed` (after its `timeout_ms`), and the library's errors. A call whose
+    task is cancelled leaves the queue. `collection` None is the service's default one; `model`
+    None the default model, else one of `ModelInfo.names` (`NotHere` otherwise). `tenant` may be
+    given only by callers that have none of their own (`Forbidden` otherwise).
+    """
+
+    async def search(
+        self,
+        caller: Caller,
+        queries: Sequence[str],
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+        timeout_ms: float | None = None,
+        on_timeout: OnTimeout = "error",
+        **options: Any,
+    ) -> list[SearchResult]:
+        """One result a query. `options`: those of `TwoStageRetriever.search` but `tenant`."""
+        ...
+
+    async def embed(
+        self,
+        caller: Caller,
+        texts: Sequence[str],
+        *,
+        kind: TextKind,
+        model: str | None = None,
+        dimensions: int | None = None,
+        timeout_ms: float | None = None,
+    ) -> Embedded:
+        """Vectors. `dimensions`: cut to as many and normalised again, where the model allows it.
+
+        Raises:
+            InvalidInput: no text, an empty one, or dimensions the model was not trained for.
+        """
+        ...
+
+    async def embed_sparse(
+        self,
+        caller: Caller,
+        texts: Sequence[str],
+        *,
+        kind: TextKind,
+        model: str | None = None,
+        timeout_ms: float | None = None,
+    ) -> EmbeddedSparse:
+        """Term weights. Raises InvalidInput where the model has none; says which has."""
+        ...
+
+    async def rerank(
+        self,
+        caller: Caller,
+        query: str,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        timeout_ms: float | None = None,
+    ) -> Reranked:
+        """Scores of texts for a query. Raises NotHere where the service has no reranker."""
+        ...
+
+    def models(self, caller: Caller) -> list[ModelInfo]:
+        """The models, encoders first, each kind with its default first."""
+        ...
+
+    def default_collection(self, caller: Caller) -> str:
+        """What `collection` None means: the configured one, or a caller's only one."""
+        ...
+
+    async def collections(self, caller: Caller) -> list[CollectionInfo]:
+        """Those the caller may use, by name."""
+        ...
+
+    async def collection(
+        self, caller: Caller, name: str | None, *, tenant: str | None = None
+    ) -> CollectionInfo:
+        """One of them. Raises CollectionNotFound, also for what the caller may not use."""
+        ...
+
+    async def create_collection(self, caller: Caller, name: str, **options: Any) -> CollectionInfo:
+        """A new, empty collection; `options`: encoder, language, max_tokens, overlap_tokens,
+        fields, storage, lexical, token_vectors and tenants, as `retrieval.ingest` has them.
+
+        Raises:
+            CollectionExists: there is one of that name.
+        """
+        ...
+
+    async def delete_collection(self, caller: Caller, name: str) -> None:
+        """Delete it with all its versions. Raises CollectionNotFound."""
+        ...
+
+    async def upsert_documents(
+        self,
+        caller: Caller,
+        documents: Sequence[Document],
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+    ) -> IngestReport:
+        """Write documents; durable when it returns. Makes the collection where it is missing."""
+        ...
+
+    async def delete_documents(
+        self,
+        caller: Caller,
+        ids: Sequence[str],
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+    ) -> tuple[str, ...]:
+        """Delete documents, and say which of them were there."""
+        ...
+
+    async def document(
+        self,
+        caller: Caller,
+        document_id: str,
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+    ) -> StoredDocument:
+        """One document. Raises NotHere."""
+        ...
+
+    async def start_job(
+        self,
+        caller: Caller,
+        source: JobSource,
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+        prune: bool = False,
+    ) -> Job:
+        """Ingest in the background. What it takes over is on disk when it returns."""
+        ...
+
+    def jobs(self, caller: Caller) -> list[Job]:
+        """The caller's own jobs, and all of them for a caller without limits; newest first."""
+        ...
+
+    def job(self, caller: Caller, job_id: str) -> Job:
+        """Raises NotHere."""
+        ...
+
+    async def cancel_job(self, caller: Caller, job_id: str) -> Job:
+        """Stop it; what it has written stays. Raises NotHere, Conflict where it has ended."""
+        ...
+
+    def watch_job(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
+        """The job now, then whenever it has changed, until it has ended. Raises NotHere."""
+        ...
+
+    async def ready(self) -> Readiness:
+        """Whether searches can be answered and documents written, with reasons."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What `/readyz` answers. `problems`: sentences by part (models, index, writes, jobs)."""
+
+    ready: bool
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """What the parts of the service tell; `app.observing.metrics.Metrics` counts it.
+
+    Called from any thread; must return at once and never raise.
+    """
+
+    def batch(self, lane: str, items: int, tokens: int, seconds: float) -> None:
+        """A model ran one batch."""
+        ...
+
+    def waiting(self, lane: str, items: int, tokens: int) -> None:
+        """How much waits for a model now."""
+        ...
+
+    def waited(self, lane: str, seconds: float) -> None:
+        """How long a request's items waited before the first of them ran."""
+        ...
+
+    def cache(self, name: str, hits: int, misses: int, held_bytes: int) -> None:
+        """One look into a cache ("queries" or "scores"), and what it holds now."""
+        ...
+
+    def stage(self, name: str, seconds: float) -> None:
+        """One request's time in a stage: encode, retrieve, rerank, search, language_model."""
+        ...
+
+    def shed(self, reason: str) -> None:
+        """A request was refused: overloaded, rate_limited, deadline."""
+        ...
+
+
+class Unobserved:
+    """An observer that counts nothing."""
+
+    def batch(self, lane: str, items: int, tokens: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def waiting(self, lane: str, items: int, tokens: int) -> None:
+        """Do nothing."""
+
+    def waited(self, lane: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def cache(self, name: str, hits: int, misses: int, held_bytes: int) -> None:
+        """Do nothing."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def shed(self, reason: str) -> None:
+        """Do nothing."""
