@@ -27,8 +27,8 @@ setup: $(DEV)  ## make .venv with everything in it, tools for tests included
 demo: $(BASE)  ## index the documentation of Python's standard library and search it in the browser
 	@$(BIN)/retrieval demo $(ARGS)
 
-serve: $(BASE)  ## search your own collection in the browser (index it first: retrieval index PATH)
-	@$(BIN)/retrieval ui $(ARGS)
+serve: $(BASE)  ## answer RAG backends, agents and people on one port (index first: retrieval index PATH)
+	@$(BIN)/retrieval serve $(ARGS)
 
 test: $(DEV)  ## run the tests; those of the page need Chromium (Debian: apt install chromium)
 	@$(BIN)/python -m pytest $(ARGS)

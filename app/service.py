@@ -1,44 +1,53 @@
-"""One process, one port: the FastAPI app that carries the page, and the server that runs it."""
+"""One process, one port: the FastAPI app that carries every protocol, MCP and the page."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
-import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Protocol
 
-import uvicorn
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from retrieval.errors import InvalidInput, PortInUse
+import retrieval
+from app.security.headers import SecurityHeaders
+from retrieval.errors import RetrievalError
 
-# Open tabs and running searches get this long when the server is asked to stop.
-GRACE_SECONDS = 3
+if TYPE_CHECKING:
+    from app.answering.language_model import LanguageModel
+    from app.observing.metrics import Metrics
+    from app.security.keys import KeyRing
+    from app.settings import Settings
+    from app.types import Backend
 
-# The page loads nothing from other hosts, and the browser is told to hold it to that. Gradio's
-# own scripts are inline and compile templates, so those two cannot be forbidden.
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "connect-src 'self'",
-        "worker-src 'self' blob:",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-    )
-)
+log = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Search for RAG in two stages: vectors and BM25 find candidates, a re-ranker puts them in order.
+
+Every address under `/v1` answers errors with `{"error": {"message", "type", "code", "problem",
+"fix", "request_id"}}`; the addresses of other protocols answer in those protocols' own form.
+With API keys configured, send one as `Authorization: Bearer KEY`.
+"""
 
 
-def create_app(*, hosts: list[str] | None = None) -> FastAPI:
-    """The service without its page: `GET /healthz`, security headers.
+class Opened(Protocol):
+    """What the app starts and stops: `app.backend.RetrievalBackend` is one."""
+
+    def open(self) -> None:
+        """Load what is needed for the first request; raises the library's errors."""
+        ...
+
+    def close(self) -> None:
+        """Let what is running end, write what must be written, free the rest."""
+        ...
+
+
+def base_app(*, hosts: list[str] | None = None) -> FastAPI:
+    """An app with security headers and `GET /healthz`, and nothing else.
 
     Args:
         hosts: names the service answers to; None answers to any. On a loopback address this
@@ -50,178 +59,109 @@ def create_app(*, hosts: list[str] | None = None) -> FastAPI:
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    app.add_middleware(_SecurityHeaders)
+    app.add_middleware(SecurityHeaders)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     return app
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def loopback_names(host: str) -> list[str]:
-    """The names under which a service on a loopback address is called."""
-    names = ["127.0.0.1", "localhost", "::1", "[::1]"]
-    return names if host in names else [*names, host]
-
-
-def reserve_port(host: str, port: int) -> socket.socket:
-    """Bind the address before any long work begins; the socket is later given to `serve`.
-
-    Raises:
-        PortInUse: another process has the port.
-        InvalidInput: the address is not of this machine, or may not be used.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, UnicodeError):
-        raise InvalidInput(
-            f"the host {host!r} is not an address of this machine",
-            fix="Use --host 127.0.0.1, or 0.0.0.0 with --public for all addresses.",
-        ) from None
-    sock = socket.socket(family, kind, protocol)
-    try:
-        # Without it a port stays refused for a minute after its last server ended.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise _bind_error(error, host, port) from None
-    return sock
-
-
-def url_of(sock: socket.socket) -> str:
-    """Where a browser on this machine finds what is served on a bound socket."""
-    host, port = sock.getsockname()[:2]
-    # An address for all interfaces is one to listen on, not one to go to.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def make_server(
-    app: FastAPI,
+def create_app(
+    backend: Backend,
+    settings: Settings,
     *,
-    ready: Callable[[], None] | None = None,
-    stopping: Callable[[], None] | None = None,
-) -> uvicorn.Server:
-    """A server that is given its sockets when it runs.
+    metrics: Metrics | None = None,
+    keys: KeyRing | None = None,
+    language_model: LanguageModel | None = None,
+    hosts: list[str] | None = None,
+    opened: Opened | None = None,
+) -> FastAPI:
+    """The whole service, but for the page, which `app.ui.page.mount` puts at `/` last.
 
     Args:
-        ready: called once the server answers.
-        stopping: called before connections are closed.
+        backend: what answers; shared by all protocols.
+        settings: limits, origins and what else the edges need to know.
+        metrics: what `/metrics` shows; None makes one of its own.
+        keys: API keys; None lets everyone in who can reach the address.
+        language_model: writes answers; None where none is configured.
+        hosts: see `base_app`.
+        opened: opened, in a thread, when the app starts to serve, and closed when it ends.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
+    from app.observing.metrics import Metrics
+    from app.protocols import (
+        answers,
+        dify,
+        errors,
+        mcp,
+        native,
+        openai,
+        operations,
+        rerank,
+        tei,
+        vector_stores,
     )
-    return _Server(config, ready, stopping)
+    from app.security.guard import Guard
+
+    metrics = metrics or Metrics()
+    server = mcp.build_server(backend, settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with mcp.running(server), _open(opened):
+            yield
+
+    app = FastAPI(
+        title="two-stage-retrieval",
+        version=retrieval.__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    errors.install(app)
+    app.include_router(operations.router(backend, metrics))
+    app.include_router(native.router(backend, settings))
+    app.include_router(openai.router(backend))
+    app.include_router(vector_stores.router(backend))
+    app.include_router(rerank.router(backend))
+    app.include_router(tei.router(backend))
+    app.include_router(dify.router(backend))
+    app.include_router(answers.router(backend, settings, language_model))
+    app.router.routes.append(mcp.route(server))
+
+    app.add_middleware(Guard, keys=keys, settings=settings, metrics=metrics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    app.add_middleware(SecurityHeaders)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    return app
 
 
-def serve(
-    app: FastAPI,
-    sock: socket.socket,
-    *,
-    ready: Callable[[], None] | None = None,
-    stopping: Callable[[], None] | None = None,
-) -> None:
-    """Run until SIGINT or SIGTERM; returns when all is closed. Call it in the main thread.
+@contextlib.asynccontextmanager
+async def _open(opened: Opened | None) -> AsyncIterator[None]:
+    """Open beside serving, so that `/healthz` answers while models load, and close at the end."""
+    if opened is None:
+        yield
+        return
 
-    Args:
-        sock: from `reserve_port`; closed at the end.
-        ready, stopping: see `make_server`.
-
-    Raises:
-        PortInUse: another process began to listen after the port was reserved.
-    """
-    host, port = sock.getsockname()[:2]
-    try:
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        raise _bind_error(error, host, port) from None
-    # The server stops at the signal, then raises it again for whoever waits around it.
-    with contextlib.suppress(KeyboardInterrupt):
-        make_server(app, ready=ready, stopping=stopping).run(sockets=[sock])
-
-
-class _Server(uvicorn.Server):
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        ready: Callable[[], None] | None,
-        stopping: Callable[[], None] | None,
-    ) -> None:
-        super().__init__(config)
-        self._ready = ready
-        self._stopping = stopping
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._ready is not None and not self.should_exit:
-            self._ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._stopping is not None:
-            self._stopping()
-        log = logging.getLogger("uvicorn.error")
-        before = log.disabled
-        # Requests that are cut off now are meant to be, and need no traceback each.
-        log.disabled = True
+    async def load() -> None:
         try:
-            await super().shutdown(sockets)
-        finally:
-            log.disabled = before
+            await asyncio.to_thread(opened.open)
+        except RetrievalError as error:
+            # `/readyz` says it, too, and the first request tries again
+            log.error("not ready: %s", error)
+        except Exception:
+            log.exception("not ready")
 
-
-class _SecurityHeaders:
-    """Adds the headers to every response; plain ASGI, so that streams stay streams."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self._app = app
-        self._headers = [
-            (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-        ]
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self._headers]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-def _bind_error(error: OSError, host: str, port: int) -> PortInUse | InvalidInput:
-    if error.errno == errno.EADDRINUSE:
-        return PortInUse(
-            f"port {port} on {host} is in use by another process",
-            fix=f"Stop that process, or take another port: --port {_other(port)}",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return InvalidInput(
-            f"port {port} on {host} may not be opened by this user",
-            fix="Take a port from 1024 upwards, such as --port 7860.",
-        )
-    return InvalidInput(
-        f"{host} port {port} cannot be listened on ({error.strerror or error})",
-        fix="Use an address of this machine, such as --host 127.0.0.1.",
-    )
-
-
-def _other(port: int) -> int:
-    return port + 1 if port < 65535 else 7860
+    loading = asyncio.create_task(load())
+    try:
+        yield
+    finally:
+        await loading
+        await asyncio.to_thread(opened.close)

@@ -1,26 +1,44 @@
 """Settings of the service. The only reader of environment variables.
 
-`RETRIEVAL_HOST`, `RETRIEVAL_PORT`, `RETRIEVAL_COLLECTION`, … : each field of `Settings`, with the
-prefix `RETRIEVAL_`. An option on the command line goes before the environment.
+Each field of `Settings` can be given as an option of a command, as a variable of the environment
+(`RETRIEVAL_HOST`, `RETRIEVAL_PORT`, … : the field with the prefix `RETRIEVAL_`) or in a TOML file,
+under its own name. An option goes before the environment, that before the file, the file before
+the default. How they are read and joined stands in `app.settings_sources`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app import settings_sources as sources
 from retrieval.errors import InvalidInput
 
 PREFIX = "RETRIEVAL_"
+
+RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)s?\s*", re.ASCII)
+"""How many requests in which time: "600/minute"."""
+
+_ORIGIN = re.compile(r"https?://[^/\s@?#]+", re.IGNORECASE)
+
+Origin: TypeAlias = Literal["default", "file", "environment", "option"]
 
 
 class Settings(BaseSettings):
     """What the service needs to know before it starts."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="ignore",
+        env_ignore_empty=True,
+        enable_decoding=False,  # lists and tables may be written without JSON, see `_structure`
+    )
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(7860, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -124,6 +142,58 @@ class Settings(BaseSettings):
     otel: bool = Field(False, description="switch for OpenTelemetry traces")
     page: bool = Field(True, description="switch for the page at /")
 
+    @field_validator("cors_origins", "ingest_roots", "model_aliases", mode="before")
+    @classmethod
+    def _structure(cls, value: object, info: ValidationInfo) -> object:
+        """Lists and tables from text: JSON, or `a, b` and `name=value, other=value`."""
+        if not isinstance(value, str):
+            return value
+        table = info.field_name == "model_aliases"
+        return sources.table_of(value) if table else sources.list_of(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if one != "*" and not _ORIGIN.fullmatch(one):
+                raise ValueError(
+                    f'{one!r} is no origin; expected one such as "https://example.org", without '
+                    'a path, or "*"'
+                )
+        return tuple(one.lower() for one in value)
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            rate_of(value)
+        return value
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings, and where each of them came from. file: the TOML file that was read, if any."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    file: Path | None
+
+
+def rate_of(text: str) -> tuple[int, float]:
+    """Requests and the seconds in which they may come, of a rate such as "600/minute".
+
+    Raises:
+        InvalidInput: it is no rate, or allows nothing.
+    """
+    found = RATE.fullmatch(text)
+    if found is None or int(found[1]) == 0:
+        raise InvalidInput(
+            f"{text!r} is no rate; expected a number of requests and a time",
+            fix='Write it as "10/second", "600/minute", "5000/hour" or "100000/day".',
+        )
+    seconds = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+    return int(found[1]), seconds[found[2]]
+
 
 def secret(value: SecretStr | None) -> str | None:
     """The text of a secret setting, for the one place that needs it."""
@@ -152,24 +222,65 @@ def storage(chosen: Settings) -> dict[str, int]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def load(**options: Any) -> Settings:
-    """Settings from the environment, with the options that are not None going before it.
+def load(*, config: Path | str | None = None, **options: Any) -> Settings:
+    """Settings; options that are not None go before the environment, that before the file.
+
+    Args:
+        config: the TOML file; None takes the one that `RETRIEVAL_CONFIG` names, or
+            `retrieval.toml` of the current folder where there is one.
+        options: fields of `Settings`.
 
     Raises:
-        InvalidInput: a value cannot be used; says which, from where, and what was expected.
+        InvalidInput: a value cannot be used, or the file; says which, from where, and what was
+            expected.
     """
+    return load_all(config=config, **options).settings
+
+
+def load_all(*, config: Path | str | None = None, **options: Any) -> Loaded:
+    """What `load` gives, with where each setting came from."""
+    file = sources.find_file(config, PREFIX)
+    written = {} if file is None else sources.read_file(file, Settings.model_fields, secrets())
+    environment = sources.set_variables(PREFIX)
     given = {name: value for name, value in options.items() if value is not None}
+    filed = {name: value for name, value in written.items() if name not in environment}
+
+    def origin(name: str) -> Origin:
+        if name in given:
+            return "option"
+        if name in environment:
+            return "environment"
+        return "file" if name in filed else "default"
+
     try:
-        return Settings(**given)
+        chosen = Settings(**{**filed, **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        if name in given:
-            origin, fix = f"--{name.replace('_', '-')}", "Correct the option"
-        else:
-            origin, fix = f"the environment variable {PREFIX}{name.upper()}", "Correct or unset it"
-        expected = first["msg"][:1].lower() + first["msg"][1:]
-        raise InvalidInput(
-            f"{origin} is {first['input']!r}: {expected}",
-            fix=f"{fix}; it is the {Settings.model_fields[name].description}.",
-        ) from None
+        raise _unusable(name, origin(name), file, first["input"], first["msg"]) from None
+    return Loaded(chosen, {name: origin(name) for name in Settings.model_fields}, file)
+
+
+def secrets() -> frozenset[str]:
+    """The settings that must never be shown."""
+    fields = Settings.model_fields
+    return frozenset(name for name in fields if "SecretStr" in str(fields[name].annotation))
+
+
+def _unusable(name: str, origin: Origin, file: Path | None, value: Any, reason: str) -> Exception:
+    places = {
+        "option": (f"--{name.replace('_', '-')}", "Correct the option"),
+        "environment": (
+            f"the environment variable {PREFIX}{name.upper()}",
+            "Correct or unset it",
+        ),
+        "file": (f"{name} in {file}", "Correct the file"),
+        "default": (name, "Give another"),
+    }
+    place, fix = places[origin]
+    shown = "not shown" if name in secrets() else repr(value)
+    reason = reason.removeprefix("Value error, ")
+    return InvalidInput(
+        f"{place} is {shown}: {reason[:1].lower() + reason[1:]}",
+        fix=f"{fix}; it is the {Settings.model_fields[name].description}.",
+    )

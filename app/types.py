@@ -86,6 +86,7 @@ class ModelInfo:
 
     dimension: of an encoder's vectors. sparse: whether an encoder gives term weights, too.
     default: used where a request names none. loaded: whether it is in memory.
+    passage_instruction: what an encoder puts before passages; None where it is not known.
     """
 
     names: tuple[str, ...]
@@ -97,6 +98,7 @@ class ModelInfo:
     sparse: bool = False
     default: bool = False
     loaded: bool = True
+    passage_instruction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +328,17 @@ class Backend(Protocol):
     async def ready(self) -> Readiness:
         """Whether searches can be answered and documents written, with reasons."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the head of the page says; empty or None where it is not known (yet)."""
+
+    collection: str = ""
+    passages: int | None = None
+    encoder: str = ""
+    reranker: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,11 @@ cli_upkeep.add_to(app)
 def _add_plugins() -> None:
     """Commands of other packages (the app's `ui` and `demo`) come through entry points."""
     for entry in sorted(entry_points(group="retrieval.commands"), key=lambda e: e.name):
-        app.command(entry.name)(entry.load())
+        command = entry.load()
+        if isinstance(command, typer.Typer):  # a command with commands of its own
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from retrieval.errors import RetrievalError
+from retrieval.errors import InvalidInput, RetrievalError
 from retrieval.opening import DEFAULT_COLLECTION, open
 from retrieval.retriever import TwoStageRetriever
 from retrieval.stores import DEFAULT_STORE, Store, StoreLike
@@ -35,9 +35,13 @@ class FollowingRetriever:
         collection: its name.
         store: folder, URL or `Store`.
         check_seconds: how long a switch may go unnoticed.
-        options: as for `retrieval.open`.
+        opener: opens a version, given by the engine's own name (`docs@v2`), in place of
+            `retrieval.open`: for those who share models between collections. Called in a thread
+            of its own, but for the first version; what it returns is closed here.
+        options: as for `retrieval.open`; none beside an `opener`.
 
     Raises:
+        InvalidInput: options were given besides an `opener`, which has its own.
         As `retrieval.open`, for the version that is current now.
     """
 
@@ -48,11 +52,19 @@ class FollowingRetriever:
         store: StoreLike = DEFAULT_STORE,
         check_seconds: float = CHECK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        opener: Callable[[str], TwoStageRetriever] | None = None,
         **options: Any,
     ) -> None:
         self._collection = collection
         self._store = Store.of(store, options.pop("api_key", None))
+        if opener is not None and options:
+            raise InvalidInput(
+                f"{', '.join(sorted(options))} was given besides an opener, which opens as it "
+                "likes",
+                fix="Give it to the opener.",
+            )
         self._options = options
+        self._open_version = opener
         self._check_seconds = check_seconds
         self._clock = clock
         self._lock = threading.Lock()
@@ -61,7 +73,10 @@ class FollowingRetriever:
         self._problem = ""
         self._next_check = clock() + check_seconds
         self._leaving: list[_Generation] = []
-        self._now = _Generation(open(collection, store=self._store, **options))
+        if opener is None:
+            self._now = _Generation(open(collection, store=self._store, **options))
+        else:
+            self._now = _Generation(opener(self._store.current(collection)))
 
     @property
     def version(self) -> str:
@@ -72,6 +87,11 @@ class FollowingRetriever:
     def retriever(self) -> TwoStageRetriever:
         """The retriever over that version; may be closed once a switch has been followed."""
         return self._now.retriever
+
+    @property
+    def notice(self) -> str:
+        """Why the current version is not the one that answers; empty where it is."""
+        return self._problem
 
     @contextlib.contextmanager
     def using(self) -> Iterator[TwoStageRetriever]:
@@ -155,6 +175,8 @@ class FollowingRetriever:
 
     def _opened(self, version: str) -> TwoStageRetriever:
         """A version's retriever, with the models that are loaded where they built it, too."""
+        if self._open_version is not None:
+            return self._open_version(version)
         now = self._now.retriever
         manifest, was = self._store.manifest(version), now.index.manifest
         # another layout may need another class of the same model

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from retrieval.corpus.splitting import (
     document_hash,
 )
 from retrieval.errors import CollectionNotFound, InvalidInput
+from retrieval.index.manifest import check_manifest
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import (
     IngestProgressCallback,
@@ -24,6 +26,7 @@ from retrieval.ingestion import (
     ingest_documents,
     prune_scope,
 )
+from retrieval.ingestion.given import checked_documents, refuse_elsewhere
 from retrieval.ingestion.settings import (
     SAMPLE_DOCUMENTS,
     FieldOptions,
@@ -32,17 +35,10 @@ from retrieval.ingestion.settings import (
     size_notices,
     storage_for,
 )
-from retrieval.model_options import (
-    check_reranker_named,
-    checked,
-    first_device,
-    for_reranker_named,
-    of_encoder,
-)
-from retrieval.models import registry
+from retrieval.loading import encoder_of, language_notices, load_encoder_of, reranker_of
+from retrieval.model_options import check_reranker_named, checked, first_device, of_encoder
 from retrieval.models.choice import AUTO, NONE, choose_models
-from retrieval.models.load import load_encoder, load_reranker
-from retrieval.models.resolve import resolve
+from retrieval.models.load import load_encoder
 from retrieval.retriever import (
     DEFAULT_CANDIDATES,
     DEFAULT_MODE,
@@ -68,6 +64,7 @@ __all__ = [
     "DEFAULT_COLLECTION",
     "DEFAULT_STORE",
     "ingest",
+    "load_encoder_of",
     "open",
     "parse_where",
 ]
@@ -124,12 +121,12 @@ def open(
     owned: list[object] = []
     index: Index | None = None
     try:
-        loaded = _encoder_of(manifest, encoder, model_options)
+        loaded = encoder_of(manifest, encoder, model_options)
         if loaded is not encoder:
             owned.append(loaded)
-        notices = _language_notices(manifest)
+        notices = language_notices(manifest)
         if isinstance(reranker, str):
-            second, more = _reranker_of(reranker, loaded, model_options)
+            second, more = reranker_of(reranker, loaded, model_options)
             notices += more
             owned.append(second)
         else:
@@ -153,26 +150,9 @@ def open(
         raise
 
 
-def _reranker_of(
-    name: str, encoder: Encoder, options: Mapping[str, Any]
-) -> tuple[Reranker | None, tuple[str, ...]]:
-    """The reranker of that name ("auto": the one that can be had), and what to say of it."""
-    choice = choose_models(encoder.info.model, name, device=first_device(options))
-    if choice.reranker is None:
-        return None, choice.notices
-    own, idle = for_reranker_named(choice.reranker, options)
-    notices = choice.notices
-    if idle:
-        notices += (
-            f"The reranker {choice.reranker}, chosen automatically, is no cross-encoder: it cuts "
-            f"long passages, whatever {' and '.join(idle)} say.",
-        )
-    return load_reranker(choice.reranker, encoder=encoder, **own), notices
-
-
 def ingest(
     source: str | os.PathLike[str] | Iterable[Document],
-    collection: str = DEFAULT_COLLECTION,
+    collection: str | TwoStageRetriever = DEFAULT_COLLECTION,
     *,
     store: StoreLike = DEFAULT_STORE,
     encoder: str | Encoder = "auto",
@@ -203,6 +183,9 @@ def ingest(
         source: a file or folder (txt, md, html, pdf, docx, pptx, epub, jsonl, csv, BEIR),
             "python-docs", or documents.
         collection: made when it does not exist; otherwise its own models and splitter are used.
+            Or a retriever that is open: its index and its encoder are used and stay open, so
+            that a process can write to what it searches (an embedded collection can be opened
+            once). Then what would choose another place or model is refused.
         store: folder of the embedded store, URL of a Qdrant server, or a `Store`.
         encoder: a model's name, folder or hub id, "starter", "auto", or an encoder.
         language: of BM25's words: "auto" looks at the first documents; else a name or ISO code.
@@ -218,7 +201,8 @@ def ingest(
             was read, nothing is deleted. A second folder inside of one that is indexed has
             documents of its own.
         tenant: whose documents they are. The first call decides whether a collection keeps
-            tenants apart; every later one must name its tenant, or none.
+            tenants apart; every later one must name its tenant, or none. Into an open retriever,
+            None means the retriever's own.
         storage: how the engine keeps a new collection: a `Storage`, or some of its values by
             name. Of one that exists, given values must be its own.
         lexical, token_vectors: store the encoder's own term weights, or its token vectors for
@@ -242,6 +226,20 @@ def ingest(
             than `storage`, `fields`, `lexical`, `token_vectors` or `tenant` say.
         DiskFull: not enough space; what was acknowledged is kept, run again to go on.
     """
+    opened = collection if isinstance(collection, TwoStageRetriever) else None
+    if opened is not None:
+        refuse_elsewhere(
+            store=(store, DEFAULT_STORE),
+            encoder=(encoder, "auto"),
+            version=(version, None),
+            api_key=(api_key, None),
+            pooling=(pooling, None),
+            query_instruction=(query_instruction, None),
+            passage_instruction=(passage_instruction, None),
+            max_length=(max_length, None),
+            **{name: (value, None) for name, value in model_options.items()},
+        )
+        tenant = opened.tenant if tenant is None else tenant
     checked(model_options, encoder=isinstance(encoder, str), reranker=False)
     problems: list[Problem] = []
     documents: Iterable[Document]
@@ -254,13 +252,15 @@ def ingest(
     if isinstance(source, (str, os.PathLike)):
         documents = read(source, on_error=on_error, on_problem=problems.append, encoding=encoding)
     else:
-        documents = _checked_documents(source)
+        documents = checked_documents(source)
 
-    place = Store.of(store, api_key)
-    try:
-        manifest: Manifest | None = place.manifest(version or collection)
-    except CollectionNotFound:
-        manifest = None
+    place = None
+    built: Manifest | None
+    if isinstance(collection, TwoStageRetriever):
+        built = collection.index.manifest
+    else:
+        place = Store.of(store, api_key)
+        built = _manifest_of(place, version or collection)
 
     settings: dict[str, Any] = {
         "pooling": pooling,
@@ -269,7 +269,9 @@ def ingest(
         "max_length": max_length,
     }
     notices: tuple[str, ...] = ()
-    if manifest is None:
+    sample: Sequence[Document] = []
+    if built is None:
+        assert isinstance(collection, str)
         if isinstance(encoder, str):
             choice = choose_models(encoder, NONE, device=first_device(model_options))
             notices = choice.notices
@@ -290,7 +292,6 @@ def ingest(
             if max_tokens is not None
             else 0,
         )
-        built = None
         sample, documents = _peek(documents, SAMPLE_DOCUMENTS)
         manifest = Manifest(
             collection=collection,
@@ -299,9 +300,12 @@ def ingest(
             bm25=bm25_info(language, [document.text for document in sample]),
         )
     else:
-        built, sample = manifest, []
-        asked = None if encoder == "auto" else encoder
-        loaded = _encoder_of(manifest, asked, model_options, settings)
+        manifest = built
+        if opened is not None:
+            loaded = opened.encoder
+        else:
+            asked = None if encoder == "auto" else encoder
+            loaded = encoder_of(built, asked, model_options, settings)
         division = built.splitter
         splitter_info = replace(
             division,
@@ -311,7 +315,7 @@ def ingest(
         if language != "auto":
             manifest = replace(manifest, bm25=bm25_info(language, []))
 
-    for notice in _language_notices(manifest):
+    for notice in language_notices(manifest):
         notices += (notice,)
         if on_notice is not None:
             on_notice(notice)
@@ -330,7 +334,7 @@ def ingest(
             ),
             storage=storage_for(built, storage, fields, sample),
         )
-        with place.open_or_create(expected, version=version) as index:
+        with _index_for(opened, place, expected, version) as index:
             report = ingest_documents(
                 documents,
                 index=index,
@@ -344,12 +348,30 @@ def ingest(
                 prune_scope=prune_scope(source, problems) if prune else None,
                 size=_size_of(source) if progress is not None else None,
             )
-            if not place.is_server:
+            if place is not None and not place.is_server:
                 notices += size_notices(index, place.location)
     finally:
-        if loaded is not encoder:
+        if loaded is not encoder and opened is None:
             close_models([loaded])
     return replace(report, notices=notices + report.notices)
+
+
+def _manifest_of(place: Store, name: str) -> Manifest | None:
+    try:
+        return place.manifest(name)
+    except CollectionNotFound:
+        return None
+
+
+def _index_for(
+    opened: TwoStageRetriever | None, place: Store | None, expected: Manifest, version: str | None
+) -> contextlib.AbstractContextManager[Index]:
+    """The index to write to: one that is open stays open, any other is closed at the end."""
+    if opened is not None:
+        check_manifest(opened.index.manifest, expected)
+        return contextlib.nullcontext(opened.index)
+    assert place is not None
+    return place.open_or_create(expected, version=version)
 
 
 def _size_of(source: str | os.PathLike[str] | Iterable[Document]) -> SourceSize | None:
@@ -358,105 +380,8 @@ def _size_of(source: str | os.PathLike[str] | Iterable[Document]) -> SourceSize 
     return SourceSize(source)
 
 
-def load_encoder_of(manifest: Manifest, options: Mapping[str, Any]) -> Encoder:
-    """The encoder that a collection was built with, loaded.
-
-    Args:
-        manifest: of the collection.
-        options: how the model runs, as for `open`.
-
-    Raises:
-        ModelNotFound: it is not on this machine and no hub answers.
-    """
-    return _encoder_of(manifest, None, options)
-
-
-def _encoder_of(
-    manifest: Manifest,
-    asked: str | Encoder | None,
-    options: Mapping[str, Any],
-    settings: Mapping[str, Any] | None = None,
-) -> Encoder:
-    """The encoder a collection was built with, or the one asked for; the manifest decides later.
-
-    `settings` that are given (not None) stand before those the collection remembers.
-    """
-    if asked is not None and not isinstance(asked, str):
-        return asked
-    built = manifest.encoder
-    wanted = {name: value for name, value in (settings or {}).items() if value is not None}
-    if asked is None:
-        remembered = {
-            "query_instruction": built.query_instruction,
-            "passage_instruction": built.passage_instruction,
-            "pooling": built.pooling,
-            "max_length": built.max_length,
-        }
-        wanted = {**remembered, **wanted}
-    name = built.model if asked is None else asked
-    own = of_encoder(options)
-    layout = manifest.layout
-    whole_output = layout.lexical or layout.token_dimension is not None
-    if "truncate_dim" not in own:
-        resolved = resolve(name, "encoder", **wanted)
-        whole = resolved.spec.dimension
-        if resolved.fingerprint == built.fingerprint and whole and built.dimension < whole:
-            # Whoever built the collection has settled that its vectors are to be cut.
-            own |= {"truncate_dim": built.dimension, "allow_untrained_truncation": True}
-    return load_encoder(name, **wanted, **own, outputs="all" if whole_output else "dense")
-
-
 def _is_path(source: object) -> bool:
     return isinstance(source, (str, os.PathLike))
-
-
-def _checked_documents(documents: Iterable[Document]) -> Iterator[Document]:
-    """Documents that a program made, where a type checker may not have looked.
-
-    Raises:
-        InvalidInput: says which one, which field and what it holds.
-    """
-    for number, document in enumerate(documents, start=1):
-        if not isinstance(document, Document):
-            raise InvalidInput(
-                f"document {number} is a {type(document).__name__}, expected a Document",
-                fix="Make it with retrieval.Document(id=…, text=…).",
-            )
-        for name in ("id", "text", "title", "source"):
-            value = getattr(document, name)
-            if not isinstance(value, str):
-                raise InvalidInput(
-                    f"document {number} (id {document.id!r}) has the {name} {value!r}, expected "
-                    "text (str)",
-                    fix=f"Give it a {name} that is a str, or leave the document out. What was "
-                    "acknowledged before is kept.",
-                )
-        if not isinstance(document.metadata, Mapping):
-            raise InvalidInput(
-                f"document {number} (id {document.id!r}) has the metadata "
-                f"{document.metadata!r}, expected a mapping",
-                fix="Give metadata as a dict of JSON values, or leave it out.",
-            )
-        yield document
-
-
-def _language_notices(manifest: Manifest) -> tuple[str, ...]:
-    """A warning where a model of one language was given texts of another.
-
-    MiniLM on Chinese paragraphs finds less than BM25 alone, and joining the two loses what BM25
-    found (docs/evaluation.md), so silence would be costly.
-    """
-    known = registry.find(manifest.encoder.model)
-    language = manifest.bm25.language
-    if known is None or not known.languages or "multilingual" in (*known.languages, language):
-        return ()
-    if language in {bm25_info(code).language for code in known.languages}:
-        return ()
-    return (
-        f"The encoder {known.name} was trained on {', '.join(known.languages)}, and the texts of "
-        f"{manifest.collection!r} look {language}. Index with a model for that language "
-        "(`retrieval models`), or search with mode sparse and no reranker.",
-    )
 
 
 def _default_max_tokens(encoder: Encoder) -> int:

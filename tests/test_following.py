@@ -13,7 +13,7 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Document, Store
-from retrieval.errors import RetrievalError
+from retrieval.errors import InvalidInput, RetrievalError
 from retrieval.following import FollowingRetriever
 
 
@@ -135,3 +135,40 @@ def test_models_are_kept_where_they_built_the_new_version_too(
         store.switch("docs", "docs@v2")
         until(lambda: version(retriever) == "docs@v2")
         assert retriever.retriever.encoder is encoder
+
+
+def test_versions_are_opened_by_the_opener_that_is_given(store: Store) -> None:
+    encoder, opened = HashingEncoder(), list[str]()
+
+    def opener(version: str) -> retrieval.TwoStageRetriever:
+        opened.append(version)
+        return retrieval.open(version, store=store, encoder=encoder, reranker=None)
+
+    with FollowingRetriever("docs", store=store, opener=opener, check_seconds=0.0) as retriever:
+        assert opened == ["docs@v1"]
+        store.switch("docs", "docs@v2")
+        until(lambda: version(retriever) == "docs@v2")
+        assert opened == ["docs@v1", "docs@v2"]
+        assert retriever.retriever.encoder is encoder
+        assert "new" in retriever.search("number 3").hits[0].passage.text
+        assert retriever.notice == ""
+    with store.open("docs@v1"), store.open("docs@v2"):
+        pass  # what the opener opened is closed
+
+
+def test_an_opener_that_fails_leaves_the_old_version_in_use(store: Store) -> None:
+    def opener(version: str) -> retrieval.TwoStageRetriever:
+        if version == "docs@v2":
+            raise InvalidInput("it does not want to", fix="Nothing.")
+        return retrieval.open(version, store=store, encoder=HashingEncoder(), reranker=None)
+
+    with FollowingRetriever("docs", store=store, opener=opener, check_seconds=0.0) as retriever:
+        store.switch("docs", "docs@v2")
+        until(lambda: bool(retriever.search("number").notices))
+        assert "it does not want to" in retriever.notice
+        assert retriever.version == "docs@v1"
+
+
+def test_options_besides_an_opener_are_refused(store: Store) -> None:
+    with pytest.raises(InvalidInput, match="encoder, reranker was given besides an opener"):
+        FollowingRetriever("docs", store=store, opener=lambda v: None, encoder=1, reranker=None)  # type: ignore[arg-type,return-value]

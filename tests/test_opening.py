@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hashing_encoder import HashingEncoder
 
-from retrieval.errors import InvalidFilter, InvalidInput, ManifestMismatch, StoreFault
+from retrieval.errors import (
+    InvalidFilter,
+    InvalidInput,
+    ManifestMismatch,
+    StoreFault,
+    StoreLocked,
+)
 from retrieval.evaluating import evaluate_folder
 from retrieval.models.encoder import BiEncoder
 from retrieval.opening import ingest, open, parse_where
@@ -146,7 +153,7 @@ def test_an_automatic_reranker_without_windows_is_told(
     from retrieval.models.choice import Choice
 
     monkeypatch.setattr(
-        "retrieval.opening.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))
+        "retrieval.loading.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))
     )
     with open(store=built, long_passages="windows") as retriever:
         assert retriever.notices[-1].startswith("The reranker starter, chosen automatically")
@@ -265,3 +272,83 @@ def test_evaluating_with_options_of_both_models(
         allow_untrained_truncation=True,
     )
     assert [row.reranked for row in report.rows] == [False, True]
+
+
+# --- writing to what is open -------------------------------------------------------------------
+
+
+def test_a_retriever_that_is_open_is_written_to(tmp_path: Path) -> None:
+    store, encoder = tmp_path / "store", HashingEncoder()
+    ingest([Document("oak", "Oaks bear acorns.")], store=store, encoder=encoder)
+    more = [Document("bee", "Bees dance."), Document("oak", "Oaks bear acorns.")]
+    with open(store=store, encoder=encoder, reranker=None) as retriever:
+        with pytest.raises(StoreLocked):
+            ingest(more, store=store, encoder=encoder)
+        report = ingest(more, retriever)
+        assert (report.new, report.unchanged, report.collection) == (1, 1, "docs")
+        assert retriever.search("dance").hits[0].passage.document_id == "bee"
+        pruned = ingest(more[:1], retriever, prune=True)
+        assert pruned.pruned == 1
+        assert retriever.count() == 1
+    with open(store=store, encoder=encoder, reranker=None) as retriever:
+        assert [p.document_id for p in retriever.index.passages()] == ["bee"]
+
+
+def test_an_open_retriever_is_as_good_as_its_name(tmp_path: Path) -> None:
+    """The same passages and vectors, whether a collection is opened for writing or is open."""
+    first, rest = (
+        [Document("a", LONG, "Oaks")],
+        [Document("b", f"{LONG} More."), Document("c", "x")],
+    )
+    stored: list[Any] = []
+    for way in ("open", "closed"):
+        encoder = HashingEncoder()
+        ingest(first, store=tmp_path / way, encoder=encoder, max_tokens=40)
+        if way == "open":
+            with open(store=tmp_path / way, encoder=encoder, reranker=None) as retriever:
+                ingest(rest, retriever)
+        else:
+            ingest(rest, store=tmp_path / way, encoder=encoder)
+        with Store(tmp_path / way).open("docs") as index:
+            stored.append([(one.id, one.dense.tolist(), one.payload) for one in index.points()])
+    assert len(stored[0]) > 20
+    assert stored[0] == stored[1]
+
+
+def test_what_an_open_retriever_has_already_is_refused(tmp_path: Path) -> None:
+    store, encoder, more = tmp_path / "store", HashingEncoder(), [Document("bee", "Bees dance.")]
+    ingest([Document("oak", "Oaks bear acorns.")], store=store, encoder=encoder)
+    with open(store=store, encoder=encoder, reranker=None) as retriever:
+        for options in (
+            {"store": store},
+            {"encoder": encoder},
+            {"encoder": "starter"},
+            {"version": "docs@v2"},
+            {"pooling": "cls"},
+            {"query_instruction": ""},
+            {"passage_instruction": "p: "},
+            {"max_length": 12},
+            {"device": "cpu"},
+            {"api_key": "s3cret"},
+        ):
+            with pytest.raises(InvalidInput, match=f"{next(iter(options))} was given") as caught:
+                ingest(more, retriever, **options)  # type: ignore[arg-type]
+            assert "s3cret" not in str(caught.value)
+        for options in ({"max_tokens": 20}, {"overlap_tokens": 3}, {"language": "german"}):
+            with pytest.raises(ManifestMismatch, match="built otherwise"):
+                ingest(more, retriever, **options)  # type: ignore[arg-type]
+        with pytest.raises(ManifestMismatch, match="tenants is False, asked for True"):
+            ingest(more, retriever, tenant="a")
+        assert retriever.count() == 1
+        ingest(more, retriever, max_tokens=128, language="english", fields={})  # its own
+        assert retriever.count() == 2
+
+
+def test_an_open_retriever_writes_as_its_own_tenant(tmp_path: Path) -> None:
+    store, encoder = tmp_path / "store", HashingEncoder()
+    ingest([Document("oak", "Oaks.")], store=store, encoder=encoder, tenant="a")
+    with open(store=store, encoder=encoder, reranker=None, tenant="a") as retriever:
+        ingest([Document("bee", "Bees.")], retriever)
+        ingest([Document("ant", "Ants.")], retriever, tenant="b")
+        assert retriever.count() == 2
+        assert retriever.count(tenant="b") == 1

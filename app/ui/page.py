@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from gradio.routes import App as GradioApp
 from starlette.routing import Mount
 
+from app.types import Facts
 from app.ui import render, theme
 from retrieval.errors import RetrievalError
 from retrieval.types import Mode, SearchResult
@@ -57,12 +58,9 @@ def build(
     searcher: Searcher,
     *,
     title: str,
+    facts: Callable[[], Facts],
     examples: Sequence[str] = (),
-    collection: str = "",
-    passages: int | None = None,
-    encoder: str = "",
-    reranker: str | None = None,
-    notices: Sequence[str] = (),
+    reranks: bool = True,
     mode: Mode = "hybrid",
     candidates: int = 50,
     top_k: int = 10,
@@ -73,22 +71,19 @@ def build(
     Args:
         searcher: answers the questions, one at a time.
         title: the page's heading.
+        facts: what is searched, for the head of the page; asked whenever a page is opened.
         examples: questions that are asked by a click.
-        collection, passages, encoder, reranker, notices: facts for the head of the page.
+        reranks: whether there is a second stage.
         mode, candidates, top_k, budget_ms: what the options are set to at first.
     """
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(
-            render.header(
-                title,
-                collection=collection,
-                passages=passages,
-                encoder=encoder,
-                reranker=reranker,
-                notices=notices,
-            ),
-            elem_id="tsr-head",
-            apply_default_css=False,
+        head = gr.HTML(render.header(title, Facts()), elem_id="tsr-head", apply_default_css=False)
+        page.load(
+            lambda: render.header(title, facts()),
+            None,
+            head,
+            api_visibility="private",
+            show_progress="hidden",
         )
         with gr.Row(elem_id="tsr-ask"):
             question = gr.Textbox(
@@ -130,11 +125,11 @@ def build(
                 )
             with gr.Row(elem_id="tsr-second"):
                 chosen_rerank = gr.Checkbox(
-                    value=reranker is not None or not encoder,
+                    value=reranks,
                     label="Re-rank",
                     scale=0,
                     min_width=110,
-                    interactive=reranker is not None or not encoder,
+                    interactive=reranks,
                     elem_id="tsr-rerank",
                 )
                 chosen_budget = gr.Number(
@@ -143,7 +138,7 @@ def build(
                     label="Re-ranking limit, ms (0: none)",
                     scale=0,
                     min_width=230,
-                    interactive=reranker is not None or not encoder,
+                    interactive=reranks,
                     elem_id="tsr-budget",
                 )
         status = gr.HTML(
@@ -155,7 +150,7 @@ def build(
             stage1 = gr.HTML(elem_id="tsr-stage1", apply_default_css=False)
             stage2 = gr.HTML(elem_id="tsr-stage2", apply_default_css=False)
 
-        answer = answerer(searcher, standing_notices=notices)
+        answer = answerer(searcher, standing_notices=lambda: facts().notices)
         inputs = [
             question,
             chosen_mode,
@@ -200,7 +195,7 @@ def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[],
 
 
 def answerer(
-    searcher: Searcher, *, standing_notices: Sequence[str] = ()
+    searcher: Searcher, *, standing_notices: Callable[[], Sequence[str]] = tuple
 ) -> Callable[[str, Mode, int, int, bool, float | None], Iterator[Parts]]:
     """The page's one action: yields what to show while searching, then what was found.
 
@@ -255,10 +250,9 @@ def answerer(
             )
         else:
             shown = int(top_k)
+            standing = standing_notices()
             yield (
-                render.summary(
-                    result, notices=[n for n in result.notices if n not in standing_notices]
-                ),
+                render.summary(result, notices=[n for n in result.notices if n not in standing]),
                 render.stage1_column(result, shown),
                 render.stage2_column(result, shown),
             )

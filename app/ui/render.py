@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.types import Facts
 from app.ui.text import escape, highlight, query_terms, snippet
 from retrieval.types import Candidate, Hit, Mode, Passage, SearchResult, Timings
 
@@ -43,28 +44,20 @@ def rank_change(hit: Hit, shown: int) -> Change:
     return Change("same", "=", "same place in both stages")
 
 
-def header(
-    title: str,
-    *,
-    collection: str = "",
-    passages: int | None = None,
-    encoder: str = "",
-    reranker: str | None = None,
-    notices: Sequence[str] = (),
-) -> str:
+def header(title: str, facts: Facts) -> str:
     """The page's head: title, what is searched, with which models, and standing notices."""
-    facts = []
-    if collection:
-        facts.append(f"Collection <b>{escape(collection)}</b>")
-    if passages is not None:
-        facts.append(f"<b>{passages:,}</b> passages")
-    if encoder:
-        facts.append(f"Encoder <b>{escape(encoder)}</b>")
-        facts.append(f"Reranker <b>{escape(reranker or 'none')}</b>")
-    line = "".join(f"<li>{fact}</li>" for fact in facts)
+    shown = []
+    if facts.collection:
+        shown.append(f"Collection <b>{escape(facts.collection)}</b>")
+    if facts.passages is not None:
+        shown.append(f"<b>{facts.passages:,}</b> passages")
+    if facts.encoder:
+        shown.append(f"Encoder <b>{escape(facts.encoder)}</b>")
+        shown.append(f"Reranker <b>{escape(facts.reranker or 'none')}</b>")
+    line = "".join(f"<li>{fact}</li>" for fact in shown)
     return (
         f'<header class="tsr-head"><h1>{escape(title)}</h1>'
-        f'<ul class="tsr-facts">{line}</ul>{_notices(notices)}</header>'
+        f'<ul class="tsr-facts">{line}</ul>{_notices(facts.notices)}</header>'
     )
 
 

@@ -292,6 +292,31 @@ class CollectionIndex:
             )
         return states
 
+    def document_passages(
+        self, document_ids: Sequence[str], *, tenant: str | None = None
+    ) -> dict[str, tuple[Passage, ...]]:
+        """All that is stored of these documents, by position; those not stored are left out.
+
+        Of an update that was cut off, passages of both versions are there: `document_hash` tells
+        them apart.
+
+        Raises:
+            InvalidInput: one text instead of a list of them, or no text.
+        """
+        owner = self._tenancy.check(tenant)
+        ids = _texts(document_ids, "document_ids")
+        found: defaultdict[str, list[Passage]] = defaultdict(list)
+        for start in range(0, len(ids), _BATCH):
+            chosen = self._tenancy.narrow(_of_documents(ids[start : start + _BATCH]), owner)
+            for key, payload in self._scroll(None, chosen):
+                passage = self._passage(key, payload)
+                found[passage.document_id].append(passage)
+        return {
+            one: tuple(sorted(found[one], key=lambda passage: (passage.position, passage.id)))
+            for one in dict.fromkeys(ids)
+            if one in found
+        }
+
     def document_sources(self, *, tenant: str | None = None) -> Iterator[tuple[str, str]]:
         """(document id, source) of every passage, a page at a time; documents repeat."""
         owned = self._tenancy.narrow(None, self._tenancy.check(tenant))

@@ -256,6 +256,12 @@ class Index(Protocol):
         """What is stored of these documents, or of all; documents not stored are left out."""
         ...
 
+    def document_passages(
+        self, document_ids: Sequence[str], *, tenant: str | None = None
+    ) -> dict[str, tuple[Passage, ...]]:
+        """All that is stored of these documents, by position; those not stored are left out."""
+        ...
+
     def document_sources(self, *, tenant: str | None = None) -> Iterator[tuple[str, str]]:
         """(document id, source) of every passage, a page at a time; documents repeat."""
         ...

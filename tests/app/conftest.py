@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app import service
+from app import server, service
 from retrieval.types import Blend, Candidate, Hit, Mode, Passage, SearchResult, Timings
 
 # What a hostile document or a careless template would need to break out of the page.
@@ -83,20 +83,20 @@ def make_result(
 def _serving(searcher: Any, **facts: Any) -> Iterator[str]:
     from app.ui import page
 
-    app = service.create_app(hosts=service.loopback_names("127.0.0.1"))
+    app = service.base_app(hosts=server.loopback_names("127.0.0.1"))
     stopping = page.mount(app, page.build(searcher, title="Test page", **facts))
-    sock = service.reserve_port("127.0.0.1", 0)
-    url = service.url_of(sock)
+    sock = server.reserve_port("127.0.0.1", 0)
+    url = server.url_of(sock)
     up = threading.Event()
-    server = service.make_server(app, ready=up.set, stopping=stopping)
+    running = server.make_server(app, ready=up.set, stopping=stopping)
     sock.listen(128)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
         assert up.wait(30), "the server did not start"
         yield url
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join(15)
         assert not thread.is_alive(), "the server did not stop"
 

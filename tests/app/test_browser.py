@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.types import Facts
 from retrieval.errors import StoreLocked
 from retrieval.types import SearchResult
 
@@ -92,11 +93,13 @@ def served(
     with serving(
         scripted,
         examples=["how do I copy a tree", "hostile example"],
-        collection="docs",
-        passages=12345,
-        encoder="an-encoder",
-        reranker="a-reranker",
-        notices=(f"standing notice {hostile}",),
+        facts=lambda: Facts(
+            collection="docs",
+            passages=12345,
+            encoder="an-encoder",
+            reranker="a-reranker",
+            notices=(f"standing notice {hostile}",),
+        ),
         candidates=20,
     ) as address:
         yield scripted, address

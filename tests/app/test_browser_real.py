@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from app.types import Facts  # noqa: E402
+
 expect = playwright.expect
 
 pytestmark = [
@@ -29,10 +31,12 @@ def url(office_store: Path, serving: Callable[..., AbstractContextManager[str]])
         serving(
             retriever,
             examples=["how long are copies of the database kept"],
-            collection="office",
-            passages=retriever.count(),
-            encoder=retriever.encoder.info.model,
-            reranker=retriever.reranker.info.model,
+            facts=lambda: Facts(
+                collection="office",
+                passages=retriever.count(),
+                encoder=retriever.encoder.info.model,
+                reranker=retriever.reranker.info.model,
+            ),
         ) as address,
     ):
         yield address

@@ -19,7 +19,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app import commands, service
+from app import commands, running, server
 from retrieval.errors import InvalidInput, PortInUse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,17 +96,17 @@ def test_ui_serves_and_ends_at_a_signal(office_store: Path, number: signal.Signa
 
 SLOW = """
 import time
-from app import commands, service
-app = service.create_app()
+from app import running, server, service
+app = service.base_app()
 @app.get("/slow")
 def slow():
-    commands._say("slow request began")
+    running.say("slow request began")
     time.sleep(100)
-sock = service.reserve_port("127.0.0.1", 0)
-say = lambda: commands._say(f"at {service.url_of(sock)}")
-with commands._stoppable():
-    stop = lambda: commands._end_within(commands.ABANDON_SECONDS)
-    service.serve(app, sock, ready=say, stopping=stop)
+sock = server.reserve_port("127.0.0.1", 0)
+say = lambda: running.say(f"at {server.url_of(sock)}")
+with running.stoppable():
+    stop = lambda: running.end_within(6)
+    server.serve(app, sock, ready=say, stopping=stop, grace_s=3)
 """
 
 
@@ -118,7 +118,7 @@ def test_a_search_that_takes_long_does_not_hold_the_end_up() -> None:
             client.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
             read_until(process, "slow request began")
             process.send_signal(signal.SIGTERM)
-            rest = process.communicate(timeout=commands.ABANDON_SECONDS + 15)[1]
+            rest = process.communicate(timeout=25)[1]
     assert process.returncode == 0, rest
     assert rest == "A search that was still running was abandoned.\n"
 
@@ -174,7 +174,7 @@ def test_an_unknown_collection_is_named(tmp_path: Path) -> None:
 
 def test_sigterm_during_the_work_ends_it_as_ctrl_c_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), commands._stoppable():
+    with pytest.raises(KeyboardInterrupt), running.stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -185,10 +185,10 @@ def test_help_names_the_defaults_and_every_option() -> None:
         assert name in text
     for name in ("--device", "--devices", "--engine", "--dtype", "--threads", "--budget-ms"):
         assert name in text
-    assert service.is_loopback("127.0.0.1")
+    assert server.is_loopback("127.0.0.1")
 
 
 def test_the_steps_are_told_to_nobody_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error is None after `2>&-`; a line to it must not end the service."""
     monkeypatch.setattr("sys.stderr", None)
-    commands._say("The page is at …")
+    running.say("The page is at …")

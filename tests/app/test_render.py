@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from app.types import Facts
 from app.ui import render
 from retrieval.types import Hit, Passage, SearchResult, Timings
 
@@ -55,11 +56,13 @@ def everything(result: SearchResult) -> list[str]:
         render.stage2_column(result, 2),
         render.header(
             result.query,
-            collection=result.query,
-            passages=3,
-            encoder=result.encoder,
-            reranker=result.query,
-            notices=(result.query,),
+            Facts(
+                collection=result.query,
+                passages=3,
+                encoder=result.encoder,
+                reranker=result.query,
+                notices=(result.query,),
+            ),
         ),
         render.message(result.query, result.query),
         render.searching(result.query),

@@ -9,24 +9,24 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from app import service
+from app import server, service
 from retrieval.errors import InvalidInput, PortInUse
 
 
 @contextmanager
 def running(hosts: list[str] | None) -> Iterator[str]:
-    sock = service.reserve_port("127.0.0.1", 0)
+    sock = server.reserve_port("127.0.0.1", 0)
     sock.listen()
     up = threading.Event()
-    server = service.make_server(service.create_app(hosts=hosts), ready=up.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-    url = service.url_of(sock)
+    running = server.make_server(service.base_app(hosts=hosts), ready=up.set)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})
+    url = server.url_of(sock)
     thread.start()
     try:
         assert up.wait(10)
         yield url
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
 
@@ -39,7 +39,7 @@ def test_health_and_headers() -> None:
 
 
 def test_a_foreign_name_is_refused_on_a_loopback_address() -> None:
-    with running(service.loopback_names("127.0.0.1")) as url:
+    with running(server.loopback_names("127.0.0.1")) as url:
         request = urllib.request.Request(f"{url}/healthz", headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request)
@@ -51,22 +51,22 @@ def test_a_port_in_use_is_refused_before_anything_else() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=rf"port {port} on 127.0.0.1 is in use.*--port"):
-            service.reserve_port("127.0.0.1", port)
+            server.reserve_port("127.0.0.1", port)
 
 
 def test_a_port_taken_between_reserving_and_serving() -> None:
     # Two that reserved the same port: Linux lets both bind, one of them listen.
-    first = service.reserve_port("127.0.0.1", 0)
+    first = server.reserve_port("127.0.0.1", 0)
     with closing(first):
-        second = service.reserve_port("127.0.0.1", first.getsockname()[1])
+        second = server.reserve_port("127.0.0.1", first.getsockname()[1])
         first.listen()
         with pytest.raises(PortInUse):
-            service.serve(service.create_app(), second)
+            server.serve(service.base_app(), second)
         assert second.fileno() == -1
 
 
 def test_a_port_can_be_taken_again_at_once() -> None:
-    sock = service.reserve_port("127.0.0.1", 0)
+    sock = server.reserve_port("127.0.0.1", 0)
     port = sock.getsockname()[1]
     with closing(sock):
         sock.listen()
@@ -74,13 +74,13 @@ def test_a_port_can_be_taken_again_at_once() -> None:
             served, _ = sock.accept()
             served.close()  # the server closes first: its side of the port lingers
             client.recv(1)
-    service.reserve_port("127.0.0.1", port).close()
+    server.reserve_port("127.0.0.1", port).close()
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "203.0.113.7", "a" * 300])
 def test_an_address_of_another_machine_is_refused(host: str) -> None:
     with pytest.raises(InvalidInput, match=r"--host"):
-        service.reserve_port(host, 0)
+        server.reserve_port(host, 0)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_an_address_of_another_machine_is_refused(host: str) -> None:
     ],
 )
 def test_which_addresses_are_this_machine_only(host: str, local: bool) -> None:
-    assert service.is_loopback(host) is local
+    assert server.is_loopback(host) is local
 
 
 def test_the_url_of_an_open_address_can_be_visited() -> None:
-    with closing(service.reserve_port("0.0.0.0", 0)) as sock:
-        assert service.url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+    with closing(server.reserve_port("0.0.0.0", 0)) as sock:
+        assert server.url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"

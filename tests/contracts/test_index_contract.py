@@ -444,6 +444,24 @@ def test_document_states_tell_whole_from_broken(index: CollectionIndex, passage:
     assert index.document_states()["shrunk"].content_hash == "h2"
 
 
+def test_document_passages_come_whole_and_in_order(index: CollectionIndex, passage: Make) -> None:
+    long = [passage("long", p, f"part {p} of it", metadata={"n": p}) for p in range(1_203)]
+    batch = [*long[::-1], passage("short"), passage("other, with 'signs' ☃")]
+    for start in range(0, len(batch), 500):
+        index.upsert(batch[start : start + 500], vectors(len(batch[start : start + 500])))
+    found = index.document_passages(["short", "none", "long", "short"])
+    assert list(found) == ["short", "long"]
+    assert found["long"] == tuple(long)
+    assert found["short"] == (passage("short"),)
+    assert list(index.document_passages(["other, with 'signs' ☃"])) == ["other, with 'signs' ☃"]
+    assert index.document_passages([]) == {}
+    changed = passage("short", 1, document_hash="sha256:b")  # an update that was cut off
+    index.upsert([changed], vectors(1))
+    assert index.document_passages(["short"])["short"] == (passage("short"), changed)
+    with pytest.raises(InvalidInput, match="expected a list of texts"):
+        index.document_passages("short")
+
+
 def test_optimize_changes_no_answer(index: CollectionIndex, passage: Make) -> None:
     given_passages = [passage(f"d{i}", text=f"cat word{i % 7}") for i in range(600)]
     index.upsert(given_passages, vectors(600))

@@ -67,6 +67,9 @@ def test_each_sees_its_own_alone(shared: Shared) -> None:
         states = index.document_states(tenant=owner)
         assert set().union(*(state.passage_ids for state in states.values())) == ids
         assert index.document_states(["d1"], tenant=owner) == {"d1": states["d1"]}
+        documents = index.document_passages(sorted(states), tenant=owner)
+        assert {p.id for own in documents.values() for p in own} == ids
+        assert owners(p for own in documents.values() for p in own) == {owner}
         assert len(list(index.document_sources(tenant=owner))) == SIZE
         assert index.vectors(sorted(ids), tenant=owner).keys() == ids
         for mode in MODES:
@@ -83,6 +86,7 @@ def test_each_sees_its_own_alone(shared: Shared) -> None:
     for nobody in ("c", "A", "a "):
         assert index.count(tenant=nobody) == 0
         assert list(index.passages(tenant=nobody)) == []
+        assert index.document_passages(["d0", "d1", "d2"], tenant=nobody) == {}
         assert index.vectors(sorted(ids), tenant=nobody) == {}
         for mode in MODES:
             assert index.search_batch(
@@ -188,6 +192,8 @@ def test_no_tenant_is_refused_by_every_call(
         lambda tenant: index.delete_where({"document_id": "d"}, tenant=tenant),
         lambda tenant: index.document_states(tenant=tenant),
         lambda tenant: index.document_states([], tenant=tenant),
+        lambda tenant: index.document_passages(["d"], tenant=tenant),
+        lambda tenant: index.document_passages([], tenant=tenant),
         lambda tenant: list(index.document_sources(tenant=tenant)),
         lambda tenant: list(index.passages(tenant=tenant)),
         lambda tenant: index.count(tenant=tenant),

@@ -1,0 +1,182 @@
+"""The native API under `/v1`: search with every option, collections, documents, jobs, models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+import retrieval
+from app.errors import NotHere
+from app.protocols import native_documents, native_jobs
+from app.protocols.errors import request_id_of, responses
+from app.protocols.native_answers import (
+    BatchAnswer,
+    ModelBody,
+    ModelsBody,
+    SearchAnswer,
+    ServiceBody,
+    model_body,
+    search_answer,
+)
+from app.protocols.native_models import (
+    MOST_DOCUMENTS,
+    MOST_IDS,
+    MOST_QUERIES,
+    MOST_QUERY,
+    BatchRequest,
+    SearchOptions,
+    SearchRequest,
+)
+from app.protocols.shared import caller_of, until_gone
+from app.settings import Settings
+from app.types import Backend
+from retrieval import RetrievalError
+from retrieval.types import Fusion
+
+_NOT_OPTIONS = frozenset({"query", "queries", "include_candidates", "collection"})
+
+
+def router(backend: Backend, settings: Settings) -> APIRouter:
+    """All routes of the native API."""
+    routes = APIRouter()
+    routes.include_router(_searching(backend))
+    routes.include_router(_about(backend, settings))
+    routes.include_router(native_documents.router(backend))
+    routes.include_router(native_jobs.router(backend, settings))
+    return routes
+
+
+def _searching(backend: Backend) -> APIRouter:
+    routes = APIRouter(prefix="/v1/search", tags=["Search"])
+
+    # Answers are made by the library in their stable form, so they are not checked once more.
+    @routes.post(
+        "",
+        response_model=SearchAnswer,
+        response_model_exclude_unset=True,
+        responses=responses(404, 409),
+        operation_id="search",
+        summary="Search with one question",
+    )
+    async def search(request: Request, body: SearchRequest) -> JSONResponse:
+        caller = caller_of(request)
+        collection = body.collection or backend.default_collection(caller)
+        results = await until_gone(
+            request,
+            backend.search(caller, [body.query], collection=collection, **_options(body)),
+        )
+        answer = search_answer(results[0], candidates=body.include_candidates)
+        return JSONResponse(
+            {**answer, "collection": collection, "request_id": request_id_of(request)}
+        )
+
+    @routes.post(
+        "/batch",
+        response_model=BatchAnswer,
+        responses=responses(404, 409),
+        operation_id="search_batch",
+        summary="Search with several questions",
+        description=f"At most {MOST_QUERIES}. Their times are shared equally among them; "
+        "`budget_ms` is for all together.",
+    )
+    async def search_batch(request: Request, body: BatchRequest) -> JSONResponse:
+        caller = caller_of(request)
+        collection = body.collection or backend.default_collection(caller)
+        results = await until_gone(
+            request,
+            backend.search(caller, body.queries, collection=collection, **_options(body)),
+        )
+        return JSONResponse(
+            {
+                "results": [
+                    search_answer(one, candidates=body.include_candidates) for one in results
+                ],
+                "collection": collection,
+                "request_id": request_id_of(request),
+            }
+        )
+
+    return routes
+
+
+def _about(backend: Backend, settings: Settings) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["Service"])
+
+    @routes.get(
+        "/models",
+        response_model=ModelsBody,
+        responses=responses(),
+        operation_id="list_models",
+        summary="The models of the service",
+        description="As OpenAI's clients list models, with what more is known of each.",
+    )
+    async def list_models(request: Request) -> JSONResponse:
+        infos = backend.models(caller_of(request))
+        return JSONResponse({"object": "list", "data": [model_body(info) for info in infos]})
+
+    @routes.get(
+        "/models/{model:path}",
+        response_model=ModelBody,
+        responses=responses(404),
+        operation_id="get_model",
+        summary="One model",
+    )
+    async def get_model(request: Request, model: str) -> JSONResponse:
+        for info in backend.models(caller_of(request)):
+            if model in info.names:
+                return JSONResponse(model_body(info))
+        raise NotHere(
+            f"the service has no model {model!r}",
+            fix="GET /v1/models lists the models and their names.",
+            what="model",
+        )
+
+    @routes.get(
+        "/service",
+        response_model=ServiceBody,
+        responses=responses(),
+        operation_id="get_service",
+        summary="What this service is, and its limits",
+    )
+    async def get_service(request: Request) -> JSONResponse:
+        try:
+            default: str | None = backend.default_collection(caller_of(request))
+        except RetrievalError:  # a key for several collections has none
+            default = None
+        limits: dict[str, Any] = {
+            "query_characters": MOST_QUERY,
+            "queries": MOST_QUERIES,
+            "documents": MOST_DOCUMENTS,
+            "ids": MOST_IDS,
+            "body_mb": settings.max_body_mb,
+            "upload_mb": settings.max_upload_mb,
+            "requests": settings.max_requests,
+            "wait_ms": settings.max_wait_ms,
+        }
+        return JSONResponse(
+            {
+                "name": "two-stage-retrieval",
+                "version": retrieval.__version__,
+                "default_collection": default,
+                "read_only": settings.read_only,
+                "limits": limits,
+            }
+        )
+
+    return routes
+
+
+def _options(body: SearchOptions) -> dict[str, Any]:
+    """What was asked for, as `Backend.search` takes it; what is null is left to it."""
+    options = {
+        name: getattr(body, name)
+        for name in type(body).model_fields
+        if name not in _NOT_OPTIONS and name in body.model_fields_set
+    }
+    fusion = body.fusion
+    if fusion is not None:
+        dense, sparse, lexical = fusion.weights
+        options["fusion"] = Fusion(fusion.method, fusion.k, (dense, sparse, lexical))
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,284 @@
+"""`POST /v1/embeddings` in OpenAI's form, with what a bi-encoder needs beside it.
+
+A bi-encoder encodes a question and the passages that answer it differently, and OpenAI's form
+cannot say which of the two a text is. Here a text is a passage unless the request says otherwise:
+a question encoded as a passage finds somewhat less until its client is mended, but passages that
+were encoded as questions would have to be encoded again, all of them. To encode questions, send
+`"input_type": "query"`, or, from clients that cannot send other fields, put `:query` behind the
+model's name.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.errors import BadRequest
+from app.protocols.errors import responses
+from app.protocols.plain_json import plain_text
+from app.protocols.shared import caller_of, until_gone
+from app.types import Backend, Caller, Embedded, ModelInfo, TextKind
+
+MOST_TEXTS = 2048
+MOST_INSTRUCTION = 4096
+
+InputType = Literal["query", "search_query", "passage", "document", "search_document"]
+
+_SUFFIXES: dict[str, TextKind] = {":query": "query", ":passage": "passage", ":document": "passage"}
+
+
+class _BadInput(BadRequest):
+    param = "input"
+
+
+def _texts(given: object) -> object:
+    """The input as it came, once it is known to be texts.
+
+    Raises:
+        BadRequest: tokens of another model's tokeniser, no text, too many, or an empty one.
+    """
+    if isinstance(given, list) and not given:
+        raise _BadInput(
+            "input is an empty list, expected at least one text", fix="Send the texts to embed."
+        )
+    if isinstance(given, list) and all(_tokens(item) for item in given):
+        raise _BadInput(
+            "input holds token ids, which are those of another model's tokenizer and mean nothing "
+            "to this one",
+            fix="Send the texts themselves. LangChain's OpenAIEmbeddings does so with "
+            "check_embedding_ctx_length=False.",
+        )
+    texts = given if isinstance(given, list) else [given]
+    if len(texts) > MOST_TEXTS:
+        raise _BadInput(
+            f"input holds {len(texts):,} texts, at most {MOST_TEXTS:,} are taken at once",
+            fix="Send them in several requests.",
+        )
+    for at, text in enumerate(texts):
+        if isinstance(text, str) and (not text or "\0" in text):
+            which = f"input[{at}]" if isinstance(given, list) else "input"
+            what = "holds the character NUL" if text else "is an empty text"
+            raise _BadInput(
+                f"{which} {what}, which cannot be embedded", fix="Leave it out of the request."
+            )
+    return given
+
+
+def _tokens(item: object) -> bool:
+    if isinstance(item, list):
+        return all(isinstance(part, int) for part in item)
+    return isinstance(item, int) and not isinstance(item, bool)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+
+
+class EmbeddingRequest(BaseModel):
+    """Texts to embed. Fields that are not named here are ignored."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"input": "how do I get my expenses back?", "input_type": "query"},
+                {
+                    "input": ["Travel expenses are paid back within ten days.", "Toner is here."],
+                    "model": "bge-small-en-v1.5",
+                    "encoding_format": "base64",
+                },
+            ]
+        },
+    )
+
+    input: Annotated[Text | Texts, BeforeValidator(_texts)] = Field(
+        description=f"one text, or up to {MOST_TEXTS:,} of them; token ids are refused"
+    )
+    model: str | None = Field(
+        None,
+        max_length=512,
+        description="a name that `/v1/models` lists; without one the default encoder. `:query`, "
+        "`:passage` or `:document` behind it stands for `input_type`",
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64: of the vector's bytes as little-endian float32"
+    )
+    dimensions: int | None = Field(
+        None, ge=1, le=65536, description="shorter vectors, where the model was trained for them"
+    )
+    user: str | None = Field(None, description="ignored")
+    input_type: InputType | None = Field(
+        None,
+        description="whether the texts are questions (query, search_query) or what is searched "
+        "(passage, document, search_document: the default); the encoder's own instruction for "
+        "them is added here",
+    )
+    instruction: Annotated[str, AfterValidator(plain_text)] | None = Field(
+        None,
+        max_length=MOST_INSTRUCTION,
+        description="put before each text as it is, in place of the encoder's own instruction; "
+        "for encoders that put nothing before passages",
+    )
+
+
+class Embedding(BaseModel):
+    """The vector of one text."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int = Field(description="which of the texts, from 0")
+    embedding: list[float] | str = Field(description="numbers, or base64 of float32 bytes")
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens of all texts, instructions and special tokens included, before truncation."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class TruncatedText(BaseModel):
+    """A text of which the model read only the beginning."""
+
+    index: int = Field(description="which of the texts, from 0")
+    tokens: int = Field(description="how long it is")
+    max_tokens: int | None = Field(description="how much of it the model reads")
+
+
+class EmbeddingResponse(BaseModel):
+    """Vectors in the order of the texts; `encoder`, `input_type` and `truncated` are additions."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str = Field(description="the name that the request gave")
+    usage: EmbeddingUsage
+    encoder: str = Field(description="the model's own name")
+    input_type: Literal["query", "passage"] = Field(description="what the texts were taken for")
+    truncated: list[TruncatedText] = Field(description="texts that are longer than the model reads")
+
+
+def router(backend: Backend) -> APIRouter:
+    """The route of embeddings."""
+    routes = APIRouter(tags=["OpenAI"])
+
+    @routes.post(
+        "/v1/embeddings",
+        response_model=EmbeddingResponse,
+        responses=responses(400, 404),
+        operation_id="create_embedding",
+        summary="Embed texts",
+    )
+    async def create_embedding(request: Request, body: EmbeddingRequest) -> Response:
+        caller = caller_of(request)
+        model, kind = _chosen(backend, caller, body)
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        told: TextKind = kind
+        if body.instruction:
+            _check_instruction(_info(backend, caller, model))
+            # the encoder adds nothing of its own to passages
+            texts, told = [body.instruction + text for text in texts], "passage"
+        embedded = await until_gone(
+            request,
+            backend.embed(caller, texts, kind=told, model=model, dimensions=body.dimensions),
+        )
+        info = _info(backend, caller, embedded.model)
+        if body.instruction:
+            _check_instruction(info)  # a model that was not loaded is known only now
+        content = {
+            "object": "list",
+            "data": _data(embedded, body.encoding_format),
+            "model": body.model or embedded.model,
+            "usage": _usage(embedded),
+            "encoder": embedded.model,
+            "input_type": kind,
+            "truncated": _truncated(embedded, info),
+        }
+        # written by hand: a hundred thousand numbers are not worth validating one by one
+        return Response(
+            orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
+            media_type="application/json",
+        )
+
+    return routes
+
+
+def _chosen(
+    backend: Backend, caller: Caller, body: EmbeddingRequest
+) -> tuple[str | None, TextKind]:
+    """The model to ask, None for the default one, and what its texts are.
+
+    Raises:
+        BadRequest: the model's suffix says one thing and `input_type` another.
+    """
+    asked: TextKind | None = None
+    if body.input_type is not None:
+        asked = "query" if body.input_type in ("query", "search_query") else "passage"
+    model = body.model or None
+    if model is None or _info(backend, caller, model) is not None:
+        return model, asked or "passage"
+    for suffix, kind in _SUFFIXES.items():
+        if model.endswith(suffix):
+            if asked not in (None, kind):
+                raise BadRequest(
+                    f"model is {model!r} and input_type is {body.input_type!r}, which contradict "
+                    "each other",
+                    fix=f"Leave out {suffix!r} or input_type.",
+                )
+            return model.removesuffix(suffix) or None, kind
+    return model, asked or "passage"
+
+
+def _info(backend: Backend, caller: Caller, model: str | None) -> ModelInfo | None:
+    """What is known of an encoder, the default one for None; None where it is not here."""
+    encoders = [info for info in backend.models(caller) if info.kind == "encoder"]
+    for info in encoders:
+        if info.default if model is None else model in info.names:
+            return info
+    return None
+
+
+def _check_instruction(info: ModelInfo | None) -> None:
+    if info is None or info.passage_instruction == "":
+        return
+    own = (
+        "of which it is not known what it puts before a text itself"
+        if info.passage_instruction is None
+        else f"which puts {info.passage_instruction!r} before passages itself"
+    )
+    raise BadRequest(
+        f"an instruction was given for the encoder {info.names[0]!r}, {own}",
+        fix='Leave instruction out; "input_type": "query" or "passage" adds the encoder\'s own.',
+    )
+
+
+def _data(embedded: Embedded, encoding_format: str) -> list[dict[str, Any]]:
+    # in rows of their own, and in the byte order that the format names
+    vectors = np.ascontiguousarray(embedded.vectors, dtype="<f4")
+    rows: Sequence[Any] = (
+        [base64.b64encode(row.tobytes()).decode("ascii") for row in vectors]
+        if encoding_format == "base64"
+        else list(vectors)
+    )
+    return [{"object": "embedding", "index": at, "embedding": row} for at, row in enumerate(rows)]
+
+
+def _usage(embedded: Embedded) -> dict[str, int]:
+    tokens = int(embedded.tokens.sum())
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def _truncated(embedded: Embedded, info: ModelInfo | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": int(at),
+            "tokens": int(embedded.tokens[at]),
+            "max_tokens": None if info is None else info.max_length,
+        }
+        for at in np.flatnonzero(embedded.truncated)
+    ]

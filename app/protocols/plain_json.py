@@ -1,0 +1,60 @@
+"""JSON values that can be stored and answered: finite numbers, Unicode text, bounded depth."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MOST_DEPTH = 32
+LARGEST_INT = 2**63 - 1
+
+
+def plain_text(text: str) -> str:
+    """The text, if it is one everywhere.
+
+    Raises:
+        ValueError: it has a NUL character or a lone surrogate.
+    """
+    if "\0" in text:
+        raise ValueError(f"has a NUL character at {text.index(chr(0))}; leave it out")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"has a lone surrogate at {error.start}, which is no Unicode text"
+            ) from None
+    return text
+
+
+def plain_object(value: dict[str, Any]) -> dict[str, Any]:
+    """The object, if all in it can be stored and answered.
+
+    Raises:
+        ValueError: says what cannot, and why.
+    """
+    _check(value, 0)
+    return value
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth > MOST_DEPTH:
+        raise ValueError(f"is nested more than {MOST_DEPTH} deep")
+    match value:
+        case str():
+            plain_text(value)
+        case bool() | None:
+            pass
+        case int():
+            if abs(value) > LARGEST_INT:
+                raise ValueError("holds a whole number of more than 64 bits; send it as text")
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"holds {value}, which is no JSON number")
+        case dict():
+            for key, one in value.items():
+                plain_text(key)
+                _check(one, depth + 1)
+        case list():
+            for one in value:
+                _check(one, depth + 1)

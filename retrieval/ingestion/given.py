@@ -1,0 +1,62 @@
+"""What a caller gave for an indexing run, checked where no type checker may have looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from retrieval.errors import InvalidInput
+from retrieval.types import Document
+
+
+def checked_documents(documents: Iterable[Document]) -> Iterator[Document]:
+    """Documents that a program made.
+
+    Raises:
+        InvalidInput: says which one, which field and what it holds.
+    """
+    for number, document in enumerate(documents, start=1):
+        if not isinstance(document, Document):
+            raise InvalidInput(
+                f"document {number} is a {type(document).__name__}, expected a Document",
+                fix="Make it with retrieval.Document(id=…, text=…).",
+            )
+        for name in ("id", "text", "title", "source"):
+            value = getattr(document, name)
+            if not isinstance(value, str):
+                raise InvalidInput(
+                    f"document {number} (id {document.id!r}) has the {name} {value!r}, expected "
+                    "text (str)",
+                    fix=f"Give it a {name} that is a str, or leave the document out. What was "
+                    "acknowledged before is kept.",
+                )
+        if not isinstance(document.metadata, Mapping):
+            raise InvalidInput(
+                f"document {number} (id {document.id!r}) has the metadata "
+                f"{document.metadata!r}, expected a mapping",
+                fix="Give metadata as a dict of JSON values, or leave it out.",
+            )
+        yield document
+
+
+def refuse_elsewhere(**options: tuple[Any, Any]) -> None:
+    """Refuse options that choose a place or a model where a retriever is open already.
+
+    Args:
+        options: name → (what was given, what leaves it open).
+
+    Raises:
+        InvalidInput: names those that were given.
+    """
+    # Names without values: one of them may be a key.
+    given = [
+        name
+        for name, (value, default) in options.items()
+        if value is not default and not (isinstance(value, str) and value == default)
+    ]
+    if given:
+        raise InvalidInput(
+            f"{' and '.join(given)} was given besides a retriever that is open, which has its own "
+            "index and its own encoder",
+            fix="Leave it out, or give the collection by its name.",
+        )

@@ -1,0 +1,94 @@
+"""A small app behind the real guard, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
+
+from app.observing.metrics import Metrics
+from app.protocols import errors, operations
+from app.protocols.shared import caller_of
+from app.security.guard import Guard
+from app.security.headers import SecurityHeaders
+from app.security.keys import KeyRing
+from app.settings import Settings
+from app.types import Readiness
+from retrieval.errors import InvalidInput
+
+
+class Prepared:
+    """A backend that says whether it is ready, and nothing else."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+
+    async def ready(self) -> Readiness:
+        return Readiness(not self.problems, self.problems)
+
+
+def guarded(
+    *, keys: KeyRing | None = None, metrics: Metrics | None = None, **options: Any
+) -> tuple[FastAPI, Prepared]:
+    """Routes that echo, stream, fail and wait."""
+    metrics = metrics or Metrics()
+    backend = Prepared()
+    app = FastAPI()
+    errors.install(app)
+    app.include_router(operations.router(backend, metrics))  # type: ignore[arg-type]
+
+    @app.get("/")
+    async def page() -> str:
+        return "the page"
+
+    @app.get("/v1/who")
+    async def who(request: Request) -> dict[str, Any]:
+        caller = caller_of(request)
+        return {
+            "key_id": caller.key_id,
+            "write": caller.write,
+            "collections": caller.collections,
+            "tenant": caller.tenant,
+            "request_id": request.state.request_id,
+        }
+
+    @app.post("/v1/echo")
+    async def echo(body: dict[str, Any]) -> int:
+        return len(str(body))
+
+    @app.post("/v1/ingest")
+    async def ingest(request: Request) -> int:
+        return sum([len(part) async for part in request.stream()])
+
+    @app.post("/v1/unread")
+    async def unread() -> str:
+        return "done"
+
+    @app.post("/v1/slow-app")
+    async def slow_app(request: Request) -> int:
+        await asyncio.sleep(0.6)
+        return len(await request.body())
+
+    @app.get("/v1/items/{item}")
+    async def item(item: str) -> str:
+        if item == "bad":
+            raise InvalidInput("the item is bad", fix="Take another.")
+        if item == "broken":
+            raise RuntimeError("broken with tsr_" + "S" * 43 + " in it")
+        return item
+
+    @app.get("/v1/stream")
+    async def stream() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            for number in range(3):
+                yield b"part %d\n" % number
+                await asyncio.sleep(0.2)
+
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    app.add_middleware(Guard, keys=keys, settings=Settings(**options), metrics=metrics)
+    app.add_middleware(SecurityHeaders)
+    return app, backend

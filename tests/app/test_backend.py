@@ -1,0 +1,788 @@
+"""The backend over real stores: who may do what, deadlines, writes, shared models, outages."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from doubles.qdrant_http import qdrant_http
+from doubles.tcp_proxy import tcp_proxy
+from hashing_encoder import HashingEncoder
+
+import retrieval
+from app.backend import RetrievalBackend
+from app.errors import (
+    Conflict,
+    DeadlinePassed,
+    Forbidden,
+    NotHere,
+    Overloaded,
+    Stopping,
+    http_status,
+)
+from app.settings import Settings
+from app.types import Caller, JobSource, Unobserved
+from retrieval import Document
+from retrieval.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    InvalidInput,
+    InvalidQuery,
+    ModelFault,
+    ModelNotFound,
+    RetrievalError,
+    StoreFault,
+)
+from retrieval.types import RerankerInfo, Scores
+
+T = TypeVar("T")
+ANYONE = Caller()
+DOCUMENTS = [
+    Document("oak", "Oaks are trees. They bear acorns.", "Oak", {"kind": "tree"}, "oak.txt"),
+    Document("bee", "Bees dance to tell where the flowers are.", "Bee", {"kind": "insect"}),
+    Document("ant", "Ants follow a scent to where the food is.", "Ant", {"kind": "insect"}),
+]
+
+
+class WordReranker:
+    """Scores by shared words; can be held, made to fail, or slow."""
+
+    def __init__(self) -> None:
+        self.info = RerankerInfo("words", "sha256:words", "cross-encoder", 64)
+        self.go = threading.Event()
+        self.go.set()
+        self.seconds_a_pair = 0.0
+        self.fault: RetrievalError | None = None
+        self.calls = 0
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, progress: Any = None) -> Scores:
+        self.calls += 1
+        assert self.go.wait(20)
+        time.sleep(self.seconds_a_pair * len(pairs))
+        if self.fault is not None:
+            raise self.fault
+        values = [len(set(q.lower().split()) & set(p.lower().split())) for q, p in pairs]
+        return Scores(np.array(values, np.float64), np.zeros(len(pairs), np.bool_))
+
+    def relevance(self, scores: Any) -> Any:
+        return 1 / (1 + np.exp(-scores))
+
+
+class Counting(Unobserved):
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.refused: list[str] = []
+
+    def stage(self, name: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.stages.append(name)
+
+    def shed(self, reason: str) -> None:
+        self.refused.append(reason)
+
+
+class Made:
+    """A backend with what it was made of."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.encoder = HashingEncoder()
+        self.reranker = WordReranker()
+        self.observer = Counting()
+        self.settings = Settings(
+            **{"store": str(folder / "store"), "reranker": "none", "grace_s": 5, **options}
+        )
+        self.backend = RetrievalBackend(
+            self.settings, observer=self.observer, encoder=self.encoder, reranker=self.reranker
+        )
+
+
+Make = Callable[..., Made]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Factory: `make(max_requests=…)`, a backend over an empty store; closed at the end."""
+    made: list[Made] = []
+
+    def factory(**options: Any) -> Made:
+        one = Made(tmp_path, **options)
+        made.append(one)
+        return one
+
+    yield factory
+    for one in made:
+        one.reranker.go.set()
+        one.backend.close()
+
+
+@pytest.fixture
+def filled(make: Make) -> Made:
+    one = make()
+    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    return one
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    async def bounded() -> T:
+        return await asyncio.wait_for(work, 30)
+
+    return asyncio.run(bounded())
+
+
+def ids(results: Any) -> list[str]:
+    return [hit.passage.document_id for hit in results[0].hits]
+
+
+# --- documents and searches -----------------------------------------------------------------
+
+
+def test_what_is_written_is_found_changed_and_deleted(make: Make) -> None:
+    backend = make().backend
+    report = run(backend.upsert_documents(ANYONE, DOCUMENTS))
+    assert (report.new, report.passages, report.collection) == (3, 3, "docs")
+    assert ids(run(backend.search(ANYONE, ["where do bees dance"])))[0] == "bee"
+    changed = Document("bee", "Bees sleep at night.", "Bee")
+    report = run(backend.upsert_documents(ANYONE, [changed, DOCUMENTS[0]]))
+    assert (report.new, report.changed, report.unchanged) == (0, 1, 1)
+    found = run(backend.search(ANYONE, ["bees sleep"], top_k=1))
+    assert found[0].hits[0].passage.text == "Bees sleep at night."
+    assert run(backend.delete_documents(ANYONE, ["bee", "wasp", "bee"])) == ("bee",)
+    assert "bee" not in ids(run(backend.search(ANYONE, ["bees sleep"])))
+    with pytest.raises(NotHere, match="no document 'bee'") as caught:
+        run(backend.document(ANYONE, "bee"))
+    assert caught.value.code == "document_not_found"
+    info = run(backend.collection(ANYONE, None))
+    assert (info.name, info.passages, info.version, info.default) == ("docs", 2, "docs@v1", True)
+
+
+def test_a_document_comes_back_as_it_was(make: Make) -> None:
+    backend = make().backend
+    text = "\n\n".join(f"Paragraph {n} says: {'word ' * 30}ends." for n in range(12))
+    given = Document("long", text, "A title", {"n": 1, "tags": ["a"]}, "long.txt")
+    run(backend.upsert_documents(ANYONE, [given]))
+    stored = run(backend.document(ANYONE, "long"))
+    assert len(stored.passages) > 3
+    assert stored.text.split() == text.split()
+    assert stored.complete
+    assert (stored.title, stored.source, stored.metadata) == ("A title", "long.txt", given.metadata)
+    passages = [p.id for p in stored.passages]
+    with backend._collections.using("docs") as retriever:
+        retriever.index.delete_passages(passages[1:2])
+    assert not run(backend.document(ANYONE, "long")).complete
+
+
+def test_every_option_of_the_library_is_reachable(filled: Made) -> None:
+    search = filled.backend.search
+    only = run(search(ANYONE, ["where"], where={"kind": "tree"}, mode="dense"))
+    assert ids(only) == ["oak"]
+    first, second = run(search(ANYONE, ["oak", "bee"], top_k=1, neighbours=1, rerank=False))
+    assert (first.hits[0].passage.document_id, first.reranker) == ("oak", None)
+    assert second.hits[0].passage.document_id == "bee"
+    with pytest.raises(InvalidInput, match=r"no option 'topk'; it has .*top_k"):
+        run(search(ANYONE, ["oak"], topk=3))
+    with pytest.raises(InvalidQuery):
+        run(search(ANYONE, ["  "]))
+    assert run(search(ANYONE, [])) == []
+    assert filled.observer.stages[:4] == ["encode", "retrieve", "rerank", "search"]
+
+
+def test_many_requests_at_once_are_answered_as_one_by_one(filled: Made) -> None:
+    queries = [f"{word} {n}" for n in range(20) for word in ("oak", "bee", "ant")]
+    alone = [ids(run(filled.backend.search(ANYONE, [query]))) for query in queries]
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(filled.backend.search(ANYONE, [q]) for q in queries))
+
+    assert [ids(results) for results in run(together())] == alone
+
+
+def test_a_large_upsert_makes_a_new_collection_in_two_steps(make: Make) -> None:
+    backend = make().backend
+    many = [Document(f"d{n}", f"The number {n} is green.", metadata={"n": n}) for n in range(450)]
+    report = run(backend.upsert_documents(ANYONE, [*many, many[0]], collection="new"))
+    assert (report.read, report.new, report.unchanged) == (451, 450, 0)
+    assert report.passages == 450
+    assert len(report.failed) == 1  # the repeated id
+    info = run(backend.collection(ANYONE, "new"))
+    assert info.passages == 450
+    assert info.manifest.storage.fields == {"n": "number"}
+
+
+def test_an_empty_upsert_makes_nothing(make: Make) -> None:
+    one = make()
+    with pytest.raises(InvalidInput, match="no document to make it with"):
+        run(one.backend.upsert_documents(ANYONE, []))
+    assert run(one.backend.collections(ANYONE)) == []
+
+
+# --- collections ----------------------------------------------------------------------------
+
+
+def test_collections_are_made_listed_and_deleted(make: Make) -> None:
+    backend = make(collection="b").backend
+    made = run(backend.create_collection(ANYONE, "b", max_tokens=40, fields={"n": "number"}))
+    assert made.manifest.splitter.max_tokens == 40
+    assert (made.passages, made.default) == (0, True)
+    run(backend.upsert_documents(ANYONE, DOCUMENTS, collection="a"))
+    listed = run(backend.collections(ANYONE))
+    assert [(one.name, one.passages) for one in listed] == [("a", 3), ("b", 0)]
+    with pytest.raises(CollectionExists):
+        run(backend.create_collection(ANYONE, "b"))
+    with pytest.raises(InvalidInput, match="no option 'dimension'; it has encoder"):
+        run(backend.create_collection(ANYONE, "c", dimension=3))
+    run(backend.delete_collection(ANYONE, "a"))
+    for call in (backend.collection, backend.delete_collection):
+        with pytest.raises(CollectionNotFound, match="no collection 'a'; there are 'b'"):
+            run(call(ANYONE, "a"))
+    run(backend.upsert_documents(ANYONE, DOCUMENTS[:1], collection="a"))  # the name is free again
+    assert run(backend.collection(ANYONE, "a")).passages == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "..", "/etc", "a/b", "", "docs@v1", "a\0b", "\ud800", "x" * 65, ".hidden", "%"]
+)
+def test_no_name_leaves_the_store(make: Make, name: str, tmp_path: Path) -> None:
+    backend = make().backend
+    before = sorted(tmp_path.rglob("*"))
+    calls: list[Coroutine[Any, Any, Any]] = [
+        backend.search(ANYONE, ["x"], collection=name),
+        backend.collection(ANYONE, name),
+        backend.create_collection(ANYONE, name),
+        backend.delete_collection(ANYONE, name),
+        backend.upsert_documents(ANYONE, DOCUMENTS, collection=name),
+        backend.delete_documents(ANYONE, ["oak"], collection=name),
+        backend.document(ANYONE, "oak", collection=name),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInput, match="collection name"):
+            run(call)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_version_that_is_switched_to_is_followed(filled: Made) -> None:
+    store = retrieval.Store(filled.settings.store)
+    retrieval.ingest(
+        [Document("new", "A new world.")], store=store, encoder=filled.encoder, version="docs@v2"
+    )
+    store.switch("docs", "docs@v2")
+    end = time.monotonic() + 20
+    while ids(run(filled.backend.search(ANYONE, ["world"]))) != ["new"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert run(filled.backend.collection(ANYONE, "docs")).version == "docs@v2"
+    run(filled.backend.upsert_documents(ANYONE, DOCUMENTS[:1]))
+    assert run(filled.backend.collection(ANYONE, "docs")).passages == 2
+
+
+# --- who may do what ------------------------------------------------------------------------
+
+
+def test_only_who_may_write_writes(filled: Made, make: Make) -> None:
+    reader = Caller("reader", write=False)
+    sealed = make(read_only=True)  # another process would have the store; here nothing is opened
+    for backend, caller in ((filled.backend, reader), (sealed.backend, ANYONE)):
+        calls: list[Coroutine[Any, Any, Any]] = [
+            backend.create_collection(caller, "x"),
+            backend.delete_collection(caller, "docs"),
+            backend.upsert_documents(caller, DOCUMENTS),
+            backend.delete_documents(caller, ["oak"]),
+        ]
+        for call in calls:
+            with pytest.raises(Forbidden):
+                run(call)
+    assert len(ids(run(filled.backend.search(reader, ["where"])))) == 3
+
+
+def test_what_a_caller_may_not_use_looks_as_if_not_there(make: Make) -> None:
+    backend = make().backend
+    for name in ("docs", "mine", "secret"):
+        run(backend.upsert_documents(ANYONE, DOCUMENTS, collection=name))
+    limited = Caller("k", collections=("mine", "coming"))
+    there, missing = [], []
+    for name, told in (("secret", there), ("nothing", missing)):
+        calls: list[Coroutine[Any, Any, Any]] = [
+            backend.search(limited, ["x"], collection=name),
+            backend.collection(limited, name),
+            backend.create_collection(limited, name),
+            backend.delete_collection(limited, name),
+            backend.upsert_documents(limited, DOCUMENTS, collection=name),
+            backend.delete_documents(limited, ["oak"], collection=name),
+            backend.document(limited, "oak", collection=name),
+        ]
+        for call in calls:
+            with pytest.raises(CollectionNotFound) as caught:
+                run(call)
+            told.append(str(caught.value).replace(name, "NAME"))
+    assert there == missing
+    assert "'coming', 'mine'" in there[0]
+    assert "docs" not in there[0]
+    assert [one.name for one in run(backend.collections(limited))] == ["mine"]
+    with pytest.raises(InvalidInput, match="names no collection"):
+        run(backend.search(limited, ["x"]))
+    run(backend.create_collection(limited, "coming"))
+    only = Caller("k", collections=("mine",))
+    assert backend.default_collection(only) == "mine"
+    assert ids(run(backend.search(only, ["bees dance"])))[0] == "bee"
+    with pytest.raises(CollectionNotFound, match="there is no collection 'gone'") as caught2:
+        run(backend.search(Caller("k", collections=("gone",)), ["x"]))
+    assert "secret" not in str(caught2.value)
+
+
+def test_a_caller_with_a_tenant_is_that_tenant(make: Make) -> None:
+    backend = make().backend
+    a, b = Caller("a", tenant="a"), Caller("b", tenant="b")
+    run(backend.upsert_documents(a, DOCUMENTS[:2]))  # makes a collection with tenants
+    run(backend.upsert_documents(b, DOCUMENTS[1:]))
+    assert run(backend.collection(a, "docs")).manifest.layout.tenants
+    assert sorted(ids(run(backend.search(a, ["where"])))) == ["bee", "oak"]
+    assert sorted(ids(run(backend.search(b, ["where"])))) == ["ant", "bee"]
+    assert run(backend.collection(a, "docs")).passages == 2
+    assert run(backend.collection(ANYONE, "docs")).passages == 4
+    with pytest.raises(NotHere):
+        run(backend.document(a, "ant"))
+    assert run(backend.delete_documents(a, ["ant", "bee"])) == ("bee",)
+    assert run(backend.document(b, "bee")).id == "bee"
+    assert ids(run(backend.search(ANYONE, ["where"], tenant="a"))) == ["oak"]
+    assert ids(run(backend.search(a, ["where"], tenant="a"))) == ["oak"]
+    forbidden: list[Coroutine[Any, Any, Any]] = [
+        backend.search(a, ["where"], tenant="b"),
+        backend.document(a, "bee", tenant="b"),
+        backend.upsert_documents(a, DOCUMENTS, tenant="b"),
+        backend.delete_documents(a, ["bee"], tenant="b"),
+        backend.delete_collection(a, "docs"),
+    ]
+    for call in forbidden:
+        with pytest.raises(Forbidden):
+            run(call)
+    with pytest.raises(InvalidInput, match="names none"):
+        run(backend.search(ANYONE, ["where"]))
+    run(backend.upsert_documents(ANYONE, DOCUMENTS, collection="open"))
+    hidden: list[Coroutine[Any, Any, Any]] = [
+        backend.search(a, ["where"], collection="open"),
+        backend.collection(a, "open"),
+        backend.upsert_documents(a, DOCUMENTS, collection="open"),
+        backend.delete_documents(a, ["bee"], collection="open"),
+        backend.document(a, "bee", collection="open"),
+    ]
+    for call in hidden:
+        with pytest.raises(CollectionNotFound):
+            run(call)
+    assert [one.name for one in run(backend.collections(a))] == ["docs"]
+    assert run(backend.create_collection(a, "more")).manifest.layout.tenants
+    with pytest.raises(InvalidInput, match="without tenants"):
+        run(backend.upsert_documents(ANYONE, DOCUMENTS, collection="open", tenant="a"))
+
+
+# --- texts alone ----------------------------------------------------------------------------
+
+
+def test_vectors_are_the_encoders_own(filled: Made) -> None:
+    texts = ["one text", "another", "one text"]
+    found = run(filled.backend.embed(ANYONE, texts, kind="passage"))
+    expected = filled.encoder.encode_passages(texts)
+    assert np.array_equal(found.vectors, expected.vectors)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    assert found.model == "hashing"
+    queries = run(filled.backend.embed(ANYONE, texts, kind="query", dimensions=64))
+    assert np.allclose(queries.vectors, filled.encoder.encode_queries(texts))
+    with pytest.raises(InvalidInput, match="dimensions is 32, and hashing gives vectors of 64"):
+        run(filled.backend.embed(ANYONE, texts, kind="query", dimensions=32))
+
+
+def test_vectors_are_cut_only_where_the_model_was_trained_for_it(tmp_path: Path) -> None:
+    encoder = HashingEncoder("nomic-ai/nomic-embed-text-v1.5")
+    known = retrieval.loading.shorter_dimensions(encoder.info)
+    backend = RetrievalBackend(Settings(store=str(tmp_path), reranker="none"), encoder=encoder)
+    try:
+        if not known:
+            with pytest.raises(InvalidInput, match="gives vectors of 64"):
+                run(backend.embed(ANYONE, ["a"], kind="query", dimensions=16))
+    finally:
+        backend.close()
+
+
+def test_texts_are_scored_in_their_order(filled: Made) -> None:
+    texts = ["nothing here", "bees dance", "dance dance", ""]
+    found = run(filled.backend.rerank(ANYONE, "bees dance", texts))
+    assert found.scores.tolist() == [0.0, 2.0, 1.0, 0.0]
+    assert (np.argsort(found.relevance) == np.argsort(found.scores)).all()
+    assert (len(found.tokens), len(found.truncated), found.model) == (4, 4, "words")
+
+
+@pytest.mark.parametrize("texts", [[], "text", ["a", ""], ["a", "  "], ["\ud800"], ["a", 3]])
+def test_what_is_no_text_is_refused(filled: Made, texts: Any) -> None:
+    with pytest.raises(InvalidInput):
+        run(filled.backend.embed(ANYONE, texts, kind="query"))
+    if texts not in (["a", ""], ["a", "  "]):
+        with pytest.raises(InvalidInput):
+            run(filled.backend.rerank(ANYONE, "a", texts))
+    with pytest.raises(InvalidInput):
+        run(filled.backend.rerank(ANYONE, " ", ["a"]))
+
+
+def test_an_encoder_without_term_weights_says_which_has(filled: Made) -> None:
+    with pytest.raises(InvalidInput, match="bge-m3"):
+        run(filled.backend.embed_sparse(ANYONE, ["a"], kind="query"))
+
+
+def test_models_go_by_their_names_and_aliases(make: Make) -> None:
+    aliases = {"text-embedding-3-small": "encoder", "rerank-v3.5": "words", "h": "hashing"}
+    backend = make(model_aliases=aliases).backend
+    for name in (None, "hashing", "encoder", "default", "text-embedding-3-small", "h"):
+        assert run(backend.embed(ANYONE, ["a"], kind="query", model=name)).model == "hashing"
+    for name in (None, "words", "reranker", "default", "rerank-v3.5"):
+        assert run(backend.rerank(ANYONE, "a", ["a"], model=name)).model == "words"
+    with pytest.raises(NotHere, match="no encoder 'words'; it has 'hashing'") as caught:
+        run(backend.embed(ANYONE, ["a"], kind="query", model="words"))
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(NotHere, match="no reranker 'h'"):
+        run(backend.rerank(ANYONE, "a", ["a"], model="h"))
+    encoder, reranker = backend.models(ANYONE)
+    assert encoder.names == ("hashing", "encoder", "default", "text-embedding-3-small", "h")
+    assert (encoder.kind, encoder.dimension, encoder.default) == ("encoder", 64, True)
+    assert reranker.names == ("words", "reranker", "default", "rerank-v3.5")
+
+
+def test_collections_of_one_encoder_share_it(tmp_path: Path, tiny_bert_encoder: Path) -> None:
+    store = tmp_path / "store"
+    for name in ("docs", "more"):
+        retrieval.ingest(DOCUMENTS, name, store=store, encoder=str(tiny_bert_encoder))
+    backend = RetrievalBackend(Settings(store=str(store), reranker="none", threads=1))
+    try:
+        for name in ("docs", "more"):
+            assert run(backend.search(ANYONE, ["bees"], collection=name))[0].hits
+        one, two = (backend._collections.opened(name) for name in ("docs", "more"))
+        assert one is not None
+        assert two is not None
+        assert one.encoder is two.encoder
+        assert len(backend.models(ANYONE)) == 1
+        names = backend.models(ANYONE)[0].names
+        assert tiny_bert_encoder.name in names
+        assert run(backend.embed(ANYONE, ["a"], kind="query", model=names[1])).vectors.shape[1]
+    finally:
+        backend.close()
+
+
+# --- time and load --------------------------------------------------------------------------
+
+
+def test_a_deadline_is_an_error_or_the_first_stages_order(filled: Made) -> None:
+    backend, reranker = filled.backend, filled.reranker
+    expected = ids(run(backend.search(ANYONE, ["where bees"], rerank=False)))
+    reranker.go.clear()
+    started = time.monotonic()
+    with pytest.raises(DeadlinePassed) as caught:
+        run(backend.search(ANYONE, ["where ants"], timeout_ms=150))
+    assert time.monotonic() - started < 2
+    assert http_status(caught.value) == 504
+    assert filled.observer.refused == ["deadline"]
+    found = run(
+        backend.search(ANYONE, ["where bees"], timeout_ms=150, on_timeout="first_stage",
+                       min_relevance=0.9)
+    )  # fmt: skip
+    assert time.monotonic() - started < 4
+    assert ids(found) == expected
+    assert found[0].reranker is None
+    assert "first stage's: its time passed while it waited" in found[0].notices[-1]
+    assert "min_relevance was not applied" in found[0].notices[-1]
+    reranker.go.set()
+    assert run(backend.search(ANYONE, ["where bees"], timeout_ms=5000))[0].reranker == "words"
+    for wrong in (0, -1, float("nan"), float("inf"), True, "5"):
+        with pytest.raises(InvalidInput, match="timeout_ms"):
+            run(backend.search(ANYONE, ["x"], timeout_ms=wrong))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="on_timeout"):
+        run(backend.search(ANYONE, ["x"], on_timeout="never"))  # type: ignore[arg-type]
+
+
+def test_re_ranking_goes_as_far_as_time_allows(make: Make) -> None:
+    one = make()
+    many = [Document(f"d{n}", f"number {n} of the bees") for n in range(40)]
+    run(one.backend.upsert_documents(ANYONE, many))
+    one.reranker.seconds_a_pair = 0.02
+    for query in ("bees a", "bees b"):  # how fast the reranker is, is learned
+        run(one.backend.search(ANYONE, [query], candidates=5, top_k=5, budget_ms=10_000))
+    found = run(
+        one.backend.search(
+            ANYONE, ["bees c"], timeout_ms=400, on_timeout="first_stage", candidates=40, top_k=10
+        )
+    )[0]
+    assert 0 < found.reranked < 40
+    assert len(found.hits) == 10
+    assert any("time budget" in notice for notice in found.notices)
+
+
+def test_a_reranker_that_fails_leaves_the_first_stages_order(filled: Made) -> None:
+    filled.reranker.fault = ModelFault("the device is gone", fix="Restart.")
+    with pytest.raises(ModelFault):
+        run(filled.backend.search(ANYONE, ["bees"]))
+    found = run(filled.backend.search(ANYONE, ["bees"], timeout_ms=5_000, on_timeout="first_stage"))
+    assert found[0].hits
+    assert "re-ranking failed (the device is gone)" in found[0].notices[-1]
+
+
+def test_a_cancelled_search_frees_its_place_and_its_thread(filled: Made) -> None:
+    backend = filled.backend
+    filled.reranker.go.clear()
+
+    async def leave() -> None:
+        tasks = [asyncio.create_task(backend.search(ANYONE, [f"bees {n}"])) for n in range(80)]
+        await asyncio.sleep(0.3)
+        assert backend._admission.inside == 80
+        for task in tasks:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in done)
+        assert backend._admission.inside == 0
+        # threads are free again while the model is still held
+        found = await backend.search(ANYONE, ["oak"], rerank=False, timeout_ms=5000)
+        assert found[0].hits
+
+    run(leave())
+    filled.reranker.go.set()
+    assert run(backend.search(ANYONE, ["bees"]))[0].reranked
+
+
+def test_more_than_fits_is_refused_and_nothing_accepted_is_lost(make: Make) -> None:
+    one = make(max_requests=4)
+    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    one.reranker.go.clear()
+
+    async def flood() -> list[Any]:
+        tasks = [asyncio.create_task(one.backend.search(ANYONE, [f"q {n}"])) for n in range(10)]
+        await asyncio.sleep(0.2)
+        one.reranker.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = run(flood())
+    refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+    assert len(refused) == 6
+    assert all(answer.retry_after_s > 0 for answer in refused)
+    assert sum(isinstance(answer, list) for answer in answers) == 4
+    assert one.observer.refused == ["overloaded"] * 6
+
+
+def test_the_page_searches_as_one_caller(filled: Made) -> None:
+    found = filled.backend.searcher().search("bees dance", top_k=1)
+    assert found.hits[0].passage.document_id == "bee"
+    with pytest.raises(CollectionNotFound):
+        filled.backend.searcher("nothing").search("bees")
+    facts = filled.backend.facts()
+    assert (facts.collection, facts.passages, facts.encoder) == ("docs", 3, "hashing")
+    assert facts.reranker == "words"
+
+
+def test_closing_lets_what_runs_end_and_takes_nothing_new(filled: Made) -> None:
+    backend = filled.backend
+    filled.reranker.go.clear()
+
+    async def stop() -> Any:
+        running = asyncio.create_task(backend.search(ANYONE, ["bees"]))
+        await asyncio.sleep(0.2)
+        closing = asyncio.create_task(asyncio.to_thread(backend.close))
+        await asyncio.sleep(0.2)
+        with pytest.raises(Stopping):
+            await backend.search(ANYONE, ["ants"])
+        assert not (await backend.ready()).ready
+        filled.reranker.go.set()
+        result = await running
+        await closing
+        return result
+
+    assert run(stop())[0].reranked == 3
+    backend.close()  # a second time does nothing
+    with retrieval.Store(filled.settings.store).open("docs") as index:
+        assert index.count() == 3
+
+
+# --- readiness and outages ------------------------------------------------------------------
+
+
+def test_it_is_ready_when_it_can_search_and_write(make: Make, monkeypatch: Any) -> None:
+    one = make()
+    one.backend.open()
+    assert run(one.backend.ready()).ready  # the first document makes the collection
+    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    assert run(one.backend.ready()).problems == {}
+    real = shutil.disk_usage
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+        ready = run(one.backend.ready())
+    assert not ready.ready
+    assert "are free" in ready.problems["writes"]
+    sealed = make(read_only=True, collection="none")
+    assert "read-only" in run(sealed.backend.ready()).problems["index"]
+
+
+def test_a_server_that_is_away_is_told_and_comes_back(tmp_path: Path) -> None:
+    with qdrant_http() as qdrant, tcp_proxy(qdrant.url) as proxy:
+        encoder = HashingEncoder()
+        retrieval.ingest(DOCUMENTS, store=qdrant.url, encoder=encoder)
+        proxy.cut()
+        url = f"{proxy.url}?timeout_s=1&retry_s=0.2"
+        backend = RetrievalBackend(Settings(store=url, reranker="none"), encoder=encoder)
+        try:
+            with pytest.raises(StoreFault):
+                backend.open()
+            with pytest.raises(StoreFault) as caught:
+                run(backend.search(ANYONE, ["bees"]))
+            assert http_status(caught.value) == 503
+            assert "index" in run(backend.ready()).problems
+            assert run(backend.embed(ANYONE, ["a"], kind="query")).model == "hashing"
+            proxy.restore()
+            deadline = time.monotonic() + 20
+            while not run(backend.ready()).ready:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert ids(run(backend.search(ANYONE, ["bees dance"])))[0] == "bee"
+            run(backend.upsert_documents(ANYONE, [Document("wasp", "Wasps sting.")]))
+            assert ids(run(backend.search(ANYONE, ["wasps sting"])))[0] == "wasp"
+            run(backend.create_collection(ANYONE, "other"))
+            assert [one.name for one in run(backend.collections(ANYONE))] == ["docs", "other"]
+            run(backend.delete_collection(ANYONE, "other"))
+        finally:
+            backend.close()
+
+
+def test_a_collection_that_another_process_deleted_is_missed(tmp_path: Path) -> None:
+    with qdrant_http() as qdrant:
+        encoder = HashingEncoder()
+        retrieval.ingest(DOCUMENTS, store=qdrant.url, encoder=encoder)
+        settings = Settings(store=qdrant.url, reranker="none")
+        backend = RetrievalBackend(settings, encoder=encoder)
+        try:
+            assert run(backend.search(ANYONE, ["bees"]))[0].hits
+            retrieval.Store(qdrant.url).delete("docs")
+            with pytest.raises(CollectionNotFound):
+                run(backend.search(ANYONE, ["bees"]))
+            run(backend.upsert_documents(ANYONE, DOCUMENTS[:1]))
+            assert ids(run(backend.search(ANYONE, ["bees"]))) == ["oak"]
+        finally:
+            backend.close()
+
+
+def test_a_model_that_is_missing_is_told_and_comes_back(
+    tmp_path: Path, tiny_bert_encoder: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("app.backend_models.RETRY_SECONDS", 0.0)
+    model = shutil.copytree(tiny_bert_encoder, tmp_path / "model")
+    retrieval.ingest(DOCUMENTS, store=tmp_path / "store", encoder=str(model))
+    weights = next(model.glob("*.safetensors"))
+    weights.rename(tmp_path / "away")
+    settings = Settings(store=str(tmp_path / "store"), reranker="none", threads=1)
+    backend = RetrievalBackend(settings)
+    try:
+        with pytest.raises(ModelNotFound):
+            backend.open()
+        with pytest.raises(ModelNotFound) as caught:
+            run(backend.search(ANYONE, ["bees"]))
+        assert http_status(caught.value) == 503
+        assert str(model) in run(backend.ready()).problems["models"]
+        (tmp_path / "away").rename(weights)
+        time.sleep(1.1)  # a failure to open is remembered for a second
+        assert run(backend.search(ANYONE, ["bees"]))[0].hits
+        assert run(backend.ready()).ready
+    finally:
+        backend.close()
+
+
+# --- jobs -----------------------------------------------------------------------------------
+
+
+async def ended(backend: RetrievalBackend, caller: Caller, job_id: str) -> Any:
+    async for job in backend.watch_job(caller, job_id):
+        last = job
+    return last
+
+
+def test_a_job_writes_documents_and_a_folder(make: Make, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.txt").write_text("Wasps sting.")
+    (root / "b.md").write_text("# Moths\n\nMoths fly at night.")
+    backend = make(ingest_roots=(root,)).backend
+
+    async def go() -> None:
+        job = await backend.start_job(ANYONE, JobSource(documents=DOCUMENTS))
+        done = await ended(backend, ANYONE, job.id)
+        assert (done.state, done.report.new, done.problem) == ("done", 3, None)
+        assert ids(await backend.search(ANYONE, ["bees dance"]))[0] == "bee"
+        job = await backend.start_job(ANYONE, JobSource(path=str(root)), prune=True)
+        done = await ended(backend, ANYONE, job.id)
+        assert (done.state, done.report.new, done.report.pruned) == ("done", 2, 0)
+        (root / "a.txt").unlink()
+        job = await backend.start_job(ANYONE, JobSource(path=str(root)), prune=True)
+        done = await ended(backend, ANYONE, job.id)
+        assert (done.report.unchanged, done.report.pruned) == (1, 1)
+        job = await backend.start_job(ANYONE, JobSource(path=str(root)), collection="fresh")
+        done = await ended(backend, ANYONE, job.id)
+        assert (done.state, done.report.new, done.report.read) == ("done", 1, 1)
+        assert [one.name for one in await backend.collections(ANYONE)] == ["docs", "fresh"]
+
+    run(go())
+
+
+def test_jobs_read_only_what_they_may_and_are_their_callers_own(make: Make, tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root, outside):
+        folder.mkdir()
+        (folder / "a.txt").write_text("text")
+    (root / "link").symlink_to(outside)
+    backend = make(ingest_roots=(root,)).backend
+    for path in (outside, root / "link", root / ".." / "outside", "/etc", "a\0b", f"{root}2"):
+        with pytest.raises(Forbidden, match="under none of the folders"):
+            run(backend.start_job(ANYONE, JobSource(path=str(path))))
+    with pytest.raises(Forbidden):
+        run(backend.start_job(Caller("r", write=False), JobSource(documents=DOCUMENTS)))
+    one, other = Caller("one", collections=("docs",)), Caller("other", collections=("docs",))
+    job = run(backend.start_job(one, JobSource(documents=DOCUMENTS)))
+    assert [known.id for known in backend.jobs(one)] == [job.id]
+    assert backend.jobs(other) == []
+    assert [known.id for known in backend.jobs(ANYONE)] == [job.id]
+    for call in (backend.job, backend.watch_job):
+        with pytest.raises(NotHere, match="no job"):
+            call(other, job.id)
+    with pytest.raises(NotHere):
+        run(backend.cancel_job(other, job.id))
+    assert run(ended(backend, one, job.id)).state == "done"
+
+
+def test_writers_take_turns_and_a_cancelled_job_ends(make: Make, monkeypatch: Any) -> None:
+    monkeypatch.setattr("app.backend_writes.PATIENCE_SECONDS", 0.2)
+    one = make()
+    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    begun, go_on = threading.Event(), threading.Event()
+    encode = one.encoder.encode_passages
+
+    def held(passages: Sequence[str], **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return encode(passages, **options)
+
+    one.encoder.encode_passages = held  # type: ignore[method-assign]
+
+    async def go() -> None:
+        many = [Document(f"d{n}", f"A text, number {n}.") for n in range(1200)]
+        job = await one.backend.start_job(ANYONE, JobSource(documents=many))
+        assert await asyncio.to_thread(begun.wait, 20)
+        found = await one.backend.search(ANYONE, ["bees dance"], mode="sparse")
+        assert ids(found)[0] == "bee"  # meanwhile
+        with pytest.raises(Conflict, match=f"is being written to .the job {job.id} runs"):
+            await one.backend.delete_documents(ANYONE, ["bee"])
+        await one.backend.cancel_job(ANYONE, job.id)
+        go_on.set()
+        assert (await ended(one.backend, ANYONE, job.id)).state == "cancelled"
+        assert await one.backend.delete_documents(ANYONE, ["bee"]) == ("bee",)
+
+    try:
+        run(go())
+    finally:
+        go_on.set()

@@ -1,0 +1,46 @@
+"""A service whose encoder has a query instruction, for tests of the protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service_help import Service, make_settings, running
+
+import retrieval
+
+INSTRUCTION = "Represent this sentence for searching relevant passages: "
+
+
+def instructed_encoder() -> retrieval.BiEncoder:
+    """The starter's model with an instruction, so that queries and passages differ."""
+    return retrieval.BiEncoder("starter", query_instruction=INSTRUCTION, threads=2)
+
+
+@contextmanager
+def instructed_service(
+    folder: Path,
+    encoder: retrieval.BiEncoder,
+    collections: Mapping[str, Sequence[retrieval.Document]],
+    **options: Any,
+) -> Iterator[Service]:
+    """The whole service over collections that were made with that encoder."""
+    from app.backend import RetrievalBackend
+    from app.observing.metrics import Metrics
+    from app.service import create_app
+
+    keys = options.pop("keys", None)
+    # the encoder has its threads already, and a busy machine is no overload here
+    settings = make_settings(folder, **{"threads": None, "max_wait_ms": 60_000, **options})
+    for name, documents in collections.items():
+        retrieval.ingest(documents, name, store=settings.store, encoder=encoder)
+    metrics = Metrics()
+    backend = RetrievalBackend(settings, observer=metrics, encoder=encoder)
+    try:
+        backend.open()
+        with running(create_app(backend, settings, metrics=metrics, keys=keys)) as url:
+            yield Service(url, None, backend, settings, metrics)
+    finally:
+        backend.close()
