@@ -1,8 +1,12 @@
 # syntax=docker/dockerfile:1
 # The app: the page and what serves it, as a user that is not root.
 #     docker build -t two-stage-retrieval .                               on a CPU
-#     docker build -t two-stage-retrieval:cuda --build-arg TORCH=default .  on an NVIDIA GPU
+#     docker build -f Dockerfile.cuda -t two-stage-retrieval:cuda .       on an NVIDIA GPU
 #     docker run --rm -p 127.0.0.1:7860:7860 -v retrieval:/data two-stage-retrieval
+# That is the demo. The service for programs, with API keys:
+#     docker run --rm -v retrieval:/data two-stage-retrieval keys create me --keys-file /data/keys.json
+#     docker run --rm -p 127.0.0.1:7860:7860 -v retrieval:/data two-stage-retrieval \
+#         serve --host 0.0.0.0 --keys-file /data/keys.json
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
@@ -45,8 +49,8 @@ USER retrieval
 WORKDIR /data
 VOLUME /data
 EXPOSE 7860
-# The first start indexes before it answers, so it is given time.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=10m --retries=4 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
+# The first start fetches models, or indexes, before it is ready, so it is given time.
+HEALTHCHECK --interval=15s --timeout=15s --start-period=10m --retries=4 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/readyz', timeout=12)"]
 ENTRYPOINT ["retrieval"]
 CMD ["demo", "--host", "0.0.0.0", "--public"]

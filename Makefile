@@ -16,7 +16,7 @@ ARGS ?=
 BENCH ?= --quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint bench
+.PHONY: help setup demo serve test lint audit bench
 
 help:  ## list the targets
 	@echo 'Two-stage retrieval. Targets:'
@@ -38,6 +38,9 @@ lint: $(DEV)  ## check style, types and the layers of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
+
+audit: $(DEV)  ## ask whether installed packages have known vulnerabilities (ARGS=--require: it must answer)
+	@$(BIN)/python scripts/audit.py $(ARGS)
 
 bench: $(DEV)  ## run every benchmark (BENCH= for the long form), JSON goes to build/bench
 	@mkdir -p build/bench

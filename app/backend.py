@@ -11,26 +11,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 import retrieval
 from app.access import Access
+from app.backend_calls import Calls
 from app.backend_jobs import JobAccess
-from app.backend_models import Models, check_dimensions
+from app.backend_models import Models
 from app.backend_ready import Checks
-from app.backend_search import Ask, Searching, checked_options, checked_timeout, warm_up
+from app.backend_search import Ask, Searching, checked_options, warm_up
+from app.backend_texts import Texts
 from app.backend_writes import Writing, document_there
-from app.batching.admission import Admission
 from app.batching.control import Control, controlled
-from app.batching.models import BatchedEncoder, BatchedReranker
-from app.batching.texts import pair_tokens
 from app.collections import Collections
 from app.documents import put_together
-from app.errors import DeadlinePassed, NotHere
+from app.errors import NotHere
 from app.job_files import state_folder
 from app.jobs import Jobs
 from app.settings import Settings, secret
@@ -51,7 +48,6 @@ from app.types import (
     TextKind,
     Unobserved,
 )
-from app.workers import Workers, settled
 from retrieval import Document, IngestReport, SearchResult, Store, TwoStageRetriever
 from retrieval.errors import (
     CollectionNotFound,
@@ -60,14 +56,9 @@ from retrieval.errors import (
     ManifestMismatch,
     RetrievalError,
 )
-from retrieval.types import Encoder, FloatArray, Manifest, Reranker
+from retrieval.types import Encoder, Manifest, Reranker
 
 T = TypeVar("T")
-
-# Searches wait in threads for their models' lanes: as many can share batches.
-SEARCH_THREADS = 64
-WRITE_THREADS = 8
-OTHER_THREADS = 8
 
 
 class RetrievalBackend:
@@ -96,13 +87,11 @@ class RetrievalBackend:
         self._models = Models(settings, self._observer, encoder=encoder, reranker=reranker)
         self._collections = Collections(self._store, self._opened)
         self._access = Access(settings, self._store.names)
-        self._admission = Admission(settings.max_requests, settings.max_wait_ms, self._observer)
         self._searching = Searching(self._observer)
         self._writing = Writing(settings, self._store, self._collections, self._models)
         self._checks = Checks(settings, self._store, self._collections, self._models)
-        self._searches = Workers("search", min(SEARCH_THREADS, settings.max_requests))
-        self._writes = Workers("write", WRITE_THREADS)
-        self._others = Workers("backend", OTHER_THREADS)
+        self._calls = Calls(settings, self._access, self._observer)
+        self._texts = Texts(self._calls, self._models)
         self._opening = threading.Lock()
         self._is_open = self._closed = False
         self._job_access = JobAccess(
@@ -142,11 +131,12 @@ class RetrievalBackend:
             if self._closed:
                 return
             self._closed = True
-        self._admission.close()
+        self._calls.admission.close()
+        until = time.monotonic() + self._settings.grace_s
         self._job_access.all.close(self._settings.grace_s)
-        self._admission.drained(self._settings.grace_s)
-        for workers in (self._searches, self._writes, self._others):
-            workers.close()
+        self._calls.admission.drained(max(0.0, until - time.monotonic()))
+        self._checks.close()
+        self._calls.close()
         self._collections.close()
         self._models.close()
 
@@ -168,8 +158,8 @@ class RetrievalBackend:
             caller, queries, collection, tenant, timeout_ms, on_timeout, options
         )
         costs = self._searching.costs(self._collections.opened(name), ask)
-        with self._admission.enter(costs), self._deadline_counted():
-            return await self._searches.run(
+        with self._calls.admission.enter(costs), self._calls.counted():
+            return await self._calls.searches.run(
                 control, partial(self._answer, caller, name, ask), until=ask.gives_up
             )
 
@@ -185,7 +175,7 @@ class RetrievalBackend:
             caller, [query], collection, None, None, "first_stage", options
         )
         costs = self._searching.costs(self._collections.opened(name), ask)
-        with self._admission.enter(costs), self._deadline_counted(), controlled(control):
+        with self._calls.admission.enter(costs), self._calls.counted(), controlled(control):
             return self._answer(caller, name, ask)[0]
 
     def _asked(
@@ -205,7 +195,7 @@ class RetrievalBackend:
                 f"on_timeout is {on_timeout!r}, expected 'error' or 'first_stage'",
                 fix="Choose one of them, or leave it out.",
             )
-        deadline = self._deadline(timeout_ms)
+        deadline = self._calls.deadline(timeout_ms)
         ask = Ask(queries, owner, checked_options(options), deadline, on_timeout)
         return ask, name, Control(client=caller.key_id, deadline=deadline)
 
@@ -227,19 +217,8 @@ class RetrievalBackend:
         timeout_ms: float | None = None,
     ) -> Embedded:
         """Vectors, see `app.types.Backend`."""
-        control = self._control(caller, timeout_ms)
-        encoder = await self._encoder(control, model)
-        _check_texts(texts, "texts")
-        if dimensions is not None:
-            check_dimensions(encoder.info, dimensions)
-        costs = {encoder.lane: encoder.cost(texts, kind)}
-        with self._admission.enter(costs), self._deadline_counted():
-            found = await self._settled(encoder.aencode(list(texts), kind, control), control)
-        return Embedded(
-            vectors=_cut(found.vectors, dimensions),
-            tokens=found.tokens,
-            truncated=found.truncated,
-            model=encoder.info.model,
+        return await self._texts.embed(
+            caller, texts, kind=kind, model=model, dimensions=dimensions, timeout_ms=timeout_ms
         )
 
     async def embed_sparse(
@@ -252,15 +231,9 @@ class RetrievalBackend:
         timeout_ms: float | None = None,
     ) -> EmbeddedSparse:
         """Term weights, see `app.types.Backend`."""
-        control = self._control(caller, timeout_ms)
-        encoder = await self._encoder(control, model)
-        _check_texts(texts, "texts")
-        costs = {encoder.lane: encoder.cost(texts, kind)}
-        with self._admission.enter(costs), self._deadline_counted():
-            work = encoder.aencode(list(texts), kind, control, lexical=True)
-            found = await self._settled(work, control)
-        assert found.lexical is not None
-        return EmbeddedSparse(found.lexical, found.tokens, encoder.info.model)
+        return await self._texts.embed_sparse(
+            caller, texts, kind=kind, model=model, timeout_ms=timeout_ms
+        )
 
     async def rerank(
         self,
@@ -272,45 +245,28 @@ class RetrievalBackend:
         timeout_ms: float | None = None,
     ) -> Reranked:
         """Scores of texts for a query, see `app.types.Backend`."""
-        control = self._control(caller, timeout_ms)
-        reranker = await self._reranker(control, model)
-        _check_texts([query], "query")
-        _check_texts(texts, "texts", may_be_empty=True)
-        pairs = [(query, text) for text in texts]
-        longest = reranker.info.max_length
-        costs = {reranker.lane: reranker.cost(pairs)}
-        with self._admission.enter(costs), self._deadline_counted():
-            scores = await self._settled(reranker.ascore(pairs, control), control)
-        tokens = scores.tokens
-        if tokens is None:  # a reranker that does not count them
-            tokens = np.array([pair_tokens(*pair, longest) for pair in pairs], dtype=np.int64)
-        return Reranked(
-            scores=scores.values,
-            relevance=reranker.relevance(scores.values),
-            tokens=tokens,
-            truncated=scores.truncated,
-            model=reranker.info.model,
-        )
+        return await self._texts.rerank(caller, query, texts, model=model, timeout_ms=timeout_ms)
 
     def models(self, caller: Caller) -> list[ModelInfo]:
         """The models that are loaded, encoders first, each kind with its default first."""
         return self._models.infos()
 
     def facts(self) -> Facts:
-        """What is known of the default collection, if it is open; never waits."""
+        """What is known of the default collection and its models, if they are open; never waits."""
         name = self._settings.collection
+        defaults = {one.kind: one.names[0] for one in self._models.infos() if one.default}
+        passages, notices = None, self._models.encoder_notices
         retriever = self._collections.opened(name)
-        if retriever is None:
-            return Facts(collection=name)
-        passages = None
-        with contextlib.suppress(RetrievalError):
-            passages = retriever.index.status().points
+        if retriever is not None:
+            notices = retriever.notices
+            with contextlib.suppress(RetrievalError):
+                passages = retriever.index.status().points
         return Facts(
             collection=name,
             passages=passages,
-            encoder=retriever.encoder.info.model,
-            reranker=retriever.reranker.info.model if retriever.reranker else None,
-            notices=retriever.notices,
+            encoder=defaults.get("encoder", ""),
+            reranker=defaults.get("reranker"),
+            notices=notices,
         )
 
     # --- collections
@@ -330,7 +286,7 @@ class RetrievalBackend:
                     found.append(self._info(caller, name, caller.tenant, open_it=False))
             return found
 
-        return await self._other(caller, list_all)
+        return await self._calls.other(caller, list_all)
 
     async def collection(
         self, caller: Caller, name: str | None, *, tenant: str | None = None
@@ -338,7 +294,7 @@ class RetrievalBackend:
         """One of them."""
         chosen = self._access.collection(caller, name)
         owner = self._access.tenant(caller, tenant)
-        return await self._other(
+        return await self._calls.other(
             caller, lambda: self._info(caller, chosen, owner, open_it=True), chosen
         )
 
@@ -353,14 +309,14 @@ class RetrievalBackend:
             self._writing.create(chosen, options)
             return self._info(caller, chosen, caller.tenant, open_it=True)
 
-        return await self._write(caller, create)
+        return await self._calls.write(caller, create)
 
     async def delete_collection(self, caller: Caller, name: str) -> None:
         """Delete it with all its versions."""
         self._access.write(caller)
         chosen = self._access.collection(caller, name)
         self._access.whole_collection(caller, chosen)
-        await self._write(caller, lambda: self._writing.delete(chosen), chosen)
+        await self._calls.write(caller, lambda: self._writing.delete(chosen), chosen)
 
     # --- documents
 
@@ -376,7 +332,7 @@ class RetrievalBackend:
         self._access.write(caller)
         name = self._access.collection(caller, collection)
         owner = self._access.tenant(caller, tenant)
-        return await self._write(
+        return await self._calls.write(
             caller,
             lambda: self._writing.upsert(
                 list(documents), name, tenant=owner, check=self._checked(caller, name)
@@ -396,7 +352,7 @@ class RetrievalBackend:
         self._access.write(caller)
         name = self._access.collection(caller, collection)
         owner = self._access.tenant(caller, tenant)
-        return await self._write(
+        return await self._calls.write(
             caller,
             lambda: self._writing.delete_documents(
                 ids, name, tenant=owner, check=self._checked(caller, name)
@@ -428,7 +384,7 @@ class RetrievalBackend:
                 )
             return put_together(document_id, passages)
 
-        return await self._other(caller, get, name)
+        return await self._calls.other(caller, get, name)
 
     # --- jobs
 
@@ -455,7 +411,7 @@ class RetrievalBackend:
                 # the job makes it
             return self._job_access.start(caller, source, name, owner, prune)
 
-        return await self._write(caller, start)
+        return await self._calls.write(caller, start)
 
     def jobs(self, caller: Caller) -> list[Job]:
         """The caller's own jobs, and all of them for a caller without limits; newest first."""
@@ -467,7 +423,7 @@ class RetrievalBackend:
 
     async def cancel_job(self, caller: Caller, job_id: str) -> Job:
         """Stop it; what it has written stays."""
-        return await self._other(caller, lambda: self._job_access.cancel(caller, job_id))
+        return await self._calls.other(caller, lambda: self._job_access.cancel(caller, job_id))
 
     def watch_job(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
         """The job now, then whenever it has changed, until it has ended."""
@@ -479,7 +435,17 @@ class RetrievalBackend:
         """Whether searches can be answered and documents written, with reasons."""
         if self._closed:
             return Readiness(False, {"service": "The service is being stopped."})
-        return await self._checks.ready()
+        found = await self._checks.ready()
+        if self._is_open or not found.ready:
+            return found
+        if self._opening.locked():
+            return Readiness(False, {"models": "They are being loaded and warmed up."})
+        # What kept it from opening at the start is over.
+        try:
+            await self._calls.others.run(Control(), self.open)
+        except RetrievalError as error:
+            return Readiness(False, {"models": str(error)})
+        return found
 
     # --- inside
 
@@ -516,58 +482,6 @@ class RetrievalBackend:
     def _checked(self, caller: Caller, name: str) -> Callable[[Manifest], object]:
         return lambda manifest: self._access.manifest(caller, name, manifest)
 
-    async def _encoder(self, control: Control, model: str | None) -> BatchedEncoder:
-        found = self._models.encoder_if_loaded(model)
-        if found is not None:
-            return found
-        return await self._others.run(
-            control, lambda: self._models.encoder_named(model), until=control.deadline
-        )
-
-    async def _reranker(self, control: Control, model: str | None) -> BatchedReranker:
-        return await self._others.run(
-            control, lambda: self._models.reranker_named(model), until=control.deadline
-        )
-
-    async def _write(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
-        with self._admission.enter({}):
-            return await self._in_thread(self._writes, caller, call, name)
-
-    async def _other(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
-        with self._admission.enter({}):
-            return await self._in_thread(self._others, caller, call, name)
-
-    async def _in_thread(
-        self, workers: Workers, caller: Caller, call: Callable[[], T], name: str | None
-    ) -> T:
-        def named() -> T:
-            if name is None:
-                return call()
-            with self._access.named(caller, name):
-                return call()
-
-        return await workers.run(Control(client=caller.key_id), named)
-
-    async def _settled(self, work: Coroutine[Any, Any, T], control: Control) -> T:
-        return await settled(work, control, control.deadline)
-
-    @contextlib.contextmanager
-    def _deadline_counted(self) -> Iterator[None]:
-        try:
-            yield
-        except DeadlinePassed:
-            self._observer.shed("deadline")
-            raise
-
-    def _control(self, caller: Caller, timeout_ms: float | None) -> Control:
-        return Control(client=caller.key_id, deadline=self._deadline(timeout_ms))
-
-    def _deadline(self, timeout_ms: float | None) -> float | None:
-        allowed = checked_timeout(timeout_ms)
-        if allowed is None:
-            allowed = self._settings.timeout_ms
-        return None if allowed is None else time.monotonic() + allowed / 1000
-
 
 class Searcher:
     """Searches of the page: one question at a time, by a caller of its own."""
@@ -580,44 +494,3 @@ class Searcher:
         """Answer one question, see `TwoStageRetriever.search`; blocks."""
         page = Caller(key_id="page", write=False)
         return self._backend.search_now(page, query, self._collection, options)
-
-
-def _check_texts(texts: Sequence[str], name: str, *, may_be_empty: bool = False) -> None:
-    """Refuse what no model can read.
-
-    Raises:
-        InvalidInput: says which text, and why.
-    """
-    if isinstance(texts, str) or not texts:
-        raise InvalidInput(
-            f"{name} is {'one text' if texts else 'empty'}, expected a list of texts",
-            fix="Send at least one text, in a list.",
-        )
-    for number, text in enumerate(texts):
-        which = f"text {number} of {name}" if name == "texts" else f"the {name}"
-        if not isinstance(text, str):
-            raise InvalidInput(
-                f"{which} is a {type(text).__name__}, expected text (str)",
-                fix="Send texts as JSON strings.",
-            )
-        if not text.strip() and not may_be_empty:
-            raise InvalidInput(f"{which} is empty", fix="Leave it out, or give it some words.")
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise InvalidInput(
-                    f"{which} has a lone surrogate at character {error.start}, which is no "
-                    "Unicode text",
-                    fix="Send the text in UTF-8.",
-                ) from None
-
-
-def _cut(vectors: FloatArray, dimensions: int | None) -> FloatArray:
-    """Vectors cut to so many dimensions, and of length 1 again."""
-    if dimensions is None or dimensions == vectors.shape[1]:
-        return vectors
-    cut = vectors[:, :dimensions]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    shorter: FloatArray = (cut / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
-    return shorter

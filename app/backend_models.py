@@ -88,10 +88,7 @@ class Models:
             return found
         with self._loading:
             found = self._encoders.get(key)
-            if found is None:
-                loaded = self._load_for(manifest)
-                found = self._encoders[_key(loaded.info)] = self._batched(loaded)
-            return found
+            return found or self._taken_in(self._load_for(manifest))
 
     def second_for(self, encoder: BatchedEncoder) -> Second:
         """The second stage that goes with an encoder.
@@ -167,6 +164,14 @@ class Models:
                 return one
         raise self._unknown(name, "reranker", [one.info.model for one in known])
 
+    def reranker_if_loaded(self, name: str | None) -> BatchedReranker | None:
+        """The same, or None where it is not loaded; never waits."""
+        default = self._default or self._named.value
+        once = None if default is None else self._seconds.get(_key(default.info))
+        if once is None or once.value is None:
+            return None
+        return self.reranker_named(name)
+
     def encoder_to_build_with(self, name: str | None) -> BatchedEncoder:
         """The encoder of a new collection: one that runs already, or loaded by its name.
 
@@ -179,12 +184,7 @@ class Models:
             assert name is not None
         with self._loading:
             loaded, _ = load_encoder_named(name, outputs_all=True, **self._options())
-            known = self._encoders.get(_key(loaded.info))
-            if known is not None:
-                _close(loaded)
-                return known
-            found = self._encoders[_key(loaded.info)] = self._batched(loaded)
-            return found
+            return self._taken_in(loaded)
 
     def infos(self) -> list[ModelInfo]:
         """What is loaded, encoders first, each kind with its default first; never loads."""
@@ -255,12 +255,16 @@ class Models:
             loaded, self.encoder_notices = load_encoder_named(
                 name, outputs_all=True, **self._options()
             )
-            known = self._encoders.get(_key(loaded.info))
-            if known is not None:
-                _close(loaded)
-                return known
-            found = self._encoders[_key(loaded.info)] = self._batched(loaded)
-            return found
+            return self._taken_in(loaded)
+
+    def _taken_in(self, loaded: Encoder) -> BatchedEncoder:
+        """What was loaded, or the same encoder if it runs already."""
+        key = _key(loaded.info)
+        if key in self._encoders:
+            _close(loaded)
+        else:
+            self._encoders[key] = self._batched(loaded)
+        return self._encoders[key]
 
     def _wrap_given(self) -> BatchedEncoder:
         given = self._given[0]

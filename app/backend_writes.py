@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import retrieval
 from app.backend_models import Models
@@ -32,6 +32,8 @@ _CREATE_OPTIONS = (
 )  # fmt: skip
 
 Progress = Callable[[IngestProgress], None]
+Source: TypeAlias = "str | Sequence[Document] | Callable[[], Iterable[Document]]"
+"""A path, documents, or what gives the documents anew each time."""
 
 
 class Writing:
@@ -75,7 +77,7 @@ class Writing:
 
     def upsert(
         self,
-        source: str | Sequence[Document] | Callable[[], Iterable[Document]],
+        source: Source,
         name: str,
         *,
         tenant: str | None,
@@ -88,7 +90,7 @@ class Writing:
         """Write documents; made durable; makes the collection where it is missing.
 
         Args:
-            source: documents, a path, or what gives the documents anew each time.
+            source: what is written.
             name: of the collection.
             tenant: whose they are.
             check: is given the manifest before anything is written, and raises where it may not.
@@ -100,6 +102,24 @@ class Writing:
             Conflict: another writer took too long.
             As `retrieval.ingest`.
         """
+        arguments = (source, name, tenant, check, what, prune, progress, patience_s)
+        try:
+            return self._upsert(*arguments)
+        except CollectionNotFound:
+            # Somebody else deleted a collection that was open here: it is made anew.
+            return self._upsert(*arguments)
+
+    def _upsert(
+        self,
+        source: Source,
+        name: str,
+        tenant: str | None,
+        check: Callable[[Manifest], object],
+        what: str,
+        prune: bool,
+        progress: Progress | None,
+        patience_s: float,
+    ) -> IngestReport:
         with self._collections.writing(name, what, patience_s=patience_s):
             before: IngestReport | None = None
             if not self._exists(name):
@@ -205,9 +225,7 @@ def document_there(
     return found.get(document_id, ())
 
 
-def _documents(
-    source: str | Sequence[Document] | Callable[[], Iterable[Document]],
-) -> Iterable[Document]:
+def _documents(source: Source) -> Iterable[Document]:
     if isinstance(source, str):
         return retrieval.read_documents(source)
     return source() if callable(source) else source

@@ -61,7 +61,7 @@ class Collections:
     def opened(self, name: str) -> TwoStageRetriever | None:
         """The retriever of a collection that is open; never opens, never waits."""
         held = self._held.get(name)
-        following = None if held is None else held.following.value
+        following = None if held is None or held.retired else held.following.value
         return None if following is None else following.retriever
 
     def notice(self, name: str) -> str:
@@ -83,8 +83,7 @@ class Collections:
                 with held.following.get().using() as retriever:
                     yield retriever
             except CollectionNotFound:
-                # somebody else deleted it: the next call looks again
-                self._retire(name, held)
+                held.retired = True  # somebody else deleted it: the next call looks again
                 raise
 
     @contextlib.contextmanager
@@ -178,7 +177,7 @@ class Collections:
             held = self._held.get(name)
             if self._closed or (held is not None and held.leaving):
                 raise gone(name)
-            if held is None:
+            if held is None or (held.retired and not held.write.locked()):
                 held = self._held[name] = _Held(self._following(name))
             held.users += 1
         try:
@@ -190,23 +189,21 @@ class Collections:
         with self._changed:
             held.users -= 1
             idle = held.users == 0
+            following = held.following.value
             # names of which there is no collection leave nothing behind
-            if idle and held.following.value is None and self._held.get(name) is held:
+            if idle and (held.retired or following is None) and self._held.get(name) is held:
                 del self._held[name]
-            unused = idle and held.retired
             self._changed.notify_all()
-        if unused and held.following.value is not None:
-            held.following.value.close()
-
-    def _retire(self, name: str, held: _Held) -> None:
-        with self._lock:
-            if self._held.get(name) is held and not held.leaving and held.users == 1:
-                del self._held[name]
-                held.retired = True
+        if idle and held.retired and following is not None:
+            following.close()
 
 
 class _Held:
-    """A collection that somebody asked for. users: blocks that hold it now."""
+    """A collection that somebody asked for.
+
+    users: blocks that hold it now. leaving: it is being deleted here. retired: it was deleted by
+    somebody else, and is closed when its last user has gone.
+    """
 
     def __init__(self, following: Once[FollowingRetriever]) -> None:
         self.following = following

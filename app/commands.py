@@ -285,8 +285,7 @@ def mcp(
         logs.setup(chosen)  # to standard error: standard output carries the protocol
         backend = RetrievalBackend(chosen)
         try:
-            backend.open()
-            asyncio.run(protocol.run_stdio(backend, chosen))
+            asyncio.run(protocol.run_stdio(backend, chosen, opened=backend))
         finally:
             backend.close()
 

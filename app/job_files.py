@@ -100,7 +100,7 @@ def documents_of(spec: JobSpec, limits: ParseLimits, cancelled: threading.Event)
         )
     home = spec.files_dir.parent
     parsed, told = home / _DOCUMENTS, home / _PROBLEMS
-    with _translated(home):
+    with translated(home):
         if not parsed.exists():
             _parse(spec.files_dir, home, limits, cancelled)
         problems = tuple(Problem(**one) for one in json.loads(told.read_bytes()))
@@ -168,7 +168,7 @@ class JobFiles:
         home = self._folder / job_id
         documents_file = files_dir = None
         try:
-            with _translated(self._folder):
+            with translated(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 home.mkdir(mode=0o700)
                 if source.documents is not None:
@@ -195,7 +195,7 @@ class JobFiles:
         for name in ("documents_file", "files_dir"):
             # Relative, so that the folder can be moved.
             spec[name] = None if spec[name] is None else spec[name].name
-        with _translated(home):
+        with translated(home):
             _write_whole(
                 home / _JOB, {"spec": spec, "job": asdict(kept.job), "starts": kept.starts}
             )
@@ -212,7 +212,7 @@ class JobFiles:
             StoreDenied
         """
         found: list[Kept] = []
-        with _translated(self._folder):
+        with translated(self._folder):
             homes = list(self._folder.iterdir()) if self._folder.is_dir() else []
             for home in homes:
                 kept = _load(home)
@@ -309,7 +309,12 @@ def _write_whole(file: Path, value: object) -> None:
 
 
 @contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
+def translated(folder: Path) -> Iterator[None]:
+    """Errors of the system in a block that writes to a folder, as the library's.
+
+    Raises:
+        DiskFull, StoreDenied
+    """
     try:
         yield
     except RetrievalError:

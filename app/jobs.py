@@ -157,10 +157,20 @@ class Jobs:
             if self._closing:
                 self._files.remove(job_id)
                 raise Stopping("the service is being stopped", fix="Send it again in a minute.")
-            self._files.keep(entry.kept())
+            try:
+                self._files.keep(entry.kept())
+            except BaseException:
+                self._files.remove(job_id)
+                raise
             self._entries[job_id] = entry
             self._queue.put(job_id)
         return job
+
+    @property
+    def watching(self) -> int:
+        """How many watches there are."""
+        with self._lock:
+            return sum(map(len, self._watchers.values()))
 
     def get(self, job_id: str) -> Job:
         """A job as it is now. Raises NotHere."""

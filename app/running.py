@@ -126,7 +126,7 @@ def assemble(
         chosen,
         metrics=metrics,
         keys=None if chosen.keys_file is None else KeyRing.load(chosen.keys_file),
-        language_model=language_model(chosen),
+        language_model=language_model(chosen, observer=metrics),
         hosts=server.loopback_names(chosen.host) if local else None,
         opened=backend,
     )

@@ -3,8 +3,9 @@
     {"path": "0001.pdf", "memory_mb": 2048, "seconds": 120}        one line of JSON on stdin
     {"document": {…}} | {"problem": {…}} … {"done": true}          lines of JSON on stdout
 
-`app.uploads` starts it and kills it. The limits are set before any parser is imported; a worker
-that ends without its last line has failed. Needs a POSIX system.
+`app.uploads` starts it and kills it. The limits are set before the file is looked at, and are for
+what reading it takes beyond the process itself; a worker that ends without its last line has
+failed. Needs a POSIX system.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,9 +43,11 @@ def main(read: Read | None = None) -> int:
     # Parsers may print: what they do goes to stderr, and the lines have a stream of their own.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
+    from retrieval import read_documents
+
     _limit(int(order["memory_mb"]), float(order["seconds"]))
     try:
-        _read(Path(order["path"]), out, read)
+        _read(Path(order["path"]), out, read or read_documents)
     except MemoryError:
         # Without unwinding further: there may be no memory to do it with.
         os._exit(OUT_OF_MEMORY)
@@ -52,15 +56,14 @@ def main(read: Read | None = None) -> int:
     return 0
 
 
-def _read(path: Path, out: TextIO, read: Read | None) -> None:
-    from retrieval import read_documents
+def _read(path: Path, out: TextIO, read: Read) -> None:
     from retrieval.errors import RetrievalError
 
     def problem(source: str, reason: str, line: int | None) -> None:
         _line(out, {"problem": {"source": source, "reason": reason, "line": line}})
 
     try:
-        for document in (read or read_documents)(
+        for document in read(
             path, on_problem=lambda one: problem(one.source, one.reason, one.line)
         ):
             fields = {
@@ -79,12 +82,14 @@ def _read(path: Path, out: TextIO, read: Read | None) -> None:
 def _line(out: TextIO, value: dict[str, Any]) -> None:
     # ASCII-escaped: whatever a parser makes of a file's bytes can be written.
     out.write(json.dumps(value) + "\n")
+    # At once: what was read before a parser fails is kept.
+    out.flush()
 
 
 def _limit(memory_mb: int, seconds: float) -> None:
-    memory = memory_mb * 1024 * 1024
-    # Every second that is computed is also one of the clock, which the parent looks at.
-    cpu = math.ceil(seconds) + 1
+    memory = _address_space() + memory_mb * 1024 * 1024
+    # The parent looks at the clock; this holds also where there is no parent any more.
+    cpu = math.ceil(time.process_time() + seconds) + 1
     for kind, soft, hard in (
         (resource.RLIMIT_AS, memory, memory),
         (resource.RLIMIT_CPU, cpu, cpu + 1),
@@ -100,6 +105,15 @@ def _limit(memory_mb: int, seconds: float) -> None:
         # A service that is killed takes its worker with it.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped already; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

@@ -283,7 +283,7 @@ def _same(one: Any, other: Any) -> bool:
         b = {entry["index"]: entry["relevance_score"] for entry in other["results"]}
         return a.keys() == b.keys() and all(abs(a[k] - b[k]) < 0.02 for k in a)
     if "hits" in one:
-        found = ({hit["passage_id"] for hit in side["hits"]} for side in (one, other))
+        found = ({hit["passage"]["id"] for hit in side["hits"]} for side in (one, other))
         a, b = found
         return len(a & b) >= 0.8 * len(a)
     a, b = (np.array(side["data"][0]["embedding"]) for side in (one, other))

@@ -45,8 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     problems = judge(report, listed, date.today())
     for line in problems:
         print(f"audit: {line}", file=sys.stderr)
-    asked = sum("vulns" in one for one in report["dependencies"])
+    unknown = [one["name"] for one in report["dependencies"] if "vulns" not in one]
+    asked = len(report["dependencies"]) - len(unknown)
     print(f"audit: {asked} packages were asked about, {len(problems)} problems")
+    if unknown:
+        print(f"audit: nothing is known about {', '.join(unknown)}")
     return 1 if problems else 0
 
 
@@ -68,11 +71,14 @@ def ask() -> tuple[dict[str, Any] | None, str]:
     except subprocess.TimeoutExpired:
         return None, f"no answer within {SECONDS} seconds"
     try:
-        report = json.loads(done.stdout)
+        report: Any = json.loads(done.stdout)
     except ValueError:
         return None, "\n".join(done.stderr.strip().splitlines()[-3:])
     if not isinstance(report, dict) or "dependencies" not in report:
         raise ValueError("pip-audit's report has a form that is not known here")
+    # A mirror without advisories answers "no such package" to everything.
+    if not any("vulns" in one for one in report["dependencies"]):
+        return None, "it knows none of the packages that are installed"
     return report, ""
 
 

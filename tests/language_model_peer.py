@@ -20,6 +20,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from service_help import running
 
+AT_ONCE = {"retry-after-ms": "5"}
+
 
 @dataclass
 class Peer:
@@ -83,9 +85,10 @@ def language_model_peer() -> Iterator[Peer]:
         kind, _, argument = peer.behaviour.partition(":")
         if kind == "status":
             key = request.headers.get("authorization", "")
-            return JSONResponse({"error": {"message": f"refused {key}"}}, int(argument))
+            said = {"error": {"message": f"refused {key}"}}
+            return JSONResponse(said, int(argument), headers=AT_ONCE)
         if kind == "flaky" and len(peer.asked) == 1:
-            return JSONResponse({"error": {"message": "warming up"}}, 503)
+            return JSONResponse({"error": {"message": "warming up"}}, 503, headers=AT_ONCE)
         if kind == "unread":
             return Response("<html>hello</html>", media_type="text/html")
         if kind == "new_limit" and "max_tokens" in body:

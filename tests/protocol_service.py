@@ -33,7 +33,7 @@ def instructed_service(
 
     keys = options.pop("keys", None)
     # the encoder has its threads already, and a busy machine is no overload here
-    settings = make_settings(folder, **{"threads": None, "max_wait_ms": 60_000, **options})
+    settings = make_settings(folder, **{"threads": None, "max_wait_ms": 3_600_000, **options})
     for name, documents in collections.items():
         retrieval.ingest(documents, name, store=settings.store, encoder=encoder)
     metrics = Metrics()

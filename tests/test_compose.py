@@ -6,6 +6,7 @@ image's own parts stood in for; the rest is checked in the parsed YAML, service 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -23,7 +24,7 @@ from app.settings import PREFIX, Settings
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-APPS = {"app": None, "embedded": "embedded", "gpu": "gpu", "cluster": "cluster"}
+APPS = {"app": None, "embedded": "embedded", "gpu": "gpu", "cluster": "cluster", "serve": "serve"}
 NODES = {"qdrant-1", "qdrant-2", "qdrant-3"}
 QDRANTS = {"qdrant", *NODES}
 # Set for the app in the cluster, and read by `Settings`.
@@ -35,7 +36,7 @@ STORAGE_SETTINGS = {
 
 every_service = pytest.mark.parametrize("name", sorted(SERVICES))
 every_qdrant = pytest.mark.parametrize("name", sorted(QDRANTS))
-every_profile = pytest.mark.parametrize("profile", [None, "embedded", "gpu", "cluster"])
+every_profile = pytest.mark.parametrize("profile", [None, "embedded", "gpu", "cluster", "serve"])
 
 
 def enabled(profile: str | None) -> set[str]:
@@ -152,7 +153,11 @@ def test_an_app_started_by_name_brings_what_it_needs_and_no_other_app(name: str)
     # Compose enables the profiles of the service that is named, and no other.
     assert all(SERVICES[other].get("profiles", own) == own for other in started)
     assert started & set(APPS) == {name}
-    wanted: dict[str, set[str]] = {"embedded": set(), "gpu": {"qdrant", "key"}}
+    wanted: dict[str, set[str]] = {
+        "embedded": set(),
+        "gpu": {"qdrant", "key"},
+        "serve": {"qdrant", "key"},
+    }
     assert started - {name} == wanted.get(name, {"key", *NODES})
 
 
@@ -183,14 +188,20 @@ def test_each_app_is_built_here_and_serves(name: str) -> None:
     app = SERVICES[name]
     build = app["build"]
     assert (build if isinstance(build, str) else build["context"]) == "."
-    assert {"--public", "0.0.0.0"} <= set(app["command"])
+    assert "0.0.0.0" in app["command"]
+    assert ("--public" in app["command"]) != ("RETRIEVAL_KEYS_FILE" in app.get("environment", {}))
+    assert "/readyz" in app["healthcheck"]["test"][-1]
+    grace = Settings().grace_s + 5
+    assert float(app["stop_grace_period"].removesuffix("s")) >= grace, "killed while it answers"
     assert app["ports"][0].endswith(f":{Settings().port}")
     assert "/data" in mounts(name).values(), "models are kept"
     builds = {repr(one["build"]) for one in SERVICES.values() if one["image"] == app["image"]}
     assert len(builds) == 1, "one image, two builds"
 
 
-@pytest.mark.parametrize(("name", "server"), [("app", "qdrant"), ("gpu", "qdrant")])
+@pytest.mark.parametrize(
+    ("name", "server"), [("app", "qdrant"), ("gpu", "qdrant"), ("serve", "qdrant")]
+)
 def test_the_app_searches_on_the_server_once_that_is_healthy(name: str, server: str) -> None:
     app = SERVICES[name]
     assert app["environment"]["RETRIEVAL_STORE"] == f"http://{server}:6333"
@@ -215,7 +226,7 @@ def test_the_embedded_app_needs_no_server_and_no_key(tmp_path: Path) -> None:
     assert mounts("embedded") == {"retrieval": "/data"}
 
 
-@pytest.mark.parametrize("name", ["app", "gpu", "cluster"])
+@pytest.mark.parametrize("name", ["app", "gpu", "cluster", "serve"])
 def test_an_app_hands_its_key_over_in_the_environment_alone(name: str, tmp_path: Path) -> None:
     """The entrypoint, run by sh, with a `retrieval` that tells what it was given."""
     told = tmp_path / "retrieval"
@@ -238,7 +249,7 @@ def test_the_gpu_app_has_a_gpu_and_a_torch_for_it() -> None:
     gpu = SERVICES["gpu"]
     [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert gpu["build"]["args"] == {"TORCH": "default"}
+    assert gpu["build"] == {"context": ".", "dockerfile": "Dockerfile.cuda"}
     assert gpu["image"] != SERVICES["app"]["image"]
     assert gpu["environment"]["RETRIEVAL_DEVICE"] == "cuda"
     others = [one for name, one in SERVICES.items() if name != "gpu"]
@@ -370,7 +381,7 @@ def test_the_clusters_collections_are_on_two_nodes_before_a_write_is_acknowledge
 
 
 def test_one_server_alone_is_asked_for_no_replicas() -> None:
-    for name in ("app", "gpu"):
+    for name in ("app", "gpu", "serve"):
         assert not set(STORAGE_SETTINGS) & set(SERVICES[name]["environment"])
     assert not any("CLUSTER" in key for key in SERVICES["qdrant"]["environment"])
 
@@ -433,8 +444,85 @@ def test_the_key_comes_from_a_file_that_is_never_committed() -> None:
 # --- images ---------------------------------------------------------------------------------
 
 
-def dockerfile() -> str:
-    return (ROOT / "Dockerfile").read_text(encoding="utf-8")
+IMAGES = ("Dockerfile", "Dockerfile.cuda")
+every_image = pytest.mark.parametrize("image", IMAGES)
+
+
+def dockerfile(name: str = "Dockerfile") -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """The file's instructions and their arguments, continued lines joined, comments left out."""
+    lines = [line for line in dockerfile(name).splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(words[0], words[-1]) for words in
+            (line.split(None, 1) for line in joined.splitlines() if line.strip())]  # fmt: skip
+
+
+@every_image
+def test_a_dockerfile_is_one(image: str) -> None:
+    known = {
+        "ARG", "FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK",
+        "ENTRYPOINT", "CMD",
+    }  # fmt: skip
+    parts = instructions(image)
+    assert {name for name, _ in parts} <= known
+    stages = [text.split(" AS ") for name, text in parts if name == "FROM"]
+    named = {stage[1] for stage in stages if len(stage) == 2}
+    for name, text in parts:
+        if name == "COPY" and "--from=" in text:
+            assert re.findall(r"--from=(\S+)", text)[0] in named
+        if name in ("ENTRYPOINT", "CMD"):
+            assert isinstance(json.loads(text), list), "a shell would not pass signals on"
+        if name == "RUN":
+            done = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    for base, *_ in stages:
+        assert base in named or re.search(r":\S", base), "a base without a version"
+        assert not base.endswith(":latest")
+
+
+@every_image
+def test_an_image_runs_without_root_and_says_when_it_is_ready(image: str) -> None:
+    parts = instructions(image)
+    last_stage = parts[max(i for i, (name, _) in enumerate(parts) if name == "FROM") :]
+    names = [name for name, _ in last_stage]
+    values = dict(last_stage)
+    assert values["USER"] == "retrieval"
+    assert names.index("USER") > max(i for i, name in enumerate(names) if name in ("RUN", "COPY"))
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert "'http://127.0.0.1:7860/readyz'" in values["HEALTHCHECK"]
+    assert values["EXPOSE"] == str(Settings().port)
+    command = json.loads(values["HEALTHCHECK"].split(" CMD ")[1])
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "healthcheck", "exec")
+
+
+@every_image
+def test_an_image_holds_no_secrets(image: str) -> None:
+    for name, text in instructions(image):
+        if name in ("ENV", "ARG"):
+            assert not re.search(r"(KEY|TOKEN|SECRET|PASSWORD)\w*=\S", text, re.IGNORECASE)
+        if name in ("COPY", "RUN"):
+            assert "keys.json" not in text
+            assert ".env" not in text
+    settings = re.findall(rf"\b{PREFIX}(\w+)=", dockerfile(image))
+    assert {one.lower() for one in settings} <= set(Settings.model_fields)
+
+
+def test_the_image_for_gpus_has_the_torch_of_pypi() -> None:
+    text = dockerfile("Dockerfile.cuda")
+    assert "pip install -c constraints.txt \"$(grep '^torch==' constraints.txt)\"" in text
+    assert "download.pytorch.org" not in text
+    assert "FROM nvidia/cuda:${CUDA}-base" in text
+
+
+def test_the_service_has_its_keys_and_its_state_where_they_are_kept() -> None:
+    environment = SERVICES["serve"]["environment"]
+    for name in ("RETRIEVAL_KEYS_FILE", "RETRIEVAL_STATE_DIR"):
+        assert environment[name].startswith("/data/")
+    assert mounts("serve")["serve"] == "/data"
 
 
 def test_server_and_client_fit_each_other() -> None:
@@ -447,8 +535,9 @@ def test_server_and_client_fit_each_other() -> None:
     assert abs(server.minor - client.minor) <= 1, "the client warns of more"
 
 
-def test_the_image_runs_as_the_user_that_compose_names() -> None:
-    text = dockerfile()
+@every_image
+def test_the_image_runs_as_the_user_that_compose_names(image: str) -> None:
+    text = dockerfile(image)
     [(user, group)] = re.findall(r"useradd --uid (\d+) --gid (\d+)", text)
     assert f"groupadd --gid {group} retrieval" in text
     assert "\nUSER retrieval\n" in text
@@ -487,8 +576,9 @@ def test_the_image_has_the_torch_that_is_asked_for(
     assert done.stdout == f"install {arguments}\n"
 
 
-def test_what_the_image_copies_is_what_is_sent_to_the_builder() -> None:
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile(), re.MULTILINE)
+@every_image
+def test_what_the_image_copies_is_what_is_sent_to_the_builder(image: str) -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile(image), re.MULTILINE)
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     sent = {line[1:] for line in ignored if line.startswith("!")}
     assert {name for line in copied for name in line.split()} == sent

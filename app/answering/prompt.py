@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.answering.citations import without_citations
-from app.answering.sources import Source, choose_sources
+from app.answering.sources import SEPARATOR, Source, choose_sources
 from app.answering.tokens import MESSAGE_TOKENS, estimate_tokens
 from retrieval.errors import InvalidInput
 from retrieval.types import Hit
@@ -63,6 +63,7 @@ Cite no number that is not the number of a source above.
 
 EXTRA = "The application that asks adds (this may not override the rules above):\n"
 
+OPENING = "Sources:\n\n"
 CLOSING = "Answer the question from the sources above, with citations:"
 
 _CONTROLS = re.compile(
@@ -109,11 +110,11 @@ def build(
     if instructions.strip():
         rules += f"\n\n{EXTRA}{plain(instructions.strip())}"
     closing = f"Question: {question}\n\n{CLOSING}"
-    fixed = estimate_tokens(rules) + estimate_tokens(closing) + 2 * MESSAGE_TOKENS
+    fixed = sum(map(estimate_tokens, (rules, OPENING, closing))) + 2 * MESSAGE_TOKENS
     room = budget - fixed
     kept, dropped = _recent(history, max(0, room // 3))
     room -= sum(estimate_tokens(message.content) + MESSAGE_TOKENS for message in kept)
-    frame = estimate_tokens(_tagged(tag, 99, "title: \nsource: \n"))
+    frame = estimate_tokens(_tagged(tag, 99, "title: \nsource: \n") + "\n\n")
     sources, notices = choose_sources(hits, room, overhead=frame)
     if hits and not sources:
         raise InvalidInput(
@@ -127,7 +128,7 @@ def build(
     messages = (
         Message("system", rules),
         *kept,
-        Message("user", f"Sources:\n\n{data}\n\n{closing}"),
+        Message("user", f"{OPENING}{data}\n\n{closing}"),
     )
     tokens = sum(estimate_tokens(message.content) + MESSAGE_TOKENS for message in messages)
     return Prompt(messages, sources, tokens, notices)
@@ -153,7 +154,7 @@ def _tagged(tag: str, n: int, body: str) -> str:
 
 def _body(source: Source) -> str:
     passage = source.passage
-    where = " › ".join(part for part in (passage.title, *passage.headings) if part)
+    where = SEPARATOR.join(part for part in (passage.title, *passage.headings) if part)
     lines = []
     if where:
         lines.append(f"title: {_line(where)}")

@@ -12,6 +12,9 @@ from retrieval.types import Hit, Passage
 # A piece shorter than this says too little to be worth a source of its own.
 _LEAST_TOKENS = 24
 
+SEPARATOR = " › "
+"""Stands between title and headings."""
+
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*(?=\s)|[。！？]["”’」』）]*|\n{2,}""")
 
 
@@ -87,7 +90,7 @@ def source_tokens(source: Source) -> int:
     return sum(
         estimate_tokens(text)
         for text in (passage.title, *passage.headings, passage.source, source.text)
-    )
+    ) + len(passage.headings) * estimate_tokens(SEPARATOR)
 
 
 def _cost(sources: Sequence[Source], overhead: int) -> int:

@@ -22,7 +22,8 @@ _LOOKS = re.compile(
       (?P<key>\btsr_[A-Za-z0-9_-]{16,})
     | (?P<model_key>\bsk-[A-Za-z0-9_-]{16,})
     | (?P<scheme>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}
-    | (?P<header>\b(?:authorization|x-api-key|api[-_]key|password|cookie)["']?\s*[:=,]\s*b?["']?)
+    | (?P<header>\b(?:authorization|x-api-key|api[-_]key|password|cookie)["']?\s*[:=,]\s*(?:b?["'])?
+        (?:(?:bearer|basic)\s+)?)
       (?!\[secret\])[^\s"',}\]]+
     | (?P<url>\b[a-z][a-z0-9+.-]*://)[^\s/@"']+@
     """,
@@ -127,6 +128,7 @@ def formatter(*, as_json: bool, redactor: Redactor) -> logging.Formatter:
 
 
 def _in_order(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    event.pop("message", None)  # another handler's formatting leaves it in the record
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return {**first, **event}
 

@@ -29,7 +29,7 @@ Name = Annotated[Text, Field(min_length=1, max_length=256)]
 class SearchFields(BaseModel):
     """How to search for what the answer is written from."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     collection: Name | None = Field(None, description="null: the service's default collection")
     tenant: Name | None = Field(None, description="whose passages, where the collection has them")
@@ -83,6 +83,7 @@ class AnswerRequest(SearchFields):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"question": "How do I get my expenses back?"},

@@ -15,7 +15,7 @@ from app.answering.language_model import LanguageModel
 from app.protocols import answer_models as models
 from app.protocols import chat
 from app.protocols.errors import responses
-from app.protocols.event_stream import EventStream, event, failed
+from app.protocols.event_stream import SCHEMA, EventStream, event, failed
 from app.protocols.shared import caller_of, until_gone
 from app.settings import Settings
 from app.types import Backend
@@ -38,11 +38,21 @@ def router(backend: Backend, settings: Settings, language_model: LanguageModel |
         settings: least relevance, and the prompt's size.
         language_model: writes; None answers 501, but for `"generate": false`.
     """
-    routes = APIRouter(tags=["answers"])
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            if language_model is not None:
+                await language_model.close()
+
+    routes = APIRouter(tags=["answers"], lifespan=lifespan)
     answering = Answering(backend, settings, language_model)
 
     @routes.post(
         "/v1/answer",
+        operation_id="answer",
         summary="Answer a question with citations",
         description=DESCRIPTION,
         response_model=models.AnswerResponse,
@@ -50,7 +60,7 @@ def router(backend: Backend, settings: Settings, language_model: LanguageModel |
             **responses(404, 501, 502),
             200: {
                 "description": "the answer, or with `stream` its events",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": SCHEMA},
             },
         },
     )

@@ -20,7 +20,7 @@ from app.errors import BadRequest
 
 MOST_LEVELS = 16
 MOST_CONDITIONS = 256
-MOST_VALUES = 1024
+MOST_VALUES = 4096
 
 _Number: TypeAlias = int | Annotated[float, Field(allow_inf_nan=False)]
 _Text: TypeAlias = Annotated[str, Field(max_length=8192)]
@@ -64,10 +64,10 @@ def where_of(filters: ComparisonFilter | CompoundFilter) -> dict[str, Any]:
     """The same filter as `retrieval` takes it.
 
     Raises:
-        BadRequest: nested too deep, too many conditions, or a list where one value is expected
-            (and the other way round).
+        BadRequest: nested too deep, too many conditions or values, or a list where one value is
+            expected (and the other way round).
     """
-    return _where(filters, 1, [MOST_CONDITIONS])
+    return _where(filters, 1, [MOST_CONDITIONS, MOST_VALUES])
 
 
 def _where(
@@ -81,10 +81,11 @@ def _where(
             )
         return {filters.type: [_where(part, level + 1, left) for part in filters.filters]}
     left[0] -= 1
-    if left[0] < 0:
+    left[1] -= len(filters.value) if isinstance(filters.value, list) else 1
+    if min(left) < 0:
         raise BadRequest(
-            f"filters hold more than {MOST_CONDITIONS} conditions",
-            fix="Join values of one key with `in`.",
+            f"filters hold more than {MOST_CONDITIONS} conditions or {MOST_VALUES:,} values",
+            fix="Join values of one key with `in`, or store what they have in common as metadata.",
         )
     return _comparison(filters)
 

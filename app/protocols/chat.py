@@ -24,7 +24,7 @@ from app.answering.prompt import Message
 from app.errors import BadRequest, NotHere
 from app.protocols import answer_models as models
 from app.protocols.errors import responses
-from app.protocols.event_stream import EventStream, event, failed
+from app.protocols.event_stream import SCHEMA, EventStream, event, failed
 from app.protocols.shared import caller_of, until_gone
 
 ANY_MODEL = ("default", "retrieval")
@@ -36,18 +36,18 @@ Content = Annotated[models.Text, Field(max_length=200_000)]
 class ContentPart(BaseModel):
     """A part of a message; only text is read."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
-    type: str
+    type: str = Field(json_schema_extra={"enum": ["text"]})
     text: Content | None = None
 
 
 class ChatMessage(BaseModel):
     """A message of the conversation."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: Content | Annotated[list[ContentPart], Field(max_length=100)] | None = None
 
 
@@ -67,7 +67,7 @@ class RetrievalFields(models.SearchFields):
 class StreamOptions(BaseModel):
     """Options of a streamed response."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     include_usage: bool | None = False
 
@@ -77,6 +77,7 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="ignore",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {
@@ -101,12 +102,22 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Content | Annotated[list[Content], Field(max_length=16)] | None = None
-    n: int | None = Field(None, description="only 1")
-    tools: list[Any] | None = Field(None, description="not supported: none, or an empty list")
-    functions: list[Any] | None = Field(None, description="not supported, as `tools`")
-    logprobs: bool | None = Field(None, description="not supported: false")
+    n: int | None = Field(None, description="only 1", json_schema_extra={"enum": [1, None]})
+    tools: list[Any] | None = Field(
+        None,
+        description="not supported: none, or an empty list",
+        json_schema_extra={"maxItems": 0},
+    )
+    functions: list[Any] | None = Field(
+        None, description="not supported, as `tools`", json_schema_extra={"maxItems": 0}
+    )
+    logprobs: bool | None = Field(
+        None, description="not supported: false", json_schema_extra={"enum": [False, None]}
+    )
     response_format: dict[str, Any] | None = Field(
-        None, description='only {"type": "text"}; answers carry citations'
+        None,
+        description='only {"type": "text"}; answers carry citations',
+        json_schema_extra={"enum": [{"type": "text"}, None]},
     )
 
     def ask(self) -> Ask:
@@ -214,6 +225,7 @@ def router(answering: Answering) -> APIRouter:
 
     @routes.post(
         "/v1/chat/completions",
+        operation_id="chat_completions",
         summary="Chat with a collection, in OpenAI's form",
         description=__doc__,
         response_model=ChatResponse,
@@ -222,7 +234,7 @@ def router(answering: Answering) -> APIRouter:
             200: {
                 "description": "the completion, or with `stream` its chunks; the last chunk with "
                 "a choice has `citations` in its delta and `retrieval` beside the choices",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": SCHEMA},
             },
         },
     )
@@ -339,13 +351,8 @@ def _text(at: int, message: ChatMessage) -> str:
     """The text of a message, its parts joined.
 
     Raises:
-        BadRequest: it is a tool's, or holds something else than text.
+        BadRequest: it holds something else than text.
     """
-    if message.role in ("tool", "function"):
-        raise BadRequest(
-            f"messages[{at}] is of the role {message.role!r}, and this model calls no tools",
-            fix="Leave it out.",
-        )
     if isinstance(message.content, list):
         other = [part.type for part in message.content if part.type != "text"]
         if other:

@@ -6,6 +6,7 @@ In Dify: Knowledge → External Knowledge API → add this service's address (Di
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from fastapi import APIRouter, Body, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.errors import Forbidden, Unauthorized, http_status
-from app.protocols.dify_conditions import MetadataCondition, Selection, selection_of
+from app.protocols.dify_conditions import Holds, MetadataCondition, Selection, selection_of
 from app.protocols.plain_json import plain_text
 from app.protocols.scores import unit_scores
 from app.protocols.shared import caller_of, until_gone
@@ -204,7 +205,7 @@ async def _meant(
         result = await _search(
             backend, caller, body, where=selection.where, top_k=depth, rerank=False
         )
-        found = [hit.passage for hit in result.hits if selection.holds(hit.passage)]
+        found = await asyncio.to_thread(_holding, selection.holds, result.hits)
         if len(found) >= wanted or len(result.hits) < depth:
             return found[:wanted], []
     notices = []
@@ -215,6 +216,10 @@ async def _meant(
             "have no such bound."
         )
     return found, notices
+
+
+def _holding(holds: Holds, hits: Sequence[Hit]) -> list[Passage]:
+    return [hit.passage for hit in hits if holds(hit.passage)]
 
 
 def _these(passages: Sequence[Passage]) -> dict[str, Any]:

@@ -43,6 +43,8 @@ Scalar: TypeAlias = bool | Number | Annotated[str, Field(max_length=8192)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 Holds: TypeAlias = Callable[[Passage], bool]
 
+MOST_VALUES = 4096
+
 PAIRS = {
     "contains": "not contains",
     "start with": "",
@@ -124,11 +126,21 @@ def selection_of(condition: MetadataCondition | None) -> Selection:
     """What the conditions mean.
 
     Raises:
-        BadRequest: an operator that is not known, or a value that it cannot be used with.
+        BadRequest: an operator that is not known, a value that it cannot be used with, or more
+            than `MOST_VALUES` values in all.
     """
     conditions = condition.conditions if condition else None
     if condition is None or not conditions:
         return Selection()
+    compared = sum(
+        (len(one.name) if isinstance(one.name, list) else 1) * _size(one.value)
+        for one in conditions
+    )
+    if compared > MOST_VALUES:
+        raise BadRequest(
+            f"the conditions compare {compared:,} values, at most {MOST_VALUES:,} are taken",
+            fix="Name fewer values and fields, or store what they have in common as metadata.",
+        )
     tests = [_test(one) for one in conditions]
     either = condition.logical_operator == "or"
     if any(test.always is either for test in tests):
@@ -147,6 +159,12 @@ def selection_of(condition: MetadataCondition | None) -> Selection:
         where={"and": wheres} if wheres else None,
         holds=lambda passage: all(holds(passage) for holds in unknown),
     )
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return value.count(",") + 1
+    return len(value) if isinstance(value, list) else 1
 
 
 def _test(condition: Condition) -> _Test:

@@ -22,6 +22,15 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 15.0
 """Proxies cut connections that say nothing for a minute or so."""
 
+SCHEMA = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+        "required": ["data"],
+    }
+}
+"""How OpenAPI describes events whose data is JSON."""
+
 _KEEP_ALIVE = b": still working\n\n"
 
 

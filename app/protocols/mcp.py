@@ -7,6 +7,7 @@ whoever started the process. Addresses and origins are checked in front of all r
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from mcp.server import Server, ServerRequestContext
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from app.service import Opened
 
 log = logging.getLogger(__name__)
 
@@ -149,16 +152,44 @@ async def running(server: McpServer) -> AsyncIterator[None]:
         yield
 
 
-async def run_stdio(backend: Backend, settings: Settings, *, caller: Caller = STDIO_CALLER) -> None:
+async def run_stdio(
+    backend: Backend,
+    settings: Settings,
+    *,
+    caller: Caller = STDIO_CALLER,
+    opened: Opened | None = None,
+) -> None:
     """Speak MCP over this process's standard input and output until the input ends.
 
     Meanwhile whatever else is written to standard output goes to standard error.
+
+    Args:
+        backend: what answers.
+        settings: see `build_server`.
+        caller: who asks.
+        opened: opened, in a thread, beside the first messages, so that clients which give a
+            server little time to start are answered while models load, and closed at the end.
+            What it raises is logged; calls then say what is wrong. None: it is open already.
     """
     from mcp.server.stdio import stdio_server
 
+    async def load(part: Opened) -> None:
+        try:
+            await asyncio.to_thread(part.open)
+        except RetrievalError as error:
+            log.error("not ready: %s", error)
+        except Exception:
+            log.exception("not ready")
+
     server = build_server(backend, settings, local_caller=caller).server
     async with stdio_server() as (incoming, outgoing):
-        await server.run(incoming, outgoing, server.create_initialization_options())
+        loading = None if opened is None else asyncio.create_task(load(opened))
+        try:
+            await server.run(incoming, outgoing, server.create_initialization_options())
+        finally:
+            if opened is not None and loading is not None:
+                await loading
+                await asyncio.to_thread(opened.close)
 
 
 class _HttpApp:

@@ -34,7 +34,7 @@ from app.protocols.native_models import (
     UpsertRequest,
 )
 from app.protocols.shared import caller_of
-from app.types import Backend
+from app.types import Backend, Caller
 from retrieval import Document
 
 Collection = Annotated[Name, Path(description="name of the collection")]
@@ -80,6 +80,7 @@ def _collections(backend: Backend) -> APIRouter:
         description="Not needed before documents are written: that makes it, too.",
     )
     async def create_collection(request: Request, body: CreateCollection) -> JSONResponse:
+        _check_encoder(backend, caller_of(request), body.encoder)
         options = body.model_dump(exclude={"name"}, exclude_none=True, exclude_unset=True)
         info = await backend.create_collection(caller_of(request), body.name, **options)
         return JSONResponse(collection_body(info), 201)
@@ -109,6 +110,22 @@ def _collections(backend: Backend) -> APIRouter:
         return JSONResponse({"deleted": [collection], "missing": []})
 
     return routes
+
+
+def _check_encoder(backend: Backend, caller: Caller, name: str | None) -> None:
+    """Refuse models that the service does not run: a name could be any folder or hub's id.
+
+    Raises:
+        NotHere: says which there are.
+    """
+    known = [info for info in backend.models(caller) if info.kind == "encoder"]
+    if name is not None and not any(name in info.names for info in known):
+        listed = ", ".join(repr(info.names[0]) for info in known) or "none"
+        raise NotHere(
+            f"the service has no encoder {name!r}; it has {listed}",
+            fix="Leave it out, or let the operator start a service with that encoder.",
+            what="model",
+        )
 
 
 def _documents(backend: Backend) -> APIRouter:

@@ -20,7 +20,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from app.errors import BadRequest, BodyTooLarge, UnsupportedBody
-from app.job_files import UPLOADING, state_folder
+from app.job_files import UPLOADING, state_folder, translated
 from app.jobs import ENDED
 from app.protocols.errors import InvalidField, error_body, is_json, request_id_of, responses
 from app.protocols.native_answers import JobBody, JobsBody, job_body
@@ -36,7 +36,16 @@ MOST_FORM_FIELDS = 8
 HEARTBEAT_SECONDS = 10.0
 LEAST_PAUSE_SECONDS = 0.1
 _FORM = "multipart/form-data"
-_FLAGS = {"true": True, "1": True, "false": False, "0": False, "": False}
+_FLAGS = {"true": True, "false": False}
+
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["job", "error"]},
+        "data": {"type": "string", "description": "a job, or an error, as JSON"},
+    },
+}
 
 JobId = Annotated[str, PathParameter(min_length=1, max_length=100)]
 
@@ -121,7 +130,7 @@ def router(
             200: {
                 "description": "events `job`, each with the job as data, until it has ended; "
                 "comments in between keep the connection alive",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"itemSchema": _EVENT}},
             },
         },
         operation_id="watch_job",
@@ -268,8 +277,9 @@ def _invalid(name: str, what: str, fix: str) -> InvalidField:
 def _folder(settings: Settings) -> Iterator[Path]:
     """A folder for uploads, until the job has taken them over."""
     state = state_folder(settings)
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = Path(tempfile.mkdtemp(prefix=UPLOADING, dir=state))
+    with translated(state):
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(tempfile.mkdtemp(prefix=UPLOADING, dir=state))
     try:
         yield folder
     finally:
@@ -282,7 +292,7 @@ def _copy(uploads: list[UploadFile], folder: Path, most: int) -> list[tuple[str,
     total = 0
     for number, upload in enumerate(uploads):
         own = folder / f"{number:04}"
-        with own.open("xb") as file:
+        with translated(folder), own.open("xb") as file:
             while part := upload.file.read(1 << 20):
                 total += len(part)
                 if total > most:

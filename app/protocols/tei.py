@@ -194,7 +194,7 @@ def router(backend: Backend) -> APIRouter:
     @routes.get(
         "/health",
         response_class=Response,
-        responses={200: {"description": "The service can answer."}, 503: _ERRORS[503]},
+        responses={200: {"description": "The service can answer."}, **_ERRORS},
         operation_id="tei_health",
         summary="Whether the service can answer",
     )

@@ -12,9 +12,7 @@ from app.protocols.plain_json import plain_text
 MOST_QUERIES = 16
 MOST_QUERY = 32_768
 
-_Query = Annotated[
-    str, Field(min_length=1, max_length=MOST_QUERY), AfterValidator(plain_text)
-]
+_Query = Annotated[str, Field(min_length=1, max_length=MOST_QUERY), AfterValidator(plain_text)]
 
 
 class RankingOptions(BaseModel):
@@ -117,7 +115,7 @@ class StoreSearchPage(BaseModel):
 
 
 class FileCounts(BaseModel):
-    """Counts of passages, in `total` and `completed`; documents are not counted."""
+    """Passages, in `total` and `completed`: documents are not counted. 0 while it is not open."""
 
     in_progress: int = 0
     completed: int = 0

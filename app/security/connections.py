@@ -1,4 +1,7 @@
-"""Connections that send their headers too slowly, or never, are closed; uvicorn waits for ever."""
+"""Connections that send their headers or take their answer too slowly are ended.
+
+uvicorn itself waits for ever for both.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 # What comes before a request's body: clients send a few hundred bytes in one piece.
 HEAD_SECONDS = 15.0
 HEAD_BYTES = 65_536
+# In this time a client must take what is buffered for it, some 64 kB.
+STALL_SECONDS = 60.0
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = (
@@ -17,7 +22,10 @@ _TOO_LARGE = (
 
 
 def bounded_http(
-    *, head_seconds: float = HEAD_SECONDS, head_bytes: int = HEAD_BYTES
+    *,
+    head_seconds: float = HEAD_SECONDS,
+    head_bytes: int = HEAD_BYTES,
+    stall_seconds: float = STALL_SECONDS,
 ) -> type[asyncio.Protocol]:
     """The class for `uvicorn.Config(http=…)`: uvicorn's own, with limits on what comes first.
 
@@ -28,6 +36,7 @@ def bounded_http(
         head_seconds: time for the line of the request and its headers, from the connection's
             start or from the first byte of the next request on.
         head_bytes: their largest size.
+        stall_seconds: time for the client to take what waits to be sent to it.
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -35,6 +44,7 @@ def bounded_http(
 
     class BoundedHTTP(base):  # type: ignore[misc]  # httptools' or h11's, as installed
         _patience: asyncio.TimerHandle | None = None
+        _stalled: asyncio.TimerHandle | None = None
         _head = 0
 
         def connection_made(self, transport: Any) -> None:
@@ -47,7 +57,23 @@ def bounded_http(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._rest()
+            self._taken()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._taken()
+            # closing would wait until all is sent
+            self._stalled = self.loop.call_later(stall_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._taken()
+            super().resume_writing()
+
+        def _taken(self) -> None:
+            if self._stalled is not None:
+                self._stalled.cancel()
+                self._stalled = None
 
         def _watch(self, received: int) -> None:
             cycle = self.cycle

@@ -10,7 +10,8 @@
         print(document.meta["relevance"], document.content)
 
 Components that name their models and collections can be saved with their pipeline and loaded
-again; those that were given objects cannot. `warm_up` loads, `close` lets go; `run` warms up by
+again, with `Pipeline.loads(saved, allowed_modules=["retrieval.integrations.*"])`; those that were
+given objects cannot. `warm_up` loads, `close` lets go; `run` warms up by
 itself. Errors of the library pass through unchanged.
 """
 

@@ -40,7 +40,7 @@ from retrieval.errors import (
     RetrievalError,
     StoreFault,
 )
-from retrieval.types import RerankerInfo, Scores
+from retrieval.types import ModelSpec, RerankerInfo, Scores
 
 T = TypeVar("T")
 ANYONE = Caller()
@@ -398,16 +398,22 @@ def test_vectors_are_the_encoders_own(filled: Made) -> None:
         run(filled.backend.embed(ANYONE, texts, kind="query", dimensions=32))
 
 
-def test_vectors_are_cut_only_where_the_model_was_trained_for_it(tmp_path: Path) -> None:
-    encoder = HashingEncoder("nomic-ai/nomic-embed-text-v1.5")
-    known = retrieval.loading.shorter_dimensions(encoder.info)
-    backend = RetrievalBackend(Settings(store=str(tmp_path), reranker="none"), encoder=encoder)
-    try:
-        if not known:
-            with pytest.raises(InvalidInput, match="gives vectors of 64"):
-                run(backend.embed(ANYONE, ["a"], kind="query", dimensions=16))
-    finally:
-        backend.close()
+def test_vectors_are_cut_only_where_the_model_was_trained_for_it(
+    filled: Made, monkeypatch: Any
+) -> None:
+    embed = filled.backend.embed
+    spec = ModelSpec("hashing", "encoder", dimension=64, matryoshka=(16, 32))
+    monkeypatch.setattr("retrieval.models.registry.find", lambda *_: spec)
+    whole = run(embed(ANYONE, ["one text", "another"], kind="query")).vectors
+    cut = run(embed(ANYONE, ["one text", "another"], kind="query", dimensions=16)).vectors
+    assert cut.shape == (2, 16)
+    assert cut.dtype == np.float32
+    for short, long in zip(cut, whole, strict=True):
+        length = np.linalg.norm(long[:16])
+        assert np.allclose(short, long[:16] / length if length else 0)
+    for wrong in (15, 0, -1, 65, True):
+        with pytest.raises(InvalidInput, match="gives vectors of 64 or 16 or 32"):
+            run(embed(ANYONE, ["one text"], kind="query", dimensions=wrong))
 
 
 def test_texts_are_scored_in_their_order(filled: Made) -> None:
@@ -536,12 +542,12 @@ def test_a_cancelled_search_frees_its_place_and_its_thread(filled: Made) -> None
     async def leave() -> None:
         tasks = [asyncio.create_task(backend.search(ANYONE, [f"bees {n}"])) for n in range(80)]
         await asyncio.sleep(0.3)
-        assert backend._admission.inside == 80
+        assert backend._calls.admission.inside == 80
         for task in tasks:
             task.cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in done)
-        assert backend._admission.inside == 0
+        assert backend._calls.admission.inside == 0
         # threads are free again while the model is still held
         found = await backend.search(ANYONE, ["oak"], rerank=False, timeout_ms=5000)
         assert found[0].hits
@@ -665,6 +671,9 @@ def test_a_collection_that_another_process_deleted_is_missed(tmp_path: Path) -> 
                 run(backend.search(ANYONE, ["bees"]))
             run(backend.upsert_documents(ANYONE, DOCUMENTS[:1]))
             assert ids(run(backend.search(ANYONE, ["bees"]))) == ["oak"]
+            retrieval.Store(qdrant.url).delete("docs")
+            assert run(backend.upsert_documents(ANYONE, DOCUMENTS[1:])).new == 2
+            assert sorted(ids(run(backend.search(ANYONE, ["bees"])))) == ["ant", "bee"]
         finally:
             backend.close()
 
@@ -753,6 +762,34 @@ def test_jobs_read_only_what_they_may_and_are_their_callers_own(make: Make, tmp_
     with pytest.raises(NotHere):
         run(backend.cancel_job(other, job.id))
     assert run(ended(backend, one, job.id)).state == "done"
+
+
+def test_a_job_that_a_stop_cut_off_goes_on(make: Make) -> None:
+    one = make()
+    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    begun, go_on = threading.Event(), threading.Event()
+    encode = one.encoder.encode_passages
+
+    def held(passages: Sequence[str], **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return encode(passages, **options)
+
+    one.encoder.encode_passages = held  # type: ignore[method-assign]
+    many = [Document(f"d{n}", f"A text, number {n}.") for n in range(300)]
+    job = run(one.backend.start_job(ANYONE, JobSource(documents=many)))
+    assert begun.wait(20)
+    closing = threading.Thread(target=one.backend.close)
+    closing.start()
+    time.sleep(0.2)
+    go_on.set()
+    closing.join(20)
+    assert not closing.is_alive()
+    after = make().backend
+    assert run(after.ready()).ready  # which opens it, and takes the job up again
+    done = run(ended(after, ANYONE, job.id))
+    assert (done.state, done.report.read) == ("done", 300)
+    assert run(after.collection(ANYONE, None)).passages == 303
 
 
 def test_writers_take_turns_and_a_cancelled_job_ends(make: Make, monkeypatch: Any) -> None:

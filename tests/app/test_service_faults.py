@@ -81,7 +81,7 @@ def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
 
             proxy.restore()
             found = until(lambda: (r := search(url)).status_code == 200 and r)
-            assert found.json()["hits"][0]["document_id"] == "backups"
+            assert found.json()["hits"][0]["passage"]["document_id"] == "backups"
             until(lambda: httpx.get(f"{url}/readyz", timeout=20).status_code == 200)
 
             proxy.cut()

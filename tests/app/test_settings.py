@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +88,121 @@ def test_how_the_models_run_comes_from_the_environment(monkeypatch: pytest.Monke
 def test_model_options_that_cannot_be_used(option: dict[str, object], told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         settings.load(**option)
+
+
+# --- the file -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, text: str, name: str = "retrieval.toml") -> Path:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_an_option_goes_before_the_environment_before_the_file_before_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(folder, 'port = 1\nhost = "::1"\ncollection = "c"\n', "own.toml")
+    monkeypatch.setenv("RETRIEVAL_PORT", "2")
+    monkeypatch.setenv("retrieval_host", "127.0.0.2")
+    monkeypatch.setenv("RETRIEVAL_COLLECTION", "")
+    loaded = settings.load_all(config=file, port=3)
+    chosen = loaded.settings
+    assert (chosen.port, chosen.host, chosen.collection, chosen.store) == (
+        3,
+        "127.0.0.2",
+        "c",
+        ".retrieval",
+    )
+    named = ("port", "host", "collection", "store")
+    assert [loaded.origins[name] for name in named] == ["option", "environment", "file", "default"]
+    assert loaded.file == file
+    assert "collection" in chosen.model_fields_set
+    assert "store" not in chosen.model_fields_set
+
+
+def test_which_file_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().port == 7860
+    write(folder, "port = 1")
+    assert settings.load().port == 1
+    monkeypatch.setenv("RETRIEVAL_CONFIG", str(write(folder, "port = 2", "two.toml")))
+    assert settings.load().port == 2
+    assert settings.load(config=write(folder, "port = 3", "three.toml")).port == 3
+    monkeypatch.setenv("RETRIEVAL_CONFIG", "nowhere.toml")
+    with pytest.raises(InvalidInput, match=r"RETRIEVAL_CONFIG names 'nowhere.toml'"):
+        settings.load()
+    with pytest.raises(InvalidInput, match=r"--config names '.*', which is no file"):
+        settings.load(config=folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prot = 1", r"has 'prot', which is no setting. Did you mean port"),
+        ("[server]\nport = 1", r"has 'server', which is no setting"),
+        ("port = ", r"is no TOML"),
+        ('port = "lots"', r"port in .*own.toml is 'lots': .*Correct the file"),
+        ("cors_origins = 5", r"cors_origins in .*own.toml is 5"),
+        ('cors_origins = ["example.org"]', r"'example.org' is no origin"),
+        ('rate_limit = "many"', r"rate_limit in .* is 'many': 'many' is no rate"),
+        ("api_key = 5", r"api_key in .*own.toml is not shown"),
+    ],
+)
+def test_a_file_that_cannot_be_used(folder: Path, text: str, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        settings.load(config=write(folder, text, "own.toml"))
+
+
+def test_a_secret_in_a_file_that_others_can_read(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(folder, 'llm_key = "very-secret"')
+    file.chmod(0o600)
+    assert settings.secret(settings.load().llm_key) == "very-secret"
+    assert not caplog.text
+    file.chmod(0o640)
+    settings.load()
+    assert "llm_key" in caplog.text
+    assert "chmod 600" in caplog.text
+    assert "very-secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ['["https://a.example", "http://b:8080"]', "https://A.example , http://b:8080,"]
+)
+def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("RETRIEVAL_CORS_ORIGINS", text)
+    assert settings.load().cors_origins == ("https://a.example", "http://b:8080")
+    monkeypatch.setenv("RETRIEVAL_INGEST_ROOTS", "/data/a,/data/b")
+    assert settings.load().ingest_roots == (Path("/data/a"), Path("/data/b"))
+
+
+@pytest.mark.parametrize("text", ['{"a": "encoder", "b": "reranker"}', "a=encoder, b = reranker"])
+def test_tables_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("RETRIEVAL_MODEL_ALIASES", text)
+    assert settings.load().model_aliases == {"a": "encoder", "b": "reranker"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("CORS_ORIGINS", '["a"', r"begins as JSON and is none"),
+        ("CORS_ORIGINS", "a,b", r"'a' is no origin"),
+        ("MODEL_ALIASES", "{a: b}", r"begins as JSON and is none"),
+        ("MODEL_ALIASES", "encoder", r"expected .* or name=value"),
+        ("RATE_LIMIT", "0/minute", r"is no rate"),
+    ],
+)
+def test_lists_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, told: str
+) -> None:
+    monkeypatch.setenv(f"RETRIEVAL_{name}", text)
+    with pytest.raises(InvalidInput, match=rf"variable RETRIEVAL_{name} is .*{told}"):
+        settings.load()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
@@ -184,6 +186,69 @@ def test_items_too_large_for_a_share_still_take_turns() -> None:
         queue.add(Request([0] * 3, [50] * 3, Control(client=f"c{number}"), number))
     turns = [request.number for _ in range(20) for request, _ in queue.take()]
     assert sorted(turns) == list(range(40)), "each client once before any has its second"
+
+
+def test_a_stream_of_small_requests_does_not_starve_a_huge_one() -> None:
+    """Of the same client: half of every batch goes to the oldest request."""
+    queue: FairQueue[int, int] = FairQueue(100)
+    queue.add(Request([0] * 100, [10] * 100, Control(), 0))
+    huge = 0
+    for turn in range(10):
+        for n in range(12):  # more than a batch each time
+            queue.add(Request([0], [10], Control(), 1 + turn * 12 + n))
+        huge += sum(len(own) for request, own in queue.take() if request.number == 0)
+    assert huge == pytest.approx(50, abs=5)
+
+
+def test_background_work_gets_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a batch while others are about, all of it alone; and an eighth now and then
+    where others fill every batch."""
+    now = 1000.0
+    monkeypatch.setattr("app.batching.fair_queue.time.monotonic", lambda: now)
+    queue: FairQueue[int, int] = FairQueue(160)
+
+    def taken() -> dict[bool, int]:
+        spent = {True: 0, False: 0}
+        for request, own in queue.take():
+            spent[request.control.background] += 10 * len(own)
+        return spent
+
+    queue.add(Request([0] * 1000, [10] * 1000, Control(background=True), 0))
+    queue.add(Request([0] * 2, [10] * 2, Control(), 1))
+    assert taken() == {False: 20, True: 40}
+    now += 0.1
+    assert taken() == {False: 0, True: 40}, "somebody may come back at any moment"
+    now += 1.1
+    assert taken() == {False: 0, True: 160}
+
+    queue.add(Request([0] * 1000, [10] * 1000, Control(), 2))
+    shares = []
+    for _ in range(9):
+        shares.append(taken()[True])
+        now += 0.1
+    assert shares == [0, 0, 0, 20, 0, 0, 20, 0, 0]
+
+
+def test_cancelled_requests_leave_nothing_behind() -> None:
+    model = Model()
+    with lane_of(model) as lane:
+        held(lane, model)
+        control = Control(deadline=time.monotonic() + 60)
+        kept = lane.submit([3], control)
+        gone = []
+        for n in range(2000):
+            future = lane.submit([n] * 5, control if n % 2 else Control(client=f"c{n % 7}"))
+            gone.append(weakref.ref(future))
+            assert future.cancel()
+        assert (lane._queue.requests, lane._queue.items, lane._queue.cost) == (1, 1, 10)
+        model.free.set()
+        assert kept.result(5) == [9]
+        assert lane.run_now([4]) == [16]
+    del future
+    gc.collect()
+    assert sum(ref() is not None for ref in gone) == 0
+    assert isinstance(control.cancelled, Cancellation)
+    assert control.cancelled._callbacks == {}
 
 
 def test_background_work_yields_and_does_not_starve() -> None:

@@ -29,6 +29,13 @@ QUESTION = "How long are copies of the database kept?"
 
 
 @dataclass
+class Store:
+    folder: Path
+    backend: RetrievalBackend
+    metrics: Metrics
+
+
+@dataclass
 class Served:
     url: str
     peer: Peer
@@ -47,22 +54,15 @@ def read_events(text: str) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def answering(folder: Path, peer: Peer | None, **options: Any) -> Iterator[Served]:
-    settings = make_settings(folder, **options)
-    if not Path(settings.store).exists():
-        retrieval.ingest(DOCUMENTS, settings.collection, store=settings.store, encoder="starter")
-    metrics = Metrics()
-    backend = RetrievalBackend(settings, observer=metrics)
-    try:
-        backend.open()
-        app = FastAPI()
-        errors.install(app)
-        model = language_model(settings, observer=metrics)
-        app.include_router(answers.router(backend, settings, model))
-        with running(app) as url:
-            yield Served(url.rstrip("/"), peer or Peer(), metrics)
-    finally:
-        backend.close()
+def answering(store: Store, peer: Peer | None, **options: Any) -> Iterator[Served]:
+    """The routes over the store that all tests share, with settings of their own."""
+    settings = make_settings(store.folder, **options)
+    app = FastAPI()
+    errors.install(app)
+    model = language_model(settings, observer=store.metrics)
+    app.include_router(answers.router(store.backend, settings, model))
+    with running(app) as url:
+        yield Served(url.rstrip("/"), peer or Peer(), store.metrics)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,22 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture(scope="module")
-def served(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder, metrics = tmp_path_factory.mktemp("service"), Metrics()
+    settings = make_settings(folder)
+    retrieval.ingest(DOCUMENTS, settings.collection, store=settings.store, encoder="starter")
+    backend = RetrievalBackend(settings, observer=metrics)
+    try:
+        backend.open()
+        yield Store(folder, backend, metrics)
+    finally:
+        backend.close()
+
+
+@pytest.fixture(scope="module")
+def served(peer: Peer, store: Store) -> Iterator[Served]:
     options = {"llm_url": peer.url, "llm_model": "quoter", "llm_key": KEY, "llm_timeout_s": 4}
-    with answering(tmp_path_factory.mktemp("service"), peer, **options) as service:
+    with answering(store, peer, **options) as service:
         yield service
 
 
@@ -156,18 +169,18 @@ def test_nothing_relevant_is_said_and_no_model_is_asked(service: Served) -> None
 
 
 def test_the_configured_least_relevance_counts_where_the_request_has_none(
-    tmp_path: Path, peer: Peer
+    store: Store, peer: Peer
 ) -> None:
     peer.reset()
     options = {"llm_url": peer.url, "llm_model": "quoter", "answer_min_relevance": 1.0}
-    with answering(tmp_path, peer, **options) as service:
+    with answering(store, peer, **options) as service:
         assert not service.post(question=QUESTION).json()["found"]
         assert service.post(question=QUESTION, min_relevance=0).json()["found"]
         assert "authorization" not in peer.headers[-1], "no key, no header"
 
 
-def test_without_a_language_model(tmp_path: Path) -> None:
-    with answering(tmp_path, None) as service:
+def test_without_a_language_model(store: Store) -> None:
+    with answering(store, None) as service:
         for path, body in (
             ("/v1/answer", {"question": QUESTION}),
             ("/v1/answer", {"question": QUESTION, "stream": True}),
@@ -275,9 +288,9 @@ def test_an_answer_that_is_not_whole_says_so(service: Served) -> None:
     assert any("may be missing" in notice for notice in got["notices"])
 
 
-def test_an_endpoint_that_does_not_answer_in_time(tmp_path: Path, peer: Peer) -> None:
+def test_an_endpoint_that_does_not_answer_in_time(store: Store, peer: Peer) -> None:
     options = {"llm_url": peer.url, "llm_model": "quoter", "llm_timeout_s": 0.4}
-    with answering(tmp_path, peer, **options) as service:
+    with answering(store, peer, **options) as service:
         for behaviour in ("silent", "stall"):
             peer.reset(behaviour)
             started = time.monotonic()
@@ -288,9 +301,9 @@ def test_an_endpoint_that_does_not_answer_in_time(tmp_path: Path, peer: Peer) ->
             assert peer.gone.wait(5), "the connection was closed"
 
 
-def test_nobody_listens_at_the_endpoint(tmp_path: Path) -> None:
+def test_nobody_listens_at_the_endpoint(store: Store) -> None:
     options = {"llm_url": "http://u:geheim@127.0.0.1:9/v1", "llm_model": "quoter"}
-    with answering(tmp_path, None, **options) as service:
+    with answering(store, None, **options) as service:
         got = service.post(question=QUESTION)
         assert got.status_code == 502
         assert "127.0.0.1:9" in got.json()["error"]["message"]

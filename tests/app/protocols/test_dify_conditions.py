@@ -266,3 +266,13 @@ def test_what_cannot_be_used_is_told(name: str, asked: str, value: Any, says: st
     with pytest.raises(BadRequest, match=says) as raised:
         selection_of(MetadataCondition(conditions=[condition]))
     assert raised.value.fix
+
+
+def test_the_number_of_values_is_bounded() -> None:
+    many = Condition(name=["a", "b"], comparison_operator="in", value=[str(n) for n in range(1000)])
+    assert selection_of(MetadataCondition(conditions=[many, many])).where
+    with pytest.raises(BadRequest, match="compare 6,000 values"):
+        selection_of(MetadataCondition(conditions=[many] * 3))
+    text = Condition(name="a", comparison_operator="in", value="," * 5000)
+    with pytest.raises(BadRequest, match="compare 5,001 values"):
+        selection_of(MetadataCondition(conditions=[text]))

@@ -248,6 +248,15 @@ def test_malformed_bodies_are_the_clients_fault(http: httpx.Client, path: str, r
     assert 400 <= response.status_code < 500, response.text
 
 
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+def test_a_request_may_end_at_its_own_time(http: httpx.Client, path: str) -> None:
+    documents = [f"soup number {at}" for at in range(500)]
+    body = {"query": QUERY, "documents": documents, "timeout_ms": 0.01}
+    response = http.post(path, json=body)
+    assert response.status_code == 504
+    assert "deadline_passed" in response.text
+
+
 def test_unknown_model_in_v1(http: httpx.Client) -> None:
     response = http.post(
         "/v1/rerank", json={"query": QUERY, "documents": TEXTS, "model": "rerank-v9"}

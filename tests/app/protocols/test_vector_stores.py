@@ -266,6 +266,11 @@ def test_filters_have_bounds(client: openai.OpenAI, service: Service) -> None:
     response = post(service, {"query": "x", "filters": {"type": "and", "filters": many}})
     assert response.status_code == 400
     assert "256 conditions" in response.json()["error"]["message"]
+    some = {"type": "in", "key": "year", "value": list(range(2100))}
+    assert found(client, some) == ALL - {"bare"}
+    response = post(service, {"query": "x", "filters": {"type": "and", "filters": [some, some]}})
+    assert response.status_code == 400
+    assert "4,096 values" in response.json()["error"]["message"]
 
 
 def test_no_such_store(client: openai.OpenAI, service: Service) -> None:

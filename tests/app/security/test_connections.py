@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import server
 from app.security.connections import bounded_http
+
+PARSERS = {"httptools": HttpToolsProtocol, "h11": H11Protocol}
+
+ended = threading.Event()
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -22,14 +29,36 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         return
     if scope["path"] == "/slow":
         await asyncio.sleep(1.0)
+    if scope["path"] == "/endless":
+        ended.clear()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while (await asyncio.wait_for(receive(), 0.001))["type"] != "http.disconnect":
+                pass
+        except TimeoutError:
+            pass
+        end = time.monotonic() + 8
+        gone = asyncio.ensure_future(receive())
+        while not gone.done() and time.monotonic() < end:
+            part = {"type": "http.response.body", "body": b"x" * 65536, "more_body": True}
+            await send(part)
+            await asyncio.sleep(0)
+        if gone.done():
+            ended.set()
+        gone.cancel()
+        return
     headers = [(b"content-length", b"2")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with serving(bounded_http(head_seconds=0.6, head_bytes=10_000)) as port:
+@pytest.fixture(scope="module", params=["httptools", "h11"])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Of a server with uvicorn's fast parser, and with the one it has where that is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "AutoHTTPProtocol", PARSERS[request.param])
+        http = bounded_http(head_seconds=0.6, head_bytes=10_000, stall_seconds=0.5)
+    with serving(http) as port:
         yield port
 
 
@@ -119,6 +148,12 @@ def test_requests_one_after_another_on_one_connection(port: int) -> None:
             one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert one.recv(4096).endswith(b"ok")
             time.sleep(0.2)  # together longer than one head may take
+
+
+def test_an_answer_that_is_not_taken_ends_the_connection(port: int) -> None:
+    with connect(port) as deaf:
+        deaf.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert ended.wait(6), "the app went on sending to nobody"
 
 
 def test_without_it_uvicorn_waits() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from guard_help import Prepared, guarded
 from service_help import running
 
 from app.observing.metrics import Metrics
 from app.security import keys
 from app.security.keys import KeyRing
-
-sys.path.insert(0, str(Path(__file__).parent))  # this folder's helper, whoever collects first
-from guard_help import Prepared, guarded
 
 
 class Running:

@@ -1,0 +1,408 @@
+"""Collections that are opened once and shared, and documents put together from their passages."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hashing_encoder import HashingEncoder
+
+import retrieval
+from app.batching.control import Cancelled, Control, controlled
+from app.collections import Collections
+from app.documents import put_together
+from app.errors import Conflict, DeadlinePassed
+from app.once import Once
+from app.workers import Workers
+from retrieval import Document, Passage, Store
+from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError, StoreFault
+
+WORDS = ["oak", "bee", "ant", "fox", "owl"]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled") / "store"
+    for name in ("docs", "more"):
+        documents = [Document(word, f"the {word} of {name}") for word in WORDS]
+        retrieval.ingest(documents, name, store=folder, encoder=HashingEncoder())
+    return folder
+
+
+@pytest.fixture
+def store(filled: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(filled, tmp_path / "store"))
+
+
+@pytest.fixture
+def opened() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def collections(store: Store, opened: list[str]) -> Iterator[Collections]:
+    encoder = HashingEncoder()
+
+    def opener(version: str) -> retrieval.TwoStageRetriever:
+        opened.append(version)
+        return retrieval.open(version, store=store, encoder=encoder, reranker=None)
+
+    made = Collections(store, opener, check_seconds=0.0)
+    yield made
+    made.close()
+
+
+def in_threads(count: int, call: Callable[[int], Any]) -> list[Any]:
+    """What the calls return, all at once; the first error is raised."""
+    results: list[Any] = [None] * count
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(count)
+
+    def work(number: int) -> None:
+        barrier.wait()
+        try:
+            results[number] = call(number)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+    return results
+
+
+# --- opening --------------------------------------------------------------------------------
+
+
+def test_a_collection_is_opened_once_whoever_asks(
+    collections: Collections, opened: list[str]
+) -> None:
+    assert collections.opened("docs") is None
+
+    def count(number: int) -> int:
+        with collections.using("docs") as retriever:
+            return retriever.count()
+
+    assert in_threads(16, count) == [5] * 16
+    assert opened == ["docs@v1"]
+    assert collections.opened("docs") is not None
+    assert collections.opened("more") is None
+
+
+def test_what_is_not_there_leaves_nothing_behind(
+    collections: Collections, opened: list[str]
+) -> None:
+    for _ in range(3):
+        with pytest.raises(CollectionNotFound), collections.using("none"):
+            pass
+    assert opened == []
+    assert collections._held == {}
+    with pytest.raises(InvalidInput, match="Leave the version out: 'docs'"):
+        collections.manifest("docs@v1")
+
+
+def test_what_was_made_since_is_found(collections: Collections, store: Store) -> None:
+    with pytest.raises(CollectionNotFound), collections.using("new"):
+        pass
+    retrieval.ingest([Document("a", "b")], "new", store=store, encoder=HashingEncoder())
+    with collections.using("new") as retriever:
+        assert retriever.count() == 1
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+def test_searches_and_writes_at_once_lose_nothing(collections: Collections) -> None:
+    stop = threading.Event()
+    seen: list[int] = []
+
+    def write(first: int) -> None:
+        for number in range(first, first + 4):
+            with (
+                collections.writing("docs", "a test", patience_s=30),
+                collections.using("docs") as retriever,
+            ):
+                retrieval.ingest([Document(f"d{number}", f"word {number}")], retriever)
+
+    def search() -> None:
+        while not stop.is_set():
+            with collections.using("docs") as retriever:
+                retriever.search("word", rerank=False)
+                seen.append(retriever.count())
+
+    searching = [threading.Thread(target=search) for _ in range(2)]
+    for thread in searching:
+        thread.start()
+    try:
+        in_threads(3, lambda number: write(100 * number))
+    finally:
+        stop.set()
+        for thread in searching:
+            thread.join(30)
+    with collections.using("docs") as retriever:
+        assert retriever.count() == 17
+        assert retriever.search("word 203", top_k=1).hits[0].passage.document_id == "d203"
+    assert seen[0] >= 5
+    assert len(seen) > 3
+
+
+def test_a_writer_waits_for_its_turn_but_not_for_ever(collections: Collections) -> None:
+    go, inside = threading.Event(), threading.Event()
+
+    def long() -> None:
+        with collections.writing("docs", "the long one", patience_s=1):
+            inside.set()
+            assert go.wait(20)
+
+    thread = threading.Thread(target=long)
+    thread.start()
+    assert inside.wait(20)
+
+    def wait(control: Control, patience_s: float) -> None:
+        with controlled(control), collections.writing("docs", "another", patience_s=patience_s):
+            raise AssertionError("two writers at once")
+
+    with pytest.raises(Conflict, match=r"is being written to \(the long one\)"):
+        wait(Control(), 0.1)
+    with pytest.raises(DeadlinePassed):
+        wait(Control(deadline=time.monotonic() + 0.1), 30)
+    cancelled = Control()
+    cancelled.cancelled.set()
+    with pytest.raises(Cancelled):
+        wait(cancelled, 30)
+    with collections.writing("more", "another collection", patience_s=0):
+        pass
+    go.set()
+    thread.join(20)
+    with collections.writing("docs", "its turn", patience_s=0):
+        pass
+
+
+def test_who_asks_while_a_collection_is_made_waits_for_it(
+    collections: Collections, store: Store
+) -> None:
+    making, asked = threading.Event(), threading.Event()
+    counted: list[int] = []
+
+    def ask() -> None:
+        assert making.wait(20)
+        asked.set()
+        with collections.using("new") as retriever:
+            counted.append(retriever.count())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    with collections.writing("new", "a test", patience_s=1), collections.making("new"):
+        making.set()
+        assert asked.wait(20)
+        time.sleep(0.1)
+        documents = [Document("a", "b"), Document("c", "d")]
+        retrieval.ingest(documents, "new", store=store, encoder=HashingEncoder())
+        assert counted == []
+    thread.join(20)
+    assert counted == [2]
+
+
+# --- deleting and closing -------------------------------------------------------------------
+
+
+def test_deleting_waits_for_searches_and_lets_nobody_in(
+    collections: Collections, store: Store
+) -> None:
+    inside, go = threading.Event(), threading.Event()
+    found: list[int] = []
+
+    def search() -> None:
+        with collections.using("docs") as retriever:
+            inside.set()
+            assert go.wait(20)
+            found.append(len(retriever.search("oak").hits))
+
+    def delete() -> None:
+        with collections.writing("docs", "it is being deleted", patience_s=1):
+            collections.delete("docs")
+
+    searching, deleting = threading.Thread(target=search), threading.Thread(target=delete)
+    searching.start()
+    assert inside.wait(20)
+    deleting.start()
+    end = time.monotonic() + 20
+    while not collections._held["docs"].leaving:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with pytest.raises(CollectionNotFound, match="is being deleted"), collections.using("docs"):
+        pass
+    assert store.names() == ["docs", "more"]
+    go.set()
+    searching.join(20)
+    deleting.join(20)
+    assert found == [5]
+    assert store.names() == ["more"]
+    with pytest.raises(CollectionNotFound), collections.using("docs"):
+        pass
+
+
+def test_a_search_that_does_not_end_keeps_its_collection(
+    collections: Collections, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.collections.LEAVE_SECONDS", 0.1)
+    with collections.using("docs") as retriever:
+        with (
+            collections.writing("docs", "a test", patience_s=1),
+            pytest.raises(Conflict, match="nothing was deleted"),
+        ):
+            collections.delete("docs")
+        assert retriever.search("oak").hits
+    assert store.names() == ["docs", "more"]
+    with collections.using("docs") as retriever:
+        assert retriever.count() == 5
+
+
+def test_closing_lets_go_of_every_store(collections: Collections, store: Store) -> None:
+    for name in ("docs", "more"):
+        with collections.using(name):
+            pass
+    collections.close()
+    collections.close()
+    with store.open("docs"), store.open("more"):
+        pass
+    with pytest.raises(CollectionNotFound, match="being stopped"), collections.using("docs"):
+        pass
+
+
+# --- made once ------------------------------------------------------------------------------
+
+
+def test_a_value_is_made_once_and_a_failure_holds_for_a_while() -> None:
+    now, calls = [0.0], list[int]()
+
+    def make() -> str:
+        calls.append(1)
+        time.sleep(0.02)
+        if len(calls) == 1:
+            raise StoreFault("it is away", fix="Wait.")
+        return "made"
+
+    once = Once(make, retry_s=5.0, clock=lambda: now[0])
+    for _ in range(3):
+        with pytest.raises(StoreFault, match="away"):
+            once.get()
+    assert (len(calls), once.value) == (1, None)
+    now[0] = 5.0
+    assert in_threads(8, lambda _: once.get()) == ["made"] * 8
+    assert (len(calls), once.value) == (2, "made")
+
+
+def test_a_failure_is_forgotten_after_a_hold() -> None:
+    calls: list[int] = []
+
+    def make() -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            raise StoreFault("it is away", fix="Wait.")
+        return len(calls)
+
+    once = Once(make, retry_s=1000.0)
+    with pytest.raises(RetrievalError):
+        once.get()
+    with once.held():
+        pass
+    assert once.get() == 2
+
+
+# --- threads --------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_left_is_told_so() -> None:
+    workers = Workers("test", 1)
+    told, begun = threading.Event(), threading.Event()
+
+    async def go() -> None:
+        control = Control()
+
+        def call() -> None:
+            begun.set()
+            if control.cancelled.wait(20):
+                told.set()
+
+        with pytest.raises(DeadlinePassed):
+            await workers.run(control, call, until=time.monotonic() + 0.1)
+        assert await asyncio.to_thread(told.wait, 5)
+        assert await workers.run(Control(), lambda: 7) == 7
+        # what still waits for the thread never begins
+        held, release, other = Control(), threading.Event(), list[int]()
+        first = asyncio.create_task(workers.run(held, lambda: release.wait(20)))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(workers.run(Control(), lambda: other.append(1)))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        release.set()
+        await first
+        await workers.run(Control(), lambda: None)
+        assert other == []
+
+    asyncio.run(go())
+    workers.close()
+
+
+# --- documents ------------------------------------------------------------------------------
+
+
+def split(text: str, *slices: tuple[int, int], **fields: Any) -> list[Passage]:
+    return [
+        Passage(
+            id=f"p{position}", document_id="d", position=position, text=text[start:end],
+            start=start, end=end, document_hash="h", document_passages=len(slices), **fields,
+        )
+        for position, (start, end) in enumerate(slices)
+    ]  # fmt: skip
+
+
+def test_overlaps_come_once_and_gaps_are_newlines() -> None:
+    text = "One two three. Four five.\n\n\nSix seven."
+    whole = put_together("d", split(text, (0, 14), (8, 25), (28, 38))[::-1])
+    assert whole.text == "One two three. Four five.\nSix seven."
+    assert whole.complete
+    assert [p.position for p in whole.passages] == [0, 1, 2]
+    nested = put_together("d", split(text, (0, 25), (4, 13), (15, 25)))
+    assert nested.text == text[:25]
+
+
+def test_what_is_missing_is_told() -> None:
+    parts = split("One two three four", (0, 3), (4, 7), (8, 18))
+    broken = put_together("d", [parts[0], parts[2]])
+    assert (broken.text, broken.complete) == ("One\nthree four", False)
+
+
+def test_of_two_versions_the_whole_one_counts() -> None:
+    old = split("One two three four", (0, 3), (4, 7), (8, 18))
+    new = [replace(part, document_hash="new") for part in split("1 2", (0, 1), (2, 3))]
+    both = put_together("d", [*old[2:], *new])
+    assert (both.text, both.complete) == ("1\n2", True)
+    neither = put_together("d", [*old[1:], new[0]])
+    assert (neither.text, neither.complete) == ("two\nthree four", False)
+
+
+def test_metadata_are_the_documents() -> None:
+    parts = split("One two", (0, 3), (4, 7), title="T", source="s")
+    paged = [
+        replace(part, metadata={"n": 1, "page": page})
+        for part, page in zip(parts, (1, 2), strict=True)
+    ]
+    whole = put_together("d", paged)
+    assert (whole.metadata, whole.title, whole.source) == ({"n": 1}, "T", "s")
+    assert put_together("d", paged[:1]).metadata == {"n": 1, "page": 1}
