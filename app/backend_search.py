@@ -89,6 +89,7 @@ class Searching:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._first_stage_s = 0.0
+        self._read: dict[str, float] = {}  # collection → pairs that a query's reranking reads
 
     def costs(self, retriever: TwoStageRetriever | None, ask: Ask) -> dict[Lane[Any, Any], int]:
         """What a search will about ask of each model; nothing while the collection is not open."""
@@ -102,7 +103,10 @@ class Searching:
         if isinstance(encoder, BatchedEncoder) and mode != "sparse":
             costs[encoder.lane] = encoder.cost(texts)
         if isinstance(reranker, BatchedReranker) and options.get("rerank", True):
-            pairs = len(texts) * self._pairs(retriever, options)
+            most = self._pairs(retriever, options)
+            # A small collection, or a narrow filter, gives fewer candidates than are asked for.
+            read = min(most, self._read.get(retriever.index.collection, most))
+            pairs = math.ceil(len(texts) * read)
             costs[reranker.lane] = reranker.likely_cost(pairs)
         return costs
 
@@ -117,7 +121,7 @@ class Searching:
             results = retriever.search_batch(ask.queries, tenant=ask.tenant, **ask.options)
         else:
             results = self._within(retriever, ask)
-        self._learn(results)
+        self._learn(results, retriever.index.collection)
         if notice:
             results = [replace(one, notices=(*one.notices, notice)) for one in results]
         return results
@@ -164,7 +168,7 @@ class Searching:
             given.append(retriever.candidates)
         return max(given, default=0)
 
-    def _learn(self, results: Sequence[SearchResult]) -> None:
+    def _learn(self, results: Sequence[SearchResult], collection: str) -> None:
         """What stages took: for the observer, and for the next estimates."""
         if not results:
             return
@@ -176,17 +180,23 @@ class Searching:
         self._observer.stage("retrieve", retrieve)
         if results[0].reranker is not None:
             self._observer.stage("rerank", rerank)
+            read = sum(one.reranked for one in results) / len(results)
+            before = self._read.setdefault(collection, read)
+            self._read[collection] = before + _SMOOTHING * (read - before)
         self._observer.stage("search", sum(one.total_ms for one in timings) / 1000)
         self._first_stage_s += _SMOOTHING * (encode + retrieve - self._first_stage_s)
 
 
 def warm_up(models: Models) -> None:
-    """Let the default models run once: the first call of one may compile it."""
+    """Let the default models run once: the first call of one may compile it.
+
+    Past their lanes, which would take that for the models' pace and refuse what comes next.
+    """
     encoder = models.default_encoder()
-    encoder.encode_queries(["warm up"])
+    encoder.inner.encode_queries(["warm up"])
     second = models.second_for(encoder).reranker
     if second is not None:
-        second.score([("warm up", "a passage to warm up with")])
+        second.inner.score([("warm up", "a passage to warm up with")])
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
+from app.state import UPLOADING, state_folder, translated
 from app.types import Job, JobSource
 from app.uploads import ParseLimits, read_uploads, safe_suffix
 from retrieval import Document, IngestReport
-from retrieval.errors import CorpusError, DiskFull, InvalidInput, RetrievalError, StoreDenied
+from retrieval.errors import CorpusError, InvalidInput
 from retrieval.types import Problem
 
 _JOB = "job.json"
@@ -25,8 +25,15 @@ _DOCUMENTS = "documents.jsonl"
 _PROBLEMS = "problems.json"
 _FILES = "files"
 _NAMES = "files.json"
-UPLOADING = "upload-"
-"""How folders of uploads are called that no job has taken over yet."""
+__all__ = [
+    "JobDocuments",
+    "JobFiles",
+    "JobSpec",
+    "Kept",
+    "documents_of",
+    "parse_limits",
+    "state_folder",
+]
 MOST_PROBLEMS = 1000
 """Problems of one job that are named."""
 
@@ -68,15 +75,6 @@ class JobDocuments:
     def report(self, report: IngestReport) -> IngestReport:
         """The report of ingesting them, with the problems of reading them."""
         return replace(report, failed=(*self.problems, *report.failed))
-
-
-def state_folder(settings: Settings) -> Path:
-    """Where the service keeps uploads and jobs; beside an embedded store, else in this folder."""
-    if settings.state_dir is not None:
-        return settings.state_dir
-    local = "://" not in settings.store
-    store = Path(settings.store).absolute() if local else Path(".retrieval").absolute()
-    return store.with_name(f"{store.name}-state")
 
 
 def parse_limits(settings: Settings) -> ParseLimits:
@@ -306,26 +304,3 @@ def _write_whole(file: Path, value: object) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-@contextlib.contextmanager
-def translated(folder: Path) -> Iterator[None]:
-    """Errors of the system in a block that writes to a folder, as the library's.
-
-    Raises:
-        DiskFull, StoreDenied
-    """
-    try:
-        yield
-    except RetrievalError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"the disk of {str(folder)!r} is full, and the job cannot be written there",
-                fix="Make room, or choose another folder with the setting state_dir.",
-            ) from error
-        raise StoreDenied(
-            f"the folder {str(folder)!r} cannot be used: {error.strerror or error}",
-            fix="Give the service the right to write there, or set state_dir to another folder.",
-        ) from error

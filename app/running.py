@@ -89,6 +89,7 @@ def run(
         step: put before what is said.
     """
     from app import server
+    from app.observing import tracing
 
     app, stopping = assemble(backend, chosen, metrics=metrics, title=title, examples=examples)
     url = server.url_of(sock)
@@ -104,6 +105,7 @@ def run(
         stopping()
 
     server.serve(app, sock, ready=ready, stopping=stop, grace_s=chosen.grace_s)
+    tracing.shutdown()
     say("Stopped.")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
+from app.security.connections import bounded_http
 from retrieval.errors import InvalidInput, PortInUse
 
 # Open tabs and running searches get this long when the server is asked to stop.
@@ -94,6 +95,8 @@ def make_server(
         access_log=False,
         timeout_graceful_shutdown=math.ceil(grace_s),
         server_header=False,
+        http=bounded_http(),  # uvicorn's own would wait for slow headers for ever
+        ws="none",
     )
     return _Server(config, ready, stopping)
 

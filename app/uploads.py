@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from app.batching.control import Cancelled
 from app.upload_worker import OUT_OF_MEMORY
 from retrieval import Document
 from retrieval.types import Problem
@@ -129,6 +128,10 @@ def _one(
         on_problem(Problem(name, f"{failed}{kept}"))
     finally:
         lines.close()
+
+
+class Cancelled(Exception):
+    """Nobody wants the documents any more."""
 
 
 class _Failed(Exception):

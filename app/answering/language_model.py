@@ -17,7 +17,7 @@ from app.answering.prompt import Message
 from app.errors import LanguageModelFault
 from app.settings import Settings, secret
 from app.types import Observer, Unobserved
-from retrieval.errors import InvalidInput, MissingExtra
+from retrieval.errors import InvalidInput
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, AsyncStream
@@ -75,7 +75,6 @@ class LanguageModel:
 
     Raises:
         InvalidInput: the URL is no http(s) address.
-        MissingExtra: the package `openai` is not installed.
     """
 
     def __init__(
@@ -273,7 +272,6 @@ def language_model(settings: Settings, *, observer: Observer | None = None) -> L
 
     Raises:
         InvalidInput: only one of `llm_url` and `llm_model` is set, or one cannot be used.
-        MissingExtra: the package `openai` is not installed.
     """
     if settings.llm_url is None and settings.llm_model is None:
         return None
@@ -297,11 +295,9 @@ def language_model(settings: Settings, *, observer: Observer | None = None) -> L
 
 
 def _client(url: str, key: str | None, timeout_s: float) -> AsyncOpenAI:
-    try:
-        import httpx2
-        import openai
-    except ImportError:
-        raise MissingExtra("openai", extra="app", purpose="a language model") from None
+    import httpx2
+    import openai
+
     return openai.AsyncOpenAI(
         # never a key from the environment: it would be that of another endpoint
         api_key=key or "none",

@@ -201,21 +201,25 @@ def request_id_of(request: Request) -> str:
 def install(app: FastAPI) -> None:
     """Let the app answer every error in the form of the address that was asked."""
 
+    def told(
+        request: Request, error: RetrievalError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        request.state.error_code = error_code(error)  # for the metrics
+        return answer(request.url.path, error, request_id_of(request), headers=headers)
+
     async def known(request: Request, error: Exception) -> Response:
         assert isinstance(error, RetrievalError)
-        request_id = request_id_of(request)
         if http_status(error) >= 500:
-            log.warning("request %s: %s", request_id, error)
-        return answer(request.url.path, error, request_id)
+            log.warning("request %s: %s", request_id_of(request), error)
+        return told(request, error)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return answer(request.url.path, _invalid(request, error), request_id_of(request))
+        return told(request, _invalid(request, error))
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        plain = _plain(request, error)
-        return answer(request.url.path, plain, request_id_of(request), headers=error.headers)
+        return told(request, _plain(request, error), error.headers)
 
     async def gone(_: Request, __: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
@@ -228,7 +232,7 @@ def install(app: FastAPI) -> None:
             "the service has a fault, and the request was not answered",
             fix=f"Try again; the service's log says more about request {request_id}.",
         )
-        return answer(request.url.path, fault, request_id)
+        return told(request, fault)
 
     app.add_exception_handler(RetrievalError, known)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -20,14 +20,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from app.errors import BadRequest, BodyTooLarge, UnsupportedBody
-from app.job_files import UPLOADING, state_folder, translated
-from app.jobs import ENDED
 from app.protocols.errors import InvalidField, error_body, is_json, request_id_of, responses
 from app.protocols.native_answers import JobBody, JobsBody, job_body
 from app.protocols.native_documents import documents_of
 from app.protocols.native_models import IngestRequest
 from app.protocols.shared import caller_of
 from app.settings import Settings
+from app.state import UPLOADING, state_folder, translated
 from app.types import Backend, Job, JobSource
 from retrieval import RetrievalError
 
@@ -175,7 +174,7 @@ async def _events(
             if job is None:
                 return
             yield f"event: job\ndata: {json.dumps(job_body(job), ensure_ascii=False)}\n\n"
-            if job.state in ENDED:
+            if job.finished is not None:
                 return
             # Changes in between are passed over: the next event has the newest state.
             await asyncio.sleep(LEAST_PAUSE_SECONDS)

@@ -164,6 +164,8 @@ ADDRESSES = [
     ],
 )
 def test_malformed_bodies(service: Service, path: str, body: bytes) -> None:
+    if (path, body) == ("/retrieval", b"null"):
+        pytest.skip("no body at all is how Dify asks whether the address is right")
     answer = httpx.post(
         f"{service.url}{path}", content=body, headers={"content-type": "application/json"}
     )
