@@ -105,7 +105,8 @@ class Searching:
         if isinstance(reranker, BatchedReranker) and options.get("rerank", True):
             most = self._pairs(retriever, options)
             # A small collection, or a narrow filter, gives fewer candidates than are asked for.
-            read = min(most, self._read.get(retriever.index.collection, most))
+            # Before the first answer nothing is known, and nobody is refused for a guess.
+            read = min(most, self._read.get(retriever.index.collection, 1))
             pairs = math.ceil(len(texts) * read)
             costs[reranker.lane] = reranker.likely_cost(pairs)
         return costs

@@ -8,6 +8,9 @@ KEPT = 0.9
 SPREAD = 0.3
 """Costs must differ by this share of their mean before a batch's fixed part is told apart."""
 
+COLD = 2
+"""So many batches are left out: a model's first ones may compile it, or fill its caches."""
+
 
 class Pace:
     """A line through (cost, seconds) of recent batches: so much a batch, so much a unit of cost.
@@ -18,11 +21,15 @@ class Pace:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
+        self._cold = COLD
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
 
     def learn(self, cost: int, seconds: float) -> None:
         """Take a measured batch into the estimate."""
         if self._weight == 0.0 and cost <= 0:
+            return
+        if self._cold:
+            self._cold -= 1
             return
         self._weight = KEPT * self._weight + 1.0
         self._x = KEPT * self._x + cost

@@ -122,9 +122,12 @@ def serving() -> Callable[..., AbstractContextManager[str]]:
     return _serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium; the test skips where there is none."""
+    """Headless Chromium; the test skips where there is none.
+
+    A module's own: while Playwright runs, no test in this thread may use `asyncio.run`.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

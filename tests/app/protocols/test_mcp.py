@@ -334,16 +334,23 @@ def test_standard_output_carries_the_protocol_alone(program: list[str]) -> None:
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
     ]
-    done = subprocess.run(
+    with subprocess.Popen(
         program,
-        input="".join(json.dumps(one) + "\n" for one in messages),
         env={**os.environ, "PYTHONPATH": ROOT},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=True,
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.writelines(json.dumps(one) + "\n" for one in messages)
+        process.stdin.flush()
+        # The end of the input ends the server, whatever it is doing: answers come first.
+        answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+        rest, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert rest == ""
     assert [one["id"] for one in answers] == [1, 2]
     assert len(answers[1]["result"]["tools"]) == 4
-    assert "this must not reach the protocol" in done.stderr
+    assert "this must not reach the protocol" in told
