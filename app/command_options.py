@@ -83,6 +83,4 @@ Config = Annotated[
 KeysFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="API keys, made by `retrieval keys create`.")
 ]
-ReadOnly = Annotated[
-    bool, typer.Option("--read-only", help="Refuse every change to collections.")
-]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Refuse every change to collections.")]

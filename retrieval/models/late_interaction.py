@@ -33,6 +33,9 @@ DEFAULT_BLEND: Blend = "rrf"
 """Chosen by benchmarks/starter_blend.py on training splits; the figures stand in the docs."""
 
 MAX_CACHE_BYTES = 256 * 2**20
+QUERY_CACHE_BYTES = 4 * 2**20
+"""The last queries, float32: one whose pairs come in several calls, as within a time budget or in
+the batches of a service, is encoded once."""
 WORKING_BYTES = 128 * 2**20
 """Token vectors held at once beside the cache, whatever the number of pairs."""
 
@@ -69,8 +72,8 @@ class LateInteractionReranker:
 
     Args:
         encoder: the bi-encoder whose last hidden states are compared.
-        max_cache_bytes: size of the cache; 0 keeps nothing. 256 MiB hold some 1,800 passages of
-            200 tokens and 384 dimensions.
+        max_cache_bytes: size of the passages' cache; 0 keeps nothing. 256 MiB hold some 1,800
+            passages of 200 tokens and 384 dimensions.
         default_blend: how its order works best with the first stage's.
         name: what `info.model` says; None for the encoder's name.
 
@@ -99,7 +102,10 @@ class LateInteractionReranker:
             max_length=encoder.info.max_length,
             default_blend=default_blend,
         )
-        self._cache = _Cache(max_cache_bytes)
+        self._caches: dict[str, tuple[_Cache, type[np.floating]]] = {
+            "passage": (_Cache(max_cache_bytes), np.float16),
+            "query": (_Cache(min(max_cache_bytes, QUERY_CACHE_BYTES)), np.float32),
+        }
 
     def score(
         self, pairs: Sequence[tuple[str, str]], *, progress: ProgressCallback | None = None
@@ -167,38 +173,37 @@ class LateInteractionReranker:
         by_query: dict[str, list[int]] = {}
         for row in rows:
             by_query.setdefault(pairs[row][0], []).append(int(row))
-        queries = list(by_query)
-        query_tokens = self._encode(queries, "query")
-        passages = self._passages([pairs[row][1] for row in rows])
-        instruction = self.encoder.info.query_instruction
-        for query, tokens in zip(queries, query_tokens, strict=True):
-            own = by_query[query]
+        asked = self._vectors(list(by_query), "query")
+        passages = self._vectors([pairs[row][1] for row in rows], "passage")
+        for query, own in by_query.items():
             # Equal texts are scored once: the same vectors in two rows of one product may differ
             # in the last bit, and equal passages must tie.
             places = {text: i for i, text in enumerate(dict.fromkeys(pairs[r][1] for r in own))}
-            scores = maxsim(tokens, [passages[text].vectors for text in places])
+            scores = maxsim(asked[query].vectors, [passages[text].vectors for text in places])
             values[own] = scores[[places[pairs[row][1]] for row in own]]
-            query_cut = self._is_cut(query, len(tokens), instruction)
-            truncated[own] = [query_cut or passages[pairs[row][1]].cut for row in own]
+            truncated[own] = [asked[query].cut or passages[pairs[row][1]].cut for row in own]
 
-    def _passages(self, texts: Sequence[str]) -> dict[str, _TokenVectors]:
+    def _vectors(
+        self, texts: Sequence[str], kind: Literal["query", "passage"]
+    ) -> dict[str, _TokenVectors]:
         found: dict[str, _TokenVectors] = {}
         missing: dict[str, bytes] = {}
+        cache, dtype = self._caches[kind]
         for text in dict.fromkeys(texts):
             key = _key(text)
-            kept = self._cache.get(key)
+            kept = cache.get(key)
             if kept is None:
                 missing[text] = key
             else:
                 found[text] = kept
         if missing:
-            instruction = self.encoder.info.passage_instruction
-            encoded = self._encode(list(missing), "passage")
+            instruction = str(getattr(self.encoder.info, f"{kind}_instruction"))
+            encoded = self._encode(list(missing), kind)
             for (text, key), tokens in zip(missing.items(), encoded, strict=True):
                 # Rounded also where it is not kept: a score must not depend on the cache.
-                rounded = tokens.astype(np.float16)
+                rounded = tokens.astype(dtype, copy=False)
                 found[text] = _TokenVectors(rounded, self._is_cut(text, len(tokens), instruction))
-                self._cache.put(key, found[text])
+                cache.put(key, found[text])
         return found
 
     def _encode(self, texts: list[str], kind: Literal["query", "passage"]) -> list[FloatArray]:
@@ -223,7 +228,9 @@ class LateInteractionReranker:
         return len(counter.token_offsets(instruction + text)) + counter.special_tokens > limit
 
 
-def maxsim(query: FloatArray, passages: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+def maxsim(
+    query: NDArray[np.floating], passages: Sequence[NDArray[np.floating]]
+) -> NDArray[np.float64]:
     """For each passage, the mean over query tokens of the largest cosine with a passage token.
 
     Args:
@@ -256,9 +263,9 @@ def maxsim(query: FloatArray, passages: Sequence[NDArray[np.floating]]) -> NDArr
 
 @dataclass(frozen=True, slots=True)
 class _TokenVectors:
-    """A passage's: float16 (tokens, dimension), half of float32's memory; was the text cut?"""
+    """A text's: (tokens, dimension), of passages float16, half of the memory; was the text cut?"""
 
-    vectors: NDArray[np.float16]
+    vectors: NDArray[np.floating]
     cut: bool
 
 

@@ -206,7 +206,7 @@ def test_the_cache_is_bounded_and_forgets_the_longest_unused(counted: Counted) -
     def ask(index: int) -> int:
         before = len(counted.passages)
         reranker.score([("a query", texts[index])])
-        assert reranker._cache._bytes <= 2 * size
+        assert reranker._caches["passage"][0]._bytes <= 2 * size
         return len(counted.passages) - before
 
     assert [ask(0), ask(1), ask(0), ask(2)] == [1, 1, 0, 1]
@@ -214,10 +214,26 @@ def test_the_cache_is_bounded_and_forgets_the_longest_unused(counted: Counted) -
     assert ask(1) == 1, "forgotten to make room"
 
 
+def test_a_query_whose_pairs_come_in_several_calls_is_encoded_once(counted: Counted) -> None:
+    asked: list[str] = []
+    encode = counted.encode_tokens
+
+    def watched(texts: Sequence[str], kind: Literal["query", "passage"]) -> list[FloatArray]:
+        asked.extend(texts if kind == "query" else ())
+        return encode(texts, kind)
+
+    whole = LateInteractionReranker(counted).score(PAIRS).values
+    counted.encode_tokens = watched  # type: ignore[method-assign]
+    reranker = LateInteractionReranker(counted)
+    parts = np.concatenate([reranker.score([pair]).values for pair in PAIRS])
+    np.testing.assert_allclose(parts, whole, atol=2e-3)
+    assert sorted(asked) == sorted({query for query, _ in PAIRS})
+
+
 def test_a_passage_larger_than_the_cache_is_not_kept(counted: Counted) -> None:
     reranker = LateInteractionReranker(counted, max_cache_bytes=100)
     reranker.score(PAIRS)
-    assert reranker._cache._bytes == 0
+    assert reranker._caches["passage"][0]._bytes == 0
 
 
 @pytest.mark.parametrize("working_bytes", [1, 200_000])
@@ -278,7 +294,9 @@ def test_may_be_called_from_several_threads(
     assert len(results) == 4
     for values in (value for result in results for value in result):
         np.testing.assert_allclose(values, expected, atol=2e-3)
-    assert shared._cache._bytes == sum(e.vectors.nbytes for e in shared._cache._kept.values())
+    assert shared._caches["passage"][0]._bytes == sum(
+        e.vectors.nbytes for e in shared._caches["passage"][0]._kept.values()
+    )
 
 
 # --- what is refused ------------------------------------------------------------------------
