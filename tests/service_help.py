@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.observing.metrics import Metrics
-
 import retrieval
 from app import server
+from app.observing.metrics import Metrics
 from app.settings import Settings
 
 DOCUMENTS = [
@@ -114,7 +113,6 @@ def small_service(
         options: settings, see `make_settings`.
     """
     from app.backend import RetrievalBackend
-
     from app.service import create_app
 
     settings = make_settings(folder, **options)

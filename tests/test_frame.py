@@ -257,7 +257,7 @@ def test_make_alone_lists_every_target() -> None:
     ("target", "command", "stamp"),
     [
         ("demo", "/bin/retrieval demo --port 8000", ".stamp-base"),
-        ("serve", "/bin/retrieval ui --port 8000", ".stamp-base"),
+        ("serve", "/bin/retrieval serve --port 8000", ".stamp-base"),
         ("test", "/bin/python -m pytest --port 8000", ".stamp-dev"),
         ("lint", "/bin/mypy --strict", ".stamp-dev"),
     ],

@@ -187,7 +187,9 @@ def router(backend: Backend) -> APIRouter:
             request,
             backend.embed(caller, texts, kind=told, model=model, dimensions=body.dimensions),
         )
-        info = _info(backend, caller, embedded.model)
+        info = None
+        if body.instruction or embedded.truncated.any():
+            info = _info(backend, caller, embedded.model)
         if body.instruction:
             _check_instruction(info)  # a model that was not loaded is known only now
         content = {

@@ -92,6 +92,7 @@ class Guard:
         self._keys = keys
         self._metrics = metrics
         self._rate = settings.rate_limit
+        self._collection = settings.collection
         self._rates = RateLimits()
         self._origins = frozenset(settings.cors_origins)
         self._body_bytes = round(settings.max_body_mb * _MB)
@@ -176,13 +177,27 @@ class Guard:
                 raise
             scope["state"]["caller"] = STRANGER
             return None
+        if is_page(scope["path"]):
+            self._check_page(key)
         scope["state"]["caller"] = key.caller
         return key
 
+    def _check_page(self, key: Key) -> None:
+        """The page searches the default collection, as nobody in particular."""
+        allowed = key.caller.collections
+        if key.caller.tenant is not None or not (allowed is None or self._collection in allowed):
+            raise Forbidden(
+                f"the key {key.id!r} may not use the page, which searches {self._collection!r}",
+                fix="Use a key that may use that collection and is bound to no tenant.",
+            )
+
     def _check_origin(self, scope: Scope, headers: Headers) -> None:
         """Refuse what a web page elsewhere makes a browser send, which may be on this machine."""
-        origin = headers.get("origin")
-        if origin is None or scope["method"] in _SAFE_METHODS:
+        if scope["method"] in _SAFE_METHODS:
+            return
+        # Few requests have one, and to miss a name in `Headers` is slow.
+        origin = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"origin"), None)
+        if origin is None:
             return
         low = origin.lower()
         own = low.partition("://")[2]

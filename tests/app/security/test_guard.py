@@ -126,8 +126,12 @@ def test_the_page_takes_a_key_as_a_password(closed: Running) -> None:
     assert asked.headers["www-authenticate"].startswith("Basic ")
     for wrong in ("-", "bm9jb2xvbg==", "not base64", base64.b64encode(b"me:wrong").decode()):
         assert closed.get("/", authorization=f"Basic {wrong}").status_code == 401
-    answer = httpx.get(f"{closed.url}/", auth=("anybody", closed.tokens["reader"]))
+    answer = httpx.get(f"{closed.url}/", auth=("anybody", closed.tokens["full"]))
     assert answer.json() == "the page"
+    # the page searches as nobody in particular: a key bound to a tenant would see beyond it
+    refused = httpx.get(f"{closed.url}/", auth=("anybody", closed.tokens["reader"]))
+    assert refused.status_code == 403
+    assert "may not use the page" in refused.text
 
 
 def test_probes_are_open_and_tell_strangers_no_details(closed: Running) -> None:
