@@ -91,7 +91,7 @@ class Access:
         if not caller.write:
             raise Forbidden(
                 f"the key {caller.key_id!r} may read only",
-                fix="Use a key that may write: retrieval keys create --write.",
+                fix="Use a key that may write: retrieval keys create NAME, without --read-only.",
             )
 
     def whole_collection(self, caller: Caller, name: str) -> None:

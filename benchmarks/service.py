@@ -39,6 +39,7 @@ from _texts import SHARED_DATA, Source, source, texts
 
 import retrieval
 
+QUESTIONS = Path(__file__).resolve().parent.parent / "tests/fixtures/python-docs/queries.jsonl"
 CLIENTS = (1, 8, 32, 128)
 JOINED, SINGLE = "batches across requests", "a batch a request"
 LIMIT_MS = 1000.0
@@ -133,25 +134,31 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def make_cases(origin: Source, *, seed: int = 0) -> dict[str, Case]:
-    """Short requests, as RAG sends them: nothing that fills a model's batch alone."""
+    """Questions as users write them, and few short passages: nothing fills a batch alone."""
     choice = random.Random(seed)
-    queries = origin.queries[:256]
+    lines = QUESTIONS.read_text(encoding="utf-8").splitlines()
+    questions = [json.loads(line)["text"] for line in lines]
     short = texts(origin, "short", 1024, seed=seed)
-    rerank: list[Body] = [
-        {"query": query, "documents": choice.sample(short, 4), "model": "reranker"}
-        for query in queries
-    ]
+
+    def rerank(count: int) -> Case:
+        return Case(
+            f"re-rank {count} of 8 to 32 tokens",
+            "/v1/rerank",
+            [{"query": q, "documents": choice.sample(short, count)} for q in questions],
+        )
+
     return {
         "embeddings": Case(
-            "embed one query",
+            "embed one question",
             "/v1/embeddings",
-            [{"input": q, "model": "encoder", "input_type": "query"} for q in queries],
+            [{"input": q, "model": "encoder", "input_type": "query"} for q in questions],
         ),
-        "rerank": Case("re-rank 4 passages of 8 to 32 tokens", "/v1/rerank", rerank),
+        "rerank one": rerank(1),
+        "rerank": rerank(4),
         "search": Case(
             "hybrid search, 10 candidates re-ranked",
             "/v1/search",
-            [{"query": q, "top_k": 10, "candidates": 10} for q in queries],
+            [{"query": q, "top_k": 10, "candidates": 10} for q in questions],
         ),
     }
 
