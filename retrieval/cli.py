@@ -6,6 +6,7 @@ the machine or of this program, 2 something the caller can mend, 130 interrupted
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -196,7 +197,21 @@ def _add_plugins() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; no traceback unless --debug asks."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    _let_go_of_streams()
+    sys.exit(code)
+
+
+def _let_go_of_streams() -> None:
+    """What could not be written was told; left in a buffer, it would fail the interpreter's end."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:  # closed by whoever started the program
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -224,9 +239,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("retrieval: interrupted; what was acknowledged is kept")
         return 130
-    except ReaderGone:
-        # Not an error of ours; what is still buffered must not fail at the interpreter's end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:  # not an error of ours
         return 0
     except Exception as error:  # noqa: BLE001  (told; --debug shows where it came from)
         if debug:

@@ -25,13 +25,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+# As users have it: with buffers, in which what could not be written stays behind.
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def shell(place: Path, line: str) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which `retrieval` is the command line; its code is the first one's."""
     function = f'retrieval() {{ "{sys.executable}" -m retrieval.cli "$@"; }}'
     return subprocess.run(
         ["bash", "-c", f"{function}; {line}; exit ${{PIPESTATUS[0]}}"],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**CLEAN, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
@@ -54,6 +56,24 @@ class Searcher(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def _with_event_loop() -> Iterator[None]:
+    """Where a thread has no event loop, Gradio makes one and leaves it open for ever."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            yield
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+    else:
+        yield
+
+
+@_with_event_loop()
 def build(
     searcher: Searcher,
     *,
@@ -169,6 +189,7 @@ def build(
     return cast(gr.Blocks, page)
 
 
+@_with_event_loop()
 def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[], None]:
     """Serve the page from a FastAPI app, and return what must be called before it shuts down.
 
