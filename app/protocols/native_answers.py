@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.types import CollectionInfo, Job, JobState, ModelInfo, StoredDocument
-from retrieval import IngestReport, SearchResult, result_as_dict
+from retrieval import SearchResult, result_as_dict
+from retrieval.rendering import report_as_dict
 
 
 class PassageBody(BaseModel):
@@ -141,6 +142,13 @@ class ProblemBody(BaseModel):
     reason: str
 
 
+class SameAs(BaseModel):
+    """Two documents with the same text."""
+
+    id: str
+    same_as: str
+
+
 class ReportBody(BaseModel):
     """What writing documents did; durable."""
 
@@ -150,6 +158,8 @@ class ReportBody(BaseModel):
     tokens: int
     truncated_passages: int
     seconds: float
+    passages_per_second: float
+    duplicate_examples: list[SameAs]
     problems: list[ProblemBody]
     notices: list[str]
 
@@ -262,30 +272,6 @@ def collection_body(info: CollectionInfo) -> dict[str, Any]:
     }
 
 
-def report_body(report: IngestReport) -> dict[str, Any]:
-    """A report in the form of docs/json.md."""
-    return {
-        "collection": report.collection,
-        "documents": {
-            "read": report.read,
-            "new": report.new,
-            "changed": report.changed,
-            "unchanged": report.unchanged,
-            "pruned": report.pruned,
-            "duplicates": report.duplicates,
-            "failed": len(report.failed),
-        },
-        "passages": report.passages,
-        "tokens": report.tokens,
-        "truncated_passages": report.truncated_passages,
-        "seconds": round(report.seconds, 3),
-        "problems": [
-            {"source": one.source, "line": one.line, "reason": one.reason} for one in report.failed
-        ],
-        "notices": list(report.notices),
-    }
-
-
 def document_body(document: StoredDocument) -> dict[str, Any]:
     """A stored document as JSON."""
     names = PassageBody.model_fields
@@ -314,7 +300,7 @@ def job_body(job: Job) -> dict[str, Any]:
         "total_documents": job.total_documents,
         "passages": job.passages,
         "seconds": round(job.seconds, 3),
-        "report": None if job.report is None else report_body(job.report),
+        "report": None if job.report is None else report_as_dict(job.report),
         "problem": job.problem,
         "fix": job.fix,
     }

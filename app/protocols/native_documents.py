@@ -22,7 +22,6 @@ from app.protocols.native_answers import (
     ReportBody,
     collection_body,
     document_body,
-    report_body,
 )
 from app.protocols.native_models import (
     MOST_DOCUMENTS,
@@ -36,6 +35,7 @@ from app.protocols.native_models import (
 from app.protocols.shared import caller_of
 from app.types import Backend, Caller
 from retrieval import Document
+from retrieval.rendering import report_as_dict
 
 Collection = Annotated[Name, Path(description="name of the collection")]
 Tenant = Annotated[Name | None, Query(description="whose, where tenants are kept apart")]
@@ -228,7 +228,7 @@ class _Calls:
             collection=collection,
             tenant=body.tenant,
         )
-        return JSONResponse(report_body(report))
+        return JSONResponse(report_as_dict(report))
 
     async def get(
         self, request: Request, collection: str | None, document_id: str, tenant: str | None
