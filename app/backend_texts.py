@@ -10,7 +10,8 @@ import numpy as np
 from app.backend_calls import Calls
 from app.backend_models import Models, check_dimensions
 from app.batching.control import Control
-from app.batching.models import BatchedEncoder, BatchedReranker
+from app.batching.encoding import BatchedEncoder
+from app.batching.scoring import BatchedReranker
 from app.batching.texts import pair_tokens
 from app.types import Caller, Embedded, EmbeddedSparse, Reranked, TextKind
 from app.workers import settled

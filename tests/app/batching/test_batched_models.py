@@ -17,7 +17,9 @@ from hashing_encoder import HashingEncoder
 from numpy.typing import NDArray
 
 from app.batching.control import Control
-from app.batching.models import BatchedEncoder, BatchedReranker, query_cache, score_cache
+from app.batching.encoding import BatchedEncoder
+from app.batching.rows import query_cache
+from app.batching.scoring import BatchedReranker, score_cache
 from app.errors import DeadlinePassed
 from app.types import Unobserved
 from retrieval import BiEncoder, CrossEncoderReranker, LateInteractionReranker
