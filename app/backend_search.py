@@ -12,8 +12,8 @@ from typing import Any
 
 from app.backend_models import Models
 from app.batching.control import Control, controlled, current
-from app.batching.lane import Lane
 from app.batching.encoding import BatchedEncoder
+from app.batching.lane import Lane
 from app.batching.scoring import BatchedReranker
 from app.errors import DeadlinePassed
 from app.types import Observer, OnTimeout

@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval.errors import ManifestCorrupt
-
-from .manifest import os_errors, split_name, sync_directory, version_name
+from retrieval.index.manifest import os_errors, split_name, sync_directory, version_name
 
 ALIASES = "aliases.json"
 _LOCK = ".aliases.lock"

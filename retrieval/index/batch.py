@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import InvalidBatch
+from retrieval.index.payload import canonical_id, passage_to_payload
+from retrieval.index.points import PointData, SparseTerms
+from retrieval.index.sparse import Bm25Terms
+from retrieval.index.tenancy import Tenancy
 from retrieval.types import FloatArray, Layout, LexicalWeights, Passage
-
-from .payload import canonical_id, passage_to_payload
-from .points import PointData, SparseTerms
-from .sparse import Bm25Terms
-from .tenancy import Tenancy
 
 WRITE_BATCH = 256
 """Points a write: Edge holds the interpreter lock all through one, so batches stay small."""

@@ -13,6 +13,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retrieval.errors import InvalidBatch, InvalidInput
+from retrieval.index.batch import BatchCheck
+from retrieval.index.fields import index_paths
+from retrieval.index.filters import compile_delete_filter, compile_filter
+from retrieval.index.indexed_fields import IndexedFields
+from retrieval.index.payload import canonical_id, payload_to_passage
+from retrieval.index.points import PointData, PointStore
+from retrieval.index.queries import Searcher, check_search
+from retrieval.index.sparse import Bm25Terms
+from retrieval.index.tenancy import PASSAGE_ID, Tenancy
 from retrieval.types import (
     Candidate,
     DocumentState,
@@ -26,16 +35,6 @@ from retrieval.types import (
     Passage,
     Where,
 )
-
-from .batch import BatchCheck
-from .fields import index_paths
-from .filters import compile_delete_filter, compile_filter
-from .indexed_fields import IndexedFields
-from .payload import canonical_id, payload_to_passage
-from .points import PointData, PointStore
-from .queries import Searcher, check_search
-from .sparse import Bm25Terms
-from .tenancy import PASSAGE_ID, Tenancy
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter

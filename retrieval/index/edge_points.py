@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.errors import StoreFault
+from retrieval.index import batch
+from retrieval.index.edge_convert import to_edge_filter
+from retrieval.index.edge_shard import EXACT_KB, OPEN_BYTES, edge_errors, is_panic, shard_config
+from retrieval.index.filters import payload_path
+from retrieval.index.lock import CollectionLock
+from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
+from retrieval.index.store import SHARD, folder_bytes, hole_bytes, require_space
 from retrieval.types import FloatArray, IndexStatus, Manifest
-
-from . import batch
-from .edge_convert import to_edge_filter
-from .edge_shard import EXACT_KB, OPEN_BYTES, edge_errors, is_panic, shard_config
-from .filters import payload_path
-from .lock import CollectionLock
-from .points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
-from .store import SHARD, folder_bytes, hole_bytes, require_space
 
 if TYPE_CHECKING:
     import qdrant_edge as edge

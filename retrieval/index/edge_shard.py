@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import DiskFull, InvalidInput, RetrievalError, StoreDenied, StoreFault
+from retrieval.index.fields import IndexKind, index_paths
+from retrieval.index.lock import locked
+from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS
+from retrieval.index.store import require_space
 from retrieval.types import Manifest, Storage
-
-from .fields import IndexKind, index_paths
-from .lock import locked
-from .points import DENSE, LEXICAL, SPARSE, TOKENS
-from .store import require_space
 
 if TYPE_CHECKING:
     import qdrant_edge as edge

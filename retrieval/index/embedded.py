@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound, ManifestCorrupt
-from retrieval.types import Manifest
-
-from .collection import CollectionIndex
-from .edge_points import MIN_FREE_BYTES, EdgePoints
-from .edge_shard import check_embedded, create_shard
-from .lock import CollectionLock
-from .manifest import check_manifest, prepare_manifest, read_manifest_file, split_name, version_name
-from .store import (
+from retrieval.index.collection import CollectionIndex
+from retrieval.index.edge_points import MIN_FREE_BYTES, EdgePoints
+from retrieval.index.edge_shard import check_embedded, create_shard
+from retrieval.index.lock import CollectionLock
+from retrieval.index.manifest import (
+    check_manifest,
+    prepare_manifest,
+    read_manifest_file,
+    split_name,
+    version_name,
+)
+from retrieval.index.store import (
     MANIFEST,
     collection_path,
     create_folder,
@@ -32,6 +36,7 @@ from .store import (
     switch,
     upgrade_manifest,
 )
+from retrieval.types import Manifest
 
 __all__ = [
     "EmbeddedIndex",

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+from retrieval.index.indexed_fields import index_paths as paths_of_fields
+from retrieval.index.tenancy import TENANT
 from retrieval.types import FieldKind, Layout, Storage
-
-from .indexed_fields import index_paths as paths_of_fields
-from .tenancy import TENANT
 
 IndexKind: TypeAlias = Literal["keyword", "tenant", "integer", "float", "datetime"]
 """What an engine builds: `tenant` is a keyword index that the points are also arranged by."""

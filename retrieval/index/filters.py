@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.errors import InvalidFilter
+from retrieval.index.payload import FLAGS, METADATA, RESERVED, read_exactly
 from retrieval.types import Where
-
-from .payload import FLAGS, METADATA, RESERVED, read_exactly
 
 if TYPE_CHECKING:
     from qdrant_client import models

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidFilter, InvalidInput
+from retrieval.index.filters import as_list, path_parts, payload_path
+from retrieval.index.payload import RESERVED
 from retrieval.types import FieldKind
-
-from .filters import as_list, path_parts, payload_path
-from .payload import RESERVED
 
 if TYPE_CHECKING:
     from qdrant_client import models

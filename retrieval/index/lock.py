@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrieval.errors import StoreLocked
-
-from .manifest import os_errors
+from retrieval.index.manifest import os_errors
 
 LOCK = "lock"
 

@@ -28,9 +28,8 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
+from retrieval.index.fields import index_paths
 from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInfo, Storage
-
-from .fields import index_paths
 
 FORMAT_VERSION = 2
 """The layout of payloads and vectors that this version of the library writes and reads."""

@@ -9,9 +9,7 @@ import numpy as np
 
 from retrieval.errors import InvalidInput, InvalidQuery
 from retrieval.fusion import dbsf, rrf
-from retrieval.types import FloatArray, Fusion, IndexQuery, LexicalWeights, Manifest, Mode
-
-from .points import (
+from retrieval.index.points import (
     DENSE,
     LEXICAL,
     SPARSE,
@@ -21,8 +19,9 @@ from .points import (
     SparseTerms,
     VectorName,
 )
-from .ranking import DENSE_DECIMALS, SPARE, SPARSE_DECIMALS, Scored, leading, ordered
-from .sparse import Bm25Terms
+from retrieval.index.ranking import DENSE_DECIMALS, SPARE, SPARSE_DECIMALS, Scored, leading, ordered
+from retrieval.index.sparse import Bm25Terms
+from retrieval.types import FloatArray, Fusion, IndexQuery, LexicalWeights, Manifest, Mode
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter

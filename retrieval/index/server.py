@@ -12,14 +12,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound
+from retrieval.index.collection import CollectionIndex
+from retrieval.index.manifest import check_manifest, prepare_manifest, split_name
+from retrieval.index.server_catalog import Catalog
+from retrieval.index.server_connection import Connection
+from retrieval.index.server_options import ServerOptions
+from retrieval.index.server_points import ServerPoints
 from retrieval.types import Manifest
-
-from .collection import CollectionIndex
-from .manifest import check_manifest, prepare_manifest, split_name
-from .server_catalog import Catalog
-from .server_connection import Connection
-from .server_options import ServerOptions
-from .server_points import ServerPoints
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

@@ -19,17 +19,16 @@ from retrieval.errors import (
     ManifestMismatch,
     StoreFault,
 )
-from retrieval.types import Manifest
-
-from .manifest import (
+from retrieval.index.manifest import (
     check_manifest,
     manifest_from_dict,
     manifest_to_dict,
     split_name,
     version_name,
 )
-from .server_connection import Connection
-from .server_layout import creation, payload_indexes
+from retrieval.index.server_connection import Connection
+from retrieval.index.server_layout import creation, payload_indexes
+from retrieval.types import Manifest
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

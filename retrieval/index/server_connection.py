@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrieval.errors import RetrievalError, StoreFault
-
-from .retrying import Clock, Exhausted, repeat
-from .server_errors import Failure, FailureKind, failure_of, translated
-from .server_options import ServerOptions, client_of
+from retrieval.index.retrying import Clock, Exhausted, repeat
+from retrieval.index.server_errors import Failure, FailureKind, failure_of, translated
+from retrieval.index.server_options import ServerOptions, client_of
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from retrieval.index.fields import IndexKind, index_paths
+from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
 from retrieval.types import Layout, Manifest, Storage
-
-from .fields import IndexKind, index_paths
-from .points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
 
 if TYPE_CHECKING:
     from qdrant_client import models

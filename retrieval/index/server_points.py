@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from retrieval.errors import StoreFault
+from retrieval.index.batch import WRITE_BYTES, point, write_batches
+from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
+from retrieval.index.server_connection import Connection, TooMuch
+from retrieval.index.server_layout import query_request, search_params
 from retrieval.types import FloatArray, IndexStatus, Manifest
-
-from .batch import WRITE_BYTES, point, write_batches
-from .points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
-from .server_connection import Connection, TooMuch
-from .server_layout import query_request, search_params
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models

@@ -21,14 +21,19 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-
-from .manifest import check_name, os_errors, version_name
-from .server import delete_collection, list_collections, list_versions, read_manifest, switch
+from retrieval.index.manifest import check_name, os_errors, version_name
+from retrieval.index.server import (
+    delete_collection,
+    list_collections,
+    list_versions,
+    read_manifest,
+    switch,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-    from .server_connection import ServerOptions
+    from retrieval.index.server_connection import ServerOptions
 
 _PIECE = 1024 * 1024
 

@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retrieval.errors import InvalidInput, StoreFault
+from retrieval.index.points import SparseTerms
 from retrieval.types import Bm25Info
-
-from .points import SparseTerms
 
 if TYPE_CHECKING:
     from qdrant_edge import Bm25

@@ -27,11 +27,9 @@ from retrieval.errors import (
     InvalidInput,
     RetrievalError,
 )
-from retrieval.types import Manifest
-
-from .aliases import changing_aliases, read_aliases, resolve_name, version_folder
-from .lock import LOCK, CollectionLock
-from .manifest import (
+from retrieval.index.aliases import changing_aliases, read_aliases, resolve_name, version_folder
+from retrieval.index.lock import LOCK, CollectionLock
+from retrieval.index.manifest import (
     COLLECTION_NAME,
     check_name,
     os_errors,
@@ -43,6 +41,7 @@ from .manifest import (
     version_name,
     write_manifest,
 )
+from retrieval.types import Manifest
 
 MANIFEST, SHARD = "manifest.json", "shard"
 _UNFINISHED = (".creating-", ".deleting-")

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 from retrieval.errors import RetrievalError
 from retrieval.index.collection import CollectionIndex
+from retrieval.scaling.parcels import Encoded, Failure
 from retrieval.stores import Store
 from retrieval.types import DocumentState
-
-from .parcels import Encoded, Failure
 
 WINDOW_PASSAGES = 512
 """Passages in an acknowledged write, as in an indexing run without Ray."""

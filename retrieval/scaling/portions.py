@@ -13,9 +13,8 @@ from pathlib import Path
 
 from retrieval.corpus import readers
 from retrieval.corpus.readers import list_files
+from retrieval.scaling.parcels import Parcel, Portion, SourceFile
 from retrieval.types import Document, Problem
-
-from .parcels import Parcel, Portion, SourceFile
 
 PORTION_BYTES = 8_000_000
 PORTION_FILES = 256

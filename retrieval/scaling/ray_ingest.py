@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.ingestion.settings import SAMPLE_DOCUMENTS
 from retrieval.opening import DEFAULT_COLLECTION, ingest
+from retrieval.scaling.cluster import connected, limits, one_item_a_block
+from retrieval.scaling.gate import Place, gate_of, make_keeper, this_machine
+from retrieval.scaling.parcels import Counts, Failure, unpacked
+from retrieval.scaling.plan import READ_CPUS, SPLIT_CPUS, WRITE_CPUS, Plan, plan_actors
+from retrieval.scaling.portions import PARCEL_CHARACTERS
+from retrieval.scaling.sources import AnySource, Source, check_source, opened
+from retrieval.scaling.stages import Encode, EncoderFactory, Job, Read, Split, Write
+from retrieval.scaling.total import Total
 from retrieval.stores import DEFAULT_STORE, Store, StoreLike
 from retrieval.types import Document, IngestReport
-
-from .cluster import connected, limits, one_item_a_block
-from .gate import Place, gate_of, make_keeper, this_machine
-from .parcels import Counts, Failure, unpacked
-from .plan import READ_CPUS, SPLIT_CPUS, WRITE_CPUS, Plan, plan_actors
-from .portions import PARCEL_CHARACTERS
-from .sources import AnySource, Source, check_source, opened
-from .stages import Encode, EncoderFactory, Job, Read, Split, Write
-from .total import Total
 
 if TYPE_CHECKING:
     from retrieval.ingestion import IngestProgressCallback

@@ -14,10 +14,9 @@ from retrieval.corpus.python_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.corpus.readers import read
 from retrieval.errors import InvalidInput
 from retrieval.ingestion.ledger import Ledger
+from retrieval.scaling.parcels import Parcel, packed
+from retrieval.scaling.portions import files_of, grouped, portions_of
 from retrieval.types import Document, Problem
-
-from .parcels import Parcel, packed
-from .portions import files_of, grouped, portions_of
 
 AnySource = str | os.PathLike[str] | Iterable[Document]
 

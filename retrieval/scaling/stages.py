@@ -21,6 +21,19 @@ from retrieval.ingestion.ledger import Ledger
 from retrieval.ingestion.preparing import DocumentSplitter, Preparing
 from retrieval.models.resolve import resolve
 from retrieval.opening import load_encoder_of
+from retrieval.scaling.gate import Gate, Place, gate_of
+from retrieval.scaling.parcels import (
+    Counts,
+    Encoded,
+    Failure,
+    Item,
+    Parcel,
+    Portion,
+    Prepared,
+    packed,
+    unpacked,
+)
+from retrieval.scaling.portions import read_portion
 from retrieval.types import (
     Document,
     DocumentState,
@@ -32,20 +45,6 @@ from retrieval.types import (
     Problem,
     TokenCounter,
 )
-
-from .gate import Gate, Place, gate_of
-from .parcels import (
-    Counts,
-    Encoded,
-    Failure,
-    Item,
-    Parcel,
-    Portion,
-    Prepared,
-    packed,
-    unpacked,
-)
-from .portions import read_portion
 
 if TYPE_CHECKING:
     import pyarrow as pa

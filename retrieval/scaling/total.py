@@ -6,9 +6,8 @@ import time
 
 from retrieval.errors import CorpusError
 from retrieval.ingestion import IngestProgressCallback
+from retrieval.scaling.parcels import Counts, Failure
 from retrieval.types import IngestProgress, IngestReport
-
-from .parcels import Counts, Failure
 
 
 class Total:

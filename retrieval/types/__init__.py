@@ -10,8 +10,8 @@ float32 and L2-normalised unless a docstring says otherwise.
 
 from __future__ import annotations
 
-from .corpus import Document, Passage, Problem
-from .index import (
+from retrieval.types.corpus import Document, Passage, Problem
+from retrieval.types.index import (
     Bm25Info,
     Candidate,
     DocumentState,
@@ -28,7 +28,7 @@ from .index import (
     Storage,
     Where,
 )
-from .models import (
+from retrieval.types.models import (
     Blend,
     Encoder,
     EncoderInfo,
@@ -47,7 +47,7 @@ from .models import (
     Scores,
     TokenCounter,
 )
-from .results import Hit, IngestProgress, IngestReport, SearchResult, Timings
+from retrieval.types.results import Hit, IngestProgress, IngestReport, SearchResult, Timings
 
 __all__ = [
     "Blend",

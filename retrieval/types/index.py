@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
-from .corpus import Passage
-from .models import EncoderInfo, FloatArray, LexicalWeights
+from retrieval.types.corpus import Passage
+from retrieval.types.models import EncoderInfo, FloatArray, LexicalWeights
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .corpus import Passage, Problem
-from .index import Candidate, Mode
-from .models import Blend
+from retrieval.types.corpus import Passage, Problem
+from retrieval.types.index import Candidate, Mode
+from retrieval.types.models import Blend
 
 
 @dataclass(frozen=True, slots=True)

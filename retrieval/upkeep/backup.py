@@ -33,8 +33,7 @@ from retrieval.index.manifest import (
 from retrieval.index.server_snapshots import restore_snapshot, save_snapshot
 from retrieval.index.store import MANIFEST, collection_path, free_bytes, require_space
 from retrieval.stores import Store, StoreLike
-
-from .files import appearing
+from retrieval.upkeep.files import appearing
 
 BACKUP_VERSION = 1
 _CONTENTS = "backup.json"

@@ -37,9 +37,8 @@ from retrieval.index.payload import payload_to_passage
 from retrieval.index.points import PointData, SparseTerms
 from retrieval.stores import Store, StoreLike
 from retrieval.types import Manifest
-
-from . import parquet
-from .files import appearing
+from retrieval.upkeep import parquet
+from retrieval.upkeep.files import appearing
 
 EXPORT_VERSION = 1
 _WRITE = 512
