@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from _report import Row
 from _texts import SHARED_DATA
 
-from retrieval.corpus.splitting import passage_id
 from retrieval.evaluation.beir import BeirSet, load_beir
 from retrieval.evaluation.measures import compare
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.sparse import bm25_info
+from retrieval.splitting.splitter import passage_id
 from retrieval.types import EncoderInfo, FloatArray, Manifest, Passage, SplitterInfo
 
 Run = dict[str, dict[str, float]]

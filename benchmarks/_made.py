@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from retrieval.corpus.splitting import Splitter, passage_id
 from retrieval.evaluation.beir import load_beir
+from retrieval.splitting.splitter import Splitter, passage_id
 from retrieval.types import FloatArray, Passage
 
 BLOCK = 20_000

@@ -16,7 +16,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.corpus.readers import read as read_documents
     from retrieval.errors import RetrievalError
     from retrieval.evaluation.evaluate import evaluate
     from retrieval.following import FollowingRetriever
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from retrieval.models.late_interaction import LateInteractionReranker
     from retrieval.models.reranker import CrossEncoderReranker
     from retrieval.opening import ingest, open, parse_where
+    from retrieval.readers.read import read as read_documents
     from retrieval.rendering import result_as_dict
     from retrieval.retriever import TwoStageRetriever
     from retrieval.stores import Store
@@ -49,7 +49,7 @@ _HOME = {
     "ingest": "retrieval.opening",
     "open": "retrieval.opening",
     "parse_where": "retrieval.opening",
-    "read_documents": "retrieval.corpus.readers",
+    "read_documents": "retrieval.readers.read",
     "result_as_dict": "retrieval.rendering",
 }
 _RENAMED = {"read_documents": "read"}

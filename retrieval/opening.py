@@ -9,14 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from retrieval.corpus.python_docs import SOURCE_NAME as PYTHON_DOCS
-from retrieval.corpus.readers import read
-from retrieval.corpus.splitting import (
-    DEFAULT_MAX_TOKENS,
-    DEFAULT_OVERLAP_TOKENS,
-    Splitter,
-    document_hash,
-)
 from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.index.manifest import check_manifest
 from retrieval.index.sparse import bm25_info
@@ -39,11 +31,19 @@ from retrieval.loading import encoder_of, language_notices, load_encoder_of, rer
 from retrieval.model_options import check_reranker_named, checked, first_device, of_encoder
 from retrieval.models.choice import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder
+from retrieval.readers.read import read
+from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.retriever import (
     DEFAULT_CANDIDATES,
     DEFAULT_MODE,
     TwoStageRetriever,
     close_models,
+)
+from retrieval.splitting.splitter import (
+    DEFAULT_MAX_TOKENS,
+    DEFAULT_OVERLAP_TOKENS,
+    Splitter,
+    document_hash,
 )
 from retrieval.stores import DEFAULT_STORE, Store, StoreLike
 from retrieval.types import (

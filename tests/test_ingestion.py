@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hashing_encoder import HashingEncoder
 
-from retrieval.corpus.splitting import Splitter, document_hash
 from retrieval.errors import CorpusError, ManifestMismatch
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import ingest_documents
+from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, IngestProgress, Manifest
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hashing_encoder import HashingEncoder
 
-from retrieval.corpus.splitting import Splitter, document_hash
 from retrieval.errors import DiskFull, InvalidInput
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.sparse import bm25_info
@@ -20,6 +19,7 @@ from retrieval.ingestion import run as run_module
 from retrieval.ingestion.channel import Channel, Flow, Stopped
 from retrieval.ingestion.ledger import Ledger
 from retrieval.ingestion.pace import Pace
+from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, Encoding, IngestProgress, IngestReport, Layout, Manifest
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.corpus.splitting import passage_id
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.sparse import bm25_info
+from retrieval.splitting.splitter import passage_id
 from retrieval.types import (
     EncoderInfo,
     LexicalWeights,

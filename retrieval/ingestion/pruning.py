@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from retrieval.corpus.python_docs import SOURCE_NAME
 from retrieval.ingestion.ledger import Ledger
 from retrieval.ingestion.preparing import file_of, has_line
+from retrieval.readers.stdlib_docs import SOURCE_NAME
 from retrieval.types import Document, Index, Problem
 
 GONE, SPARED, FOREIGN = 0, 1, 2

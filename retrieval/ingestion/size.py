@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from retrieval.corpus.files import walk
+from retrieval.readers.files import walk
 from retrieval.types import Document
 
 _LINE = re.compile(r":\d+$")

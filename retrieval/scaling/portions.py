@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.corpus import readers
-from retrieval.corpus.readers import list_files
+from retrieval.readers import read as readers
+from retrieval.readers.read import list_files
 from retrieval.scaling.parcels import Parcel, Portion, SourceFile
 from retrieval.types import Document, Problem
 

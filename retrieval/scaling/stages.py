@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from retrieval.corpus.splitting import Splitter, document_hash
 from retrieval.errors import RetrievalError
 from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.ledger import Ledger
@@ -34,6 +33,7 @@ from retrieval.scaling.parcels import (
     unpacked,
 )
 from retrieval.scaling.portions import read_portion
+from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import (
     Document,
     DocumentState,

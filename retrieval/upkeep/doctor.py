@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retrieval.corpus.splitting import passage_id
 from retrieval.errors import RetrievalError, StoreFault
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.fields import index_paths
@@ -16,6 +15,7 @@ from retrieval.index.payload import payload_to_passage
 from retrieval.index.points import PointData
 from retrieval.index.sparse import Bm25Terms
 from retrieval.index.tenancy import PASSAGE_ID, TENANT
+from retrieval.splitting.splitter import passage_id
 from retrieval.stores import Store, StoreLike
 from retrieval.types import Encoder, Manifest, Passage
 

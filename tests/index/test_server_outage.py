@@ -11,11 +11,11 @@ import pytest
 from doubles.qdrant_http import QdrantHttp, qdrant_http
 from hashing_encoder import HashingEncoder
 
-from retrieval.corpus.splitting import Splitter, document_hash
 from retrieval.errors import StoreFault
 from retrieval.index.server import ServerIndex, ServerOptions, delete_collection
 from retrieval.index.sparse import bm25_info
 from retrieval.ingestion import ingest_documents
+from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, IngestReport, Manifest, SplitterInfo
 
 COUNT = 60

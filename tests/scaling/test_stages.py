@@ -15,7 +15,6 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Document, Store
-from retrieval.corpus.readers import read
 from retrieval.errors import (
     CollectionNotFound,
     CorpusError,
@@ -25,6 +24,7 @@ from retrieval.errors import (
     RetrievalError,
     StoreFault,
 )
+from retrieval.readers.read import read
 from retrieval.scaling import portions as portions_module
 from retrieval.scaling.gate import DirectGate, Place
 from retrieval.scaling.parcels import (

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from retrieval.corpus.files import Unreadable, why
-from retrieval.corpus.formats import Content
-from retrieval.corpus.layout import HYPHEN, Line, first_word, paragraphs
-from retrieval.corpus.pages import clean, join_pages
 from retrieval.errors import MissingExtra
+from retrieval.readers.blocks import clean, join_pages
+from retrieval.readers.files import Unreadable, why
+from retrieval.readers.pdf_layout import HYPHEN, Line, first_word, paragraphs
+from retrieval.readers.text import Content
 
 _PDFIUM = threading.Lock()
 """PDFium may be called by one thread at a time, whatever the document."""

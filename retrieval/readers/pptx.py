@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from retrieval.corpus import archives
-from retrieval.corpus.files import Unreadable
-from retrieval.corpus.formats import Content
-from retrieval.corpus.pages import Block, clean, join_blocks, join_pages
-from retrieval.corpus.word import properties
 from retrieval.errors import MissingExtra
+from retrieval.readers import zip_limits as archives
+from retrieval.readers.blocks import Block, clean, join_blocks, join_pages
+from retrieval.readers.docx import properties
+from retrieval.readers.files import Unreadable
+from retrieval.readers.text import Content
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _DIAGRAM = "{http://schemas.openxmlformats.org/drawingml/2006/diagram}"

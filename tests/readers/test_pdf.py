@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from corpus.pdf_files import IMAGE, Line, lines, pdf
 
-from retrieval.corpus import pages as page_texts
-from retrieval.corpus.readers import read
-from retrieval.corpus.splitting import Splitter
 from retrieval.errors import CorpusError
+from retrieval.readers import blocks as page_texts
+from retrieval.readers.read import read
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Problem
 
 pytest.importorskip("pypdfium2", reason="pypdfium2 (extra 'files') is not installed")

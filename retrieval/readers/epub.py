@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
-from retrieval.corpus import archives
-from retrieval.corpus.files import Unreadable
-from retrieval.corpus.formats import Content, html_body_text, markup_text
-from retrieval.corpus.pages import clean, join_pages
+from retrieval.readers import zip_limits as archives
+from retrieval.readers.blocks import clean, join_pages
+from retrieval.readers.files import Unreadable
+from retrieval.readers.text import Content, html_body_text, markup_text
 
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from retrieval.corpus import archives
-from retrieval.corpus.readers import read
-from retrieval.corpus.splitting import Splitter
 from retrieval.errors import CorpusError
+from retrieval.readers import zip_limits as archives
+from retrieval.readers.read import read
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Problem
 
 docx = pytest.importorskip("docx", reason="python-docx (extra 'files') is not installed")

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrieval.corpus import archives
-from retrieval.corpus.files import Unreadable
-from retrieval.corpus.formats import Content
-from retrieval.corpus.pages import Block, clean, join_blocks
 from retrieval.errors import MissingExtra
+from retrieval.readers import zip_limits as archives
+from retrieval.readers.blocks import Block, clean, join_blocks
+from retrieval.readers.files import Unreadable
+from retrieval.readers.text import Content
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"

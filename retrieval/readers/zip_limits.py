@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval.corpus.files import MAX_FILE_BYTES, Unreadable, why
+from retrieval.readers.files import MAX_FILE_BYTES, Unreadable, why
 
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 MAX_MARKUP_BYTES = MAX_FILE_BYTES

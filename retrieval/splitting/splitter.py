@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from retrieval.corpus.division import Division, Slice, count_tokens, end_of_text
 from retrieval.errors import InvalidInput
+from retrieval.splitting.boundaries import Division, Slice, count_tokens, end_of_text
 from retrieval.types import Document, Passage, SplitterInfo, TokenCounter
 
 DEFAULT_MAX_TOKENS = 256

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from retrieval.corpus.files import MAX_FILE_BYTES, Unreadable
+from retrieval.readers.files import MAX_FILE_BYTES, Unreadable
 
 MAX_CHARACTERS = MAX_FILE_BYTES
 """Of one document's text: as much as a text file of the largest size could hold."""

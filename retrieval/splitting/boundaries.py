@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.corpus.structure import (
+from retrieval.splitting.markdown_structure import (
     Structure,
     clause_starts,
     find_structure,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from retrieval.corpus.files import decode
-from retrieval.corpus.structure import find_headings
+from retrieval.readers.files import decode
+from retrieval.splitting.markdown_structure import find_headings
 
 
 @dataclass(frozen=True, slots=True)

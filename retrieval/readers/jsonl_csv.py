@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from retrieval.corpus.files import Unreadable, choose_encoding, not_in, why
+from retrieval.readers.files import Unreadable, choose_encoding, not_in, why
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 64 * 1024

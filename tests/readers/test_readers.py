@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from retrieval.corpus import files, rows
-from retrieval.corpus.readers import read
 from retrieval.errors import CorpusError, InvalidInput, MissingExtra
+from retrieval.readers import files
+from retrieval.readers import jsonl_csv as rows
+from retrieval.readers.read import read
 from retrieval.types import Document, Problem
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from retrieval.corpus.epub import parse_epub
-from retrieval.corpus.files import (
+from retrieval.errors import CorpusError, InvalidInput, MissingExtra
+from retrieval.readers.docx import parse_docx
+from retrieval.readers.epub import parse_epub
+from retrieval.readers.files import (
     Unreadable,
     is_beir,
     is_inside_beir,
@@ -22,13 +24,11 @@ from retrieval.corpus.files import (
     walk,
     why,
 )
-from retrieval.corpus.formats import Content, parse_html, parse_markdown, parse_text
-from retrieval.corpus.pdf import parse_pdf
-from retrieval.corpus.python_docs import SOURCE_NAME, python_docs
-from retrieval.corpus.rows import Row, read_csv, read_jsonl
-from retrieval.corpus.slides import parse_pptx
-from retrieval.corpus.word import parse_docx
-from retrieval.errors import CorpusError, InvalidInput, MissingExtra
+from retrieval.readers.jsonl_csv import Row, read_csv, read_jsonl
+from retrieval.readers.pdf import parse_pdf
+from retrieval.readers.pptx import parse_pptx
+from retrieval.readers.stdlib_docs import SOURCE_NAME, python_docs
+from retrieval.readers.text import Content, parse_html, parse_markdown, parse_text
 from retrieval.types import Document, Problem
 
 OnError = Literal["skip", "raise"]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retrieval.corpus.splitting import Splitter, document_hash, passage_id
 from retrieval.errors import InvalidInput
+from retrieval.splitting.splitter import Splitter, document_hash, passage_id
 from retrieval.types import Document, Passage, SplitterInfo, TokenCounter
 
 ENGLISH = (
@@ -140,7 +140,7 @@ def test_sentences_stay_whole_in_chinese(minilm: TokenCounter) -> None:
     ],
 )
 def test_where_sentences_begin(text: str, sentences: int) -> None:
-    from retrieval.corpus.structure import sentence_starts
+    from retrieval.splitting.markdown_structure import sentence_starts
 
     assert len(list(sentence_starts(text, 0, len(text)))) == sentences - 1
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.corpus.python_docs import python_docs
-from retrieval.corpus.readers import read
 from retrieval.errors import CorpusError
+from retrieval.readers.read import read
+from retrieval.readers.stdlib_docs import python_docs
 from retrieval.types import Document
 
 WELL_KNOWN = """

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.corpus import archives
-from retrieval.corpus.readers import read
 from retrieval.errors import CorpusError
+from retrieval.readers import zip_limits as archives
+from retrieval.readers.read import read
 from retrieval.types import Document, Problem
 
 CONTAINER = (

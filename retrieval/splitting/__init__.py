@@ -1,0 +1,1 @@
+"""`Document` -> `Passage`: where passages begin and end, and their ids."""
