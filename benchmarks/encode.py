@@ -23,7 +23,7 @@ from _shapes import SHAPES, Shape, make, models_folder, names
 from _systems import add_options, choose, on_gpu
 from _texts import MAX_LENGTH, MIXES, SHARED_DATA, source, texts
 
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 
 # So that the slowest peer has its turn in well under a minute on two cores.
 TEXTS = {"tiny": 512, "minilm-l6": 256, "bge-small": 160, "bge-base": 64}

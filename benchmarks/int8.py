@@ -28,7 +28,7 @@ from retrieval.evaluation.measures import compare, measure
 from retrieval.models.batching import run_batches
 from retrieval.models.engines.openvino import OpenVINOEngine
 from retrieval.models.resolve import resolve
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray
 
 MEASURE = "nDCG@10"

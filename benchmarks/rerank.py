@@ -26,7 +26,7 @@ from _shapes import SHAPES, make, models_folder, names
 from _systems import add_options, choose
 from _texts import MAX_LENGTH, MIXES, SHARED_DATA, pairs, source
 
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 
 APART = 0.05
 """Scores closer than this part of their spread are no order: random weights tell little apart."""

@@ -28,8 +28,8 @@ from retrieval import open as open_collection
 from retrieval.evaluation.beir import BeirSet, load_beir
 from retrieval.evaluation.measures import compare, measure
 from retrieval.fusion import rrf
-from retrieval.models.late_interaction import LateInteractionReranker
 from retrieval.models.load import load_encoder, load_reranker
+from retrieval.models.rerankers.late_interaction import LateInteractionReranker
 from retrieval.types import Document, Encoder, Hit, Mode, Reranker
 
 MEASURE = "nDCG@10"

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from retrieval.errors import RetrievalError
     from retrieval.evaluation.evaluate import evaluate
     from retrieval.following import FollowingRetriever
-    from retrieval.models.encoder import BiEncoder
-    from retrieval.models.late_interaction import LateInteractionReranker
-    from retrieval.models.reranker import CrossEncoderReranker
+    from retrieval.models.encoders.bi_encoder import BiEncoder
+    from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+    from retrieval.models.rerankers.late_interaction import LateInteractionReranker
     from retrieval.opening import ingest, open, parse_where
     from retrieval.readers.read import read as read_documents
     from retrieval.rendering import result_as_dict
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "BiEncoder": "retrieval.models.encoder",
-    "CrossEncoderReranker": "retrieval.models.reranker",
+    "BiEncoder": "retrieval.models.encoders.bi_encoder",
+    "CrossEncoderReranker": "retrieval.models.rerankers.cross_encoder",
     "Document": "retrieval.types",
     "FollowingRetriever": "retrieval.following",
     "Hit": "retrieval.types",
     "IngestProgress": "retrieval.types",
     "IngestReport": "retrieval.types",
-    "LateInteractionReranker": "retrieval.models.late_interaction",
+    "LateInteractionReranker": "retrieval.models.rerankers.late_interaction",
     "Passage": "retrieval.types",
     "RetrievalError": "retrieval.errors",
     "SearchResult": "retrieval.types",

@@ -12,9 +12,9 @@ from retrieval.errors import InvalidInput
 from retrieval.evaluation.beir import load_beir
 from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
 from retrieval.ingestion import IngestProgressCallback
-from retrieval.model_options import check_reranker_named, checked, without_reranker
-from retrieval.models.budget import checked_budget
-from retrieval.models.choice import AUTO, NONE
+from retrieval.models.defaults import AUTO, NONE
+from retrieval.models.options import check_reranker_named, checked, without_reranker
+from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
 from retrieval.opening import DEFAULT_STORE, ingest, open
 from retrieval.planning import checked_fusion, one_of

@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval.index.sparse import bm25_info
-from retrieval.model_options import (
+from retrieval.models import registry
+from retrieval.models.defaults import AUTO, NONE, choose_models
+from retrieval.models.load import load_encoder, load_reranker
+from retrieval.models.options import (
     check_reranker_named,
     checked,
     first_device,
     for_reranker_named,
     of_encoder,
 )
-from retrieval.models import registry
-from retrieval.models.choice import AUTO, NONE, choose_models
-from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.resolve import resolve
 from retrieval.types import Encoder, EncoderInfo, Manifest, Reranker
 
@@ -67,7 +67,7 @@ def load_reranker_named(
 
 def gives_term_weights(encoder: Encoder) -> bool:
     """Whether a loaded encoder gives term weights beside vectors."""
-    from retrieval.models.m3 import BGEM3
+    from retrieval.models.encoders.bge_m3 import BGEM3
 
     return isinstance(encoder, BGEM3)
 

@@ -28,9 +28,9 @@ from retrieval.ingestion.settings import (
     storage_for,
 )
 from retrieval.loading import encoder_of, language_notices, load_encoder_of, reranker_of
-from retrieval.model_options import check_reranker_named, checked, first_device, of_encoder
-from retrieval.models.choice import AUTO, NONE, choose_models
+from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder
+from retrieval.models.options import check_reranker_named, checked, first_device, of_encoder
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.retriever import (

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar, get_args
 
 from retrieval.errors import InvalidInput, InvalidQuery
-from retrieval.models.budget import checked_budget
+from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.types import Blend, Encoder, Fusion, Layout, Manifest, Mode, MultiEncoder, Reranker
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retrieval.models.budget import score_within
+from retrieval.models.rerankers.time_budget import score_within
 from retrieval.planning import SearchPlan
 from retrieval.results import first_stage_hits, reranked_hits, threshold
 from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores

@@ -21,7 +21,7 @@ import pytest
 from retrieval.types import ModelSpec, Pooling, ResolvedModel
 
 if TYPE_CHECKING:
-    from retrieval.models.encoder import BiEncoder
+    from retrieval.models.encoders.bi_encoder import BiEncoder
 
 Family = Literal["bert", "xlmr"]
 
@@ -82,7 +82,7 @@ def _own_model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Graphs and tokenisers of a test run are kept in its own folder, not in the user's."""
     folder = tmp_path_factory.mktemp("model-cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.models.cache.default_cache_dir", lambda: folder)
+        patch.setattr("retrieval.models.cache_dir.default_cache_dir", lambda: folder)
         yield
 
 
@@ -156,7 +156,7 @@ def starter_path() -> Path:
 @pytest.fixture(scope="session")
 def starter_encoder(starter_path: Path) -> BiEncoder:
     """all-MiniLM-L6-v2: mean pooling, 256 tokens, 384 dimensions, on the default engine."""
-    from retrieval.models.encoder import BiEncoder
+    from retrieval.models.encoders.bi_encoder import BiEncoder
 
     spec = ModelSpec(
         name="all-MiniLM-L6-v2",

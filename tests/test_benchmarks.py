@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.models.folder import read_folder
+from retrieval.models.model_folder import read_folder
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 

@@ -17,7 +17,7 @@ from retrieval.errors import (
     StoreLocked,
 )
 from retrieval.evaluating import evaluate_folder
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.opening import ingest, open, parse_where
 from retrieval.stores import Store
 from retrieval.types import Document
@@ -150,7 +150,7 @@ def test_indexing_takes_no_options_of_a_reranker(tmp_path: Path) -> None:
 def test_an_automatic_reranker_without_windows_is_told(
     built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retrieval.models.choice import Choice
+    from retrieval.models.defaults import Choice
 
     monkeypatch.setattr(
         "retrieval.loading.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))

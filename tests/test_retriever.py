@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, InvalidQuery, ManifestMismatch
-from retrieval.models import budget
+from retrieval.models.rerankers import time_budget as budget
 from retrieval.results import best_span
 from retrieval.retriever import TwoStageRetriever
 from retrieval.types import (

@@ -19,9 +19,9 @@ from retrieval.evaluating import evaluate_folder
 from retrieval.fusion import rrf
 from retrieval.index.embedded import EmbeddedIndex
 from retrieval.index.sparse import bm25_info
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bge_m3 import BGEM3
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.load import load_encoder
-from retrieval.models.m3 import BGEM3
 from retrieval.opening import open
 from retrieval.retriever import TwoStageRetriever
 from retrieval.types import (

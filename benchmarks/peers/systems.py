@@ -76,8 +76,8 @@ def versions() -> dict[str, str]:
 def _retrieval(settings: dict[str, Any]) -> System:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
     from retrieval.models import batching
-    from retrieval.models.encoder import BiEncoder
-    from retrieval.models.reranker import CrossEncoderReranker
+    from retrieval.models.encoders.bi_encoder import BiEncoder
+    from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
     from retrieval.types import ModelSpec, ResolvedModel
 
     options = {key: settings[key] for key in ("engine", "dtype", "token_budget") if key in settings}

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from retrieval.errors import InvalidInput
-from retrieval.model_options import checked, first_device, for_reranker_named, of_encoder
-from retrieval.models.choice import AUTO, NONE, choose_models
+from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
+from retrieval.models.options import checked, first_device, for_reranker_named, of_encoder
 from retrieval.models.registry import STARTER
 from retrieval.planning import checked_query, one_of, positive
 from retrieval.results import reranked_hits, threshold

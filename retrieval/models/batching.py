@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
 from retrieval.models.engines.base import Engine, Pending, TokenBatch
-from retrieval.models.engines.group import EngineGroup
-from retrieval.models.tokenization import Tokenized, Tokenizer
+from retrieval.models.engines.multi_device import EngineGroup
+from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import FloatArray, ProgressCallback
 
 TOKEN_BUDGET = 4096

@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models import registry
-from retrieval.models.folder import OWN_ARCHITECTURES, ModelFolder
+from retrieval.models.model_folder import OWN_ARCHITECTURES, ModelFolder
 from retrieval.types import ModelKind, ModelSpec, Pooling, ScoreHead
 
 _GIVEN_HEADS = ("classification", "yes-logit")

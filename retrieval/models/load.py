@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from retrieval.errors import InvalidInput
 from retrieval.models import registry
-from retrieval.models.choice import NONE
+from retrieval.models.defaults import NONE
 from retrieval.models.resolve import resolve
 from retrieval.types import Encoder, Reranker, ResolvedModel
 
 if TYPE_CHECKING:
-    from retrieval.models.encoder import BiEncoder
-    from retrieval.models.late_interaction import TokenEncoder
-    from retrieval.models.m3 import BGEM3
+    from retrieval.models.encoders.bge_m3 import BGEM3
+    from retrieval.models.encoders.bi_encoder import BiEncoder
+    from retrieval.models.rerankers.late_interaction import TokenEncoder
 
 M3 = "BAAI/bge-m3"
 
@@ -55,7 +55,7 @@ def load_encoder(
         InvalidInput: also where a `BGEM3` is to give vectors cut to fewer dimensions.
         ModelNotFound, ModelSettingUnknown, InvalidInput, ModelFault: see `resolve`.
     """
-    from retrieval.models.encoder import BiEncoder
+    from retrieval.models.encoders.bi_encoder import BiEncoder
 
     resolved = resolve(
         name,
@@ -76,7 +76,7 @@ def _is_m3(resolved: ResolvedModel) -> bool:
 
     The hub's own may lie here without the two heads, which are fetched when they are needed.
     """
-    from retrieval.models.m3_heads import missing_heads
+    from retrieval.models.encoders.bge_m3_heads import missing_heads
 
     spec = resolved.spec
     own = spec.name.partition("@")[0] == M3
@@ -85,7 +85,7 @@ def _is_m3(resolved: ResolvedModel) -> bool:
 
 
 def _m3(resolved: ResolvedModel, options: dict[str, Any]) -> BGEM3:
-    from retrieval.models.m3 import BGEM3
+    from retrieval.models.encoders.bge_m3 import BGEM3
 
     dimension = options.pop("truncate_dim", None)
     options.pop("allow_untrained_truncation", None)
@@ -131,7 +131,7 @@ def load_reranker(
     if known is not None and known.score_head == "maxsim":
         return _late_interaction(encoder, max_length, revision, options)
 
-    from retrieval.models.reranker import CrossEncoderReranker
+    from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
 
     resolved = resolve(
         name, "reranker", max_length=max_length, revision=revision, score_head=score_head
@@ -142,7 +142,7 @@ def load_reranker(
 
 
 def _language_model(resolved: ResolvedModel, options: dict[str, Any]) -> Reranker:
-    from retrieval.models.llm_reranker import LLMReranker
+    from retrieval.models.rerankers.llm import LLMReranker
 
     # Asked for by default of every reranker; what a language model has no part for must be left
     # as it is, or it would be dropped in silence.
@@ -173,7 +173,7 @@ def _late_interaction(
     revision: str | None,
     options: dict[str, Any],
 ) -> Reranker:
-    from retrieval.models.late_interaction import LateInteractionReranker
+    from retrieval.models.rerankers.late_interaction import LateInteractionReranker
 
     if revision is not None:
         raise InvalidInput(

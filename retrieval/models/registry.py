@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from retrieval.models.folder import COST_WISE, LAYER_WISE
+from retrieval.models.model_folder import COST_WISE, LAYER_WISE
 from retrieval.types import ModelKind, ModelSpec, Pooling
 
 BGE_ENGLISH_INSTRUCTION = "Represent this sentence for searching relevant passages: "

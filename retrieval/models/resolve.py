@@ -14,7 +14,7 @@ from typing import get_args
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models import hub, registry
-from retrieval.models.choice import Choice, choose_models
+from retrieval.models.defaults import Choice, choose_models
 from retrieval.models.describe import (
     Given,
     agrees,
@@ -26,7 +26,7 @@ from retrieval.models.describe import (
     wrong_kind,
 )
 from retrieval.models.fingerprint import fingerprint
-from retrieval.models.folder import ModelFolder, has_tokenizer, read_folder, weight_files
+from retrieval.models.model_folder import ModelFolder, has_tokenizer, read_folder, weight_files
 from retrieval.types import ModelKind, ModelSpec, ResolvedModel
 
 __all__ = ["Choice", "choose_models", "is_cached", "resolve"]

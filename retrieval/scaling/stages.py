@@ -88,7 +88,7 @@ class Job:
         """The encoder's tokeniser, without its weights where it is a model that can be named."""
         if self.factory is not None:
             return self.factory().token_counter
-        from retrieval.models.tokenization import Tokenizer
+        from retrieval.models.tokenization.tokenizer import Tokenizer
 
         built = self.manifest.encoder
         resolved = resolve(

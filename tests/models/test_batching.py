@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.batching import BATCH_COST, padding_waste, plan_batches, run_batches
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.engines.base import Pending, TokenBatch
-from retrieval.models.engines.group import EngineGroup
-from retrieval.models.tokenization import Tokenized, Tokenizer
+from retrieval.models.engines.multi_device import EngineGroup
+from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import FloatArray
 
 some_lengths = st.lists(st.integers(0, 600), max_size=200).map(
@@ -297,7 +297,7 @@ def test_ctrl_c_ends_the_process(
     script = textwrap.dedent(
         f"""
         import pathlib
-        from retrieval.models.encoder import BiEncoder
+        from retrieval.models.encoders.bi_encoder import BiEncoder
         from retrieval.types import ModelSpec, ResolvedModel
         spec = ModelSpec("tiny", "encoder", max_length=128, dimension=64, pooling="cls")
         path = pathlib.Path({str(tiny_bert_encoder)!r})

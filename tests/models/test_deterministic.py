@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.models.encoder import BiEncoder
-from retrieval.models.reranker import CrossEncoderReranker
+from retrieval.models.encoders.bi_encoder import BiEncoder
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
 from retrieval.types import ModelSpec, ResolvedModel
 
 TEXTS = [

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
-from retrieval.models import slices as slices_module
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.engines.base import TokenBatch
+from retrieval.models.tokenization import prefetch as slices_module
 from retrieval.types import Encoder, EncoderInfo, FloatArray, ModelSpec, ResolvedModel
 
 INSTRUCTION = "Represent this sentence for searching relevant passages: "

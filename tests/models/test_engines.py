@@ -18,7 +18,7 @@ from retrieval.models.engines import Head, TokenBatch, load_engine
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.openvino import OpenVINOEngine
 from retrieval.models.engines.transformers import pool
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray
 
 ENCODERS = ["tiny_bert_encoder", "tiny_xlmr_encoder"]

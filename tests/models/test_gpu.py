@@ -16,10 +16,10 @@ import torch
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines import load_engine
-from retrieval.models.engines.attention import grouped, has_varlen, varlen
 from retrieval.models.engines.base import Dtype, Head, TokenBatch
 from retrieval.models.engines.packed import PackedEngine
 from retrieval.models.engines.transformers import TransformersEngine
+from retrieval.models.engines.varlen_attention import grouped, has_varlen, varlen
 from retrieval.types import FloatArray
 
 pytestmark = pytest.mark.gpu
@@ -163,7 +163,7 @@ class TestDevices:
     def test_several_devices_as_one_engine(self, tiny_bert_encoder: Path) -> None:
         if torch.cuda.device_count() < 2:
             pytest.skip("there is one CUDA device only")
-        from retrieval.models.engines.group import EngineGroup
+        from retrieval.models.engines.multi_device import EngineGroup
 
         group = load_engine(tiny_bert_encoder, "cls", devices=["cuda:0", "cuda:1"])
         assert isinstance(group, EngineGroup)

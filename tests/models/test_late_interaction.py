@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models import late_interaction as module
-from retrieval.models.encoder import BiEncoder
-from retrieval.models.late_interaction import LateInteractionReranker, maxsim
+from retrieval.models.encoders.bi_encoder import BiEncoder
+from retrieval.models.rerankers import late_interaction as module
+from retrieval.models.rerankers.late_interaction import LateInteractionReranker, maxsim
 from retrieval.types import EncoderInfo, FloatArray, Reranker, TokenCounter
 
 PASSAGES = [

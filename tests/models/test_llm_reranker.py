@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models.decoders import compress
-from retrieval.models.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT
-from retrieval.models.llm_reranker import LLMReranker
 from retrieval.models.load import load_reranker
+from retrieval.models.rerankers.llm import LLMReranker
+from retrieval.models.rerankers.llm_decoders import compress
+from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT
 from retrieval.types import Reranker
 
 TEXTS = [
@@ -310,8 +310,8 @@ def test_lightweight_scores_are_those_of_flagembedding(
 
 
 def test_layers_behind_the_cut_off_are_not_loaded(minicpm: tuple[Path, Any]) -> None:
-    from retrieval.models.decoder_files import Cut, load_decoder
-    from retrieval.models.decoders import LayeredDecoder
+    from retrieval.models.rerankers.llm_decoders import LayeredDecoder
+    from retrieval.models.rerankers.llm_loading import Cut, load_decoder
 
     cut = load_decoder(minicpm[0], torch.float32, Cut(layer=2), yes=0)
     assert isinstance(cut, LayeredDecoder)
@@ -324,7 +324,7 @@ def test_every_second_layer_of_gemma2_looks_back_so_far_only(
     from safetensors.torch import load_file
     from transformers import Gemma2Config, Gemma2Model
 
-    from retrieval.models.decoder_files import Cut, load_decoder
+    from retrieval.models.rerankers.llm_loading import Cut, load_decoder
 
     path = shutil.copytree(gemma2[0], tmp_path / gemma2[0].name)
     rewrite(path, {"sliding_window": 16})

@@ -11,10 +11,10 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 from retrieval.errors import InvalidInput, ModelNotFound
-from retrieval.models.encoder import BiEncoder
-from retrieval.models.late_interaction import LateInteractionReranker
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.load import load_encoder, load_reranker
-from retrieval.models.reranker import CrossEncoderReranker
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+from retrieval.models.rerankers.late_interaction import LateInteractionReranker
 
 PAIR = ("how do I copy a directory", "shutil.copytree copies a whole directory tree")
 

@@ -22,7 +22,7 @@ from retrieval.models.engines import calibration, quantization
 from retrieval.models.engines.base import Head, TokenBatch
 from retrieval.models.engines.calibration import LEAST, MAX_LENGTH, MOST
 from retrieval.models.engines.openvino import OpenVINOEngine
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,7 +293,7 @@ class TestInt8:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from retrieval.models.engines.openvino_graph import convert
+        from retrieval.models.engines.openvino_export import convert
 
         _, other = convert(make_tiny_model("bert", "encoder", seed=5), "cls")
         monkeypatch.setattr("nncf.quantize", lambda *_, **__: other)

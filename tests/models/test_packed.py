@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines import cuda_graphs as graphs
-from retrieval.models.engines.attention import grouped, has_varlen, varlen
 from retrieval.models.engines.base import Head, TokenBatch
 from retrieval.models.engines.packed import PackedEngine, pack, packed_supports
 from retrieval.models.engines.transformers import TransformersEngine, load_module
+from retrieval.models.engines.varlen_attention import grouped, has_varlen, varlen
 from retrieval.types import FloatArray
 
 HEADS: list[Head] = ["cls", "mean", "tokens", "logits"]

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models import reranker as module
-from retrieval.models.reranker import CrossEncoderReranker, sigmoid
+from retrieval.models.rerankers import cross_encoder as module
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker, sigmoid
 from retrieval.types import ModelSpec, Reranker, ResolvedModel
 
 SENTENCES = (

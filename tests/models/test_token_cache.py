@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, RetrievalError, StoreFault
-from retrieval.models import token_cache as module
-from retrieval.models.token_cache import ENTRY_BYTES, TokenCache
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization import cache as module
+from retrieval.models.tokenization.cache import ENTRY_BYTES, TokenCache
+from retrieval.models.tokenization.tokenizer import Tokenizer
 
 TEXTS = [
     "the quick brown fox",

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput, ModelNotFound
-from retrieval.models.layout import Slices
-from retrieval.models.tokenization import Tokenized, Tokenizer, cuts
+from retrieval.models.tokenization.token_batch import Slices
+from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer, cuts
 
 FAMILIES = ["tiny_bert_encoder", "tiny_xlmr_encoder"]
 TEXTS = [

@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 
 from retrieval.errors import InvalidInput, MissingExtra, ModelFault
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.engines import hardware, load_engine
 from retrieval.models.engines.base import TokenBatch
-from retrieval.models.engines.group import EngineGroup
-from retrieval.models.engines.serving import _Answers
-from retrieval.models.engines.workers import RemoteEngine, Worker, _unpacked
+from retrieval.models.engines.multi_device import EngineGroup
+from retrieval.models.engines.worker_client import RemoteEngine, Worker, _unpacked
+from retrieval.models.engines.worker_main import _Answers
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [f"{i} the dog reads {'a file ' * (i % 19)}" for i in range(300)]
@@ -223,7 +223,7 @@ def test_freeing_and_closing_end_the_process(tiny_bert_encoder: Path, tmp_path: 
 SCRIPT = """
 import hashlib, os, sys, time
 from pathlib import Path
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.types import ModelSpec, ResolvedModel
 spec = ModelSpec("tiny", "encoder", max_length=128, dimension=64, pooling="cls")
 encoder = BiEncoder(
@@ -316,13 +316,13 @@ def test_warnings_there_are_warnings_here() -> None:
     ours, theirs = Pipe()
     answers = _Answers(theirs)
     try:
-        logging.getLogger("retrieval.models.engines.memory").warning("no room for %d", 3)
-        logging.getLogger("retrieval.models.engines.memory").info("not this")
+        logging.getLogger("retrieval.models.engines.oom_backoff").warning("no room for %d", 3)
+        logging.getLogger("retrieval.models.engines.oom_backoff").info("not this")
     finally:
         logging.getLogger("retrieval").removeHandler(answers)
     assert ours.recv() == (
         "log",
-        ("retrieval.models.engines.memory", logging.WARNING, "no room for 3"),
+        ("retrieval.models.engines.oom_backoff", logging.WARNING, "no room for 3"),
     )
     assert not ours.poll(0)
     ours.close()
@@ -413,7 +413,7 @@ class TestDevices:
         given: list[Any] = []
         monkeypatch.setattr("retrieval.models.engines.cpu_cores", lambda: 7)
         monkeypatch.setattr(
-            "retrieval.models.engines.group.load_group",
+            "retrieval.models.engines.multi_device.load_group",
             lambda devices, load, options: given.append((devices, load.__self__, options)),
         )
         load_engine(tiny_bert_encoder, "cls", devices=["cpu", "cpu", "cpu"])

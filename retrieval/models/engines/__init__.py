@@ -76,13 +76,13 @@ def load_engine(
         # This process's engine, too: results do not depend on which of them computed them.
         threads = max(1, cpu_cores() // len(chosen))
     if cache_dir is None:
-        from retrieval.models import cache
+        from retrieval.models import cache_dir as cache
 
         cache_dir = cache.default_cache_dir()
     model = _Model(Path(path), head, engine, dtype, threads, cache_dir, calibration)
     if len(chosen) == 1:
         return model.load(chosen[0])
-    from retrieval.models.engines.group import load_group
+    from retrieval.models.engines.multi_device import load_group
 
     options: dict[str, Any] = {
         "path": Path(path).absolute(),

@@ -120,7 +120,7 @@ def check_calibration(texts: Sequence[str] | None) -> None:
     Raises:
         InvalidInput: not a sequence of at least `LEAST` texts.
     """
-    from retrieval.models.checks import check_texts
+    from retrieval._validate import check_texts
 
     if texts is None:
         return
@@ -164,8 +164,8 @@ def calibration_batches(path: Path, head: Head, texts: Sequence[str] | None) -> 
     Raises:
         ModelNotFound: the folder has no tokeniser.
     """
-    from retrieval.models.folder import read_folder
-    from retrieval.models.tokenization import Tokenizer
+    from retrieval.models.model_folder import read_folder
+    from retrieval.models.tokenization.tokenizer import Tokenizer
 
     limit = read_folder(path).position_limit
     tokenizer = Tokenizer(path, MAX_LENGTH if limit is None else min(MAX_LENGTH, limit))

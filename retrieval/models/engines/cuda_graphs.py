@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from retrieval.models.engines.base import Pending, TokenBatch
 from retrieval.models.engines.bert import BertLike
-from retrieval.models.engines.lane import Lane
+from retrieval.models.engines.cuda_stream import Lane
 from retrieval.types import FloatArray
 
 _log = logging.getLogger(__name__)

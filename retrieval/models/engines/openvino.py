@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import first_line
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.calibration import (
     calibration_batches,
@@ -29,7 +29,7 @@ from retrieval.models.engines.calibration import (
     check_calibration,
 )
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
-from retrieval.models.engines.openvino_graph import (
+from retrieval.models.engines.openvino_export import (
     convert,
     graph_entry,
     keep_graph,
@@ -38,7 +38,7 @@ from retrieval.models.engines.openvino_graph import (
     read_graph,
 )
 from retrieval.models.engines.quantization import check_quantized, nncf_version, quantize
-from retrieval.models.folder import read_folder
+from retrieval.models.model_folder import read_folder
 from retrieval.types import FloatArray
 
 TOKEN_BUDGET = 4096

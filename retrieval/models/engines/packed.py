@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.engines.attention import grouped, has_varlen, varlen
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.bert import BertLike, is_bert_like, is_bert_like_folder
 from retrieval.models.engines.cuda_graphs import CudaGraphs
-from retrieval.models.engines.lane import Lane
-from retrieval.models.engines.memory import Backoff
+from retrieval.models.engines.cuda_stream import Lane
+from retrieval.models.engines.oom_backoff import Backoff
 from retrieval.models.engines.transformers import (
     TORCH_DTYPES,
     choose_device,
@@ -29,6 +28,7 @@ from retrieval.models.engines.transformers import (
     load_module,
     move,
 )
+from retrieval.models.engines.varlen_attention import grouped, has_varlen, varlen
 from retrieval.types import FloatArray
 
 _TOKEN_BUDGETS = {"cpu": 4096, "cuda": 32_768}

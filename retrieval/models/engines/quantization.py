@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import first_line
 from retrieval.errors import MissingExtra, ModelFault
-from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Head
-from retrieval.models.engines.openvino_graph import openvino, without_telemetry
+from retrieval.models.engines.openvino_export import openvino, without_telemetry
 from retrieval.types import FloatArray
 
 LEAST_COSINE = 0.95

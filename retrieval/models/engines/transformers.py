@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from retrieval._validate import first_line
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
+from retrieval.models.engines.cuda_stream import Lane
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
-from retrieval.models.engines.lane import Lane
-from retrieval.models.engines.memory import Backoff
+from retrieval.models.engines.oom_backoff import Backoff
 from retrieval.types import FloatArray
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -20,7 +20,7 @@ from app.errors import NotHere, Overloaded, Stopping
 from app.protocols import tei
 from app.protocols.tei_models import MOST_INPUTS
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.m3 import BGEM3
+from retrieval.models.encoders.bge_m3 import BGEM3
 
 QUERY = "how do I get my travel costs back?"
 TEXTS = [

@@ -18,9 +18,9 @@ from reference.peers import flag_model, flag_rows, flag_vectors, plain_vectors, 
 from reference.texts import cosines, mixed_texts, spread
 from reference.variants import EXACT, ROUNDED, Variant, name
 
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.registry import BGE_CHINESE_INSTRUCTION, BGE_ENGLISH_INSTRUCTION, MODELS
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray, Pooling
 
 MAX_LENGTH = 128

@@ -20,9 +20,9 @@ from reference.texts import HAN, SPECIAL_TOKENS, WORDS, cosines, mixed_pairs, mi
 from reference.variants import EXACT, ROUNDED, Variant, name
 
 from retrieval.errors import InvalidInput
-from retrieval.models.encoder import BiEncoder
-from retrieval.models.late_interaction import LateInteractionReranker
-from retrieval.models.reranker import CrossEncoderReranker
+from retrieval.models.encoders.bi_encoder import BiEncoder
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+from retrieval.models.rerankers.late_interaction import LateInteractionReranker
 from retrieval.types import ModelSpec, Reranker, ResolvedModel
 
 SURROGATES = ["\ud800", "dog \udfff\ud800 fox", "\ud83d broken emoji", "\udca0" * 40]

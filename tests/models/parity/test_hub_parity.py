@@ -14,9 +14,9 @@ import pytest
 from reference.peers import FlagRun, flag_embedding, plain_logits, silenced
 from reference.texts import cosines
 
-from retrieval.models.encoder import BiEncoder
-from retrieval.models.m3 import BGEM3
-from retrieval.models.reranker import CrossEncoderReranker
+from retrieval.models.encoders.bge_m3 import BGEM3
+from retrieval.models.encoders.bi_encoder import BiEncoder
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
 from retrieval.models.resolve import resolve
 from retrieval.types import FloatArray
 

@@ -15,9 +15,9 @@ from reference.peers import flag_model, flag_vectors, sentence_vectors
 from reference.texts import cosines, spread
 from reference.variants import EXACT, ROUNDED, Variant, name
 
-from retrieval.models.encoder import BiEncoder
+from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.engines import load_engine
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray, ModelSpec, ResolvedModel
 
 REFERENCE = json.loads(

@@ -13,8 +13,8 @@ from reference.peers import FlagRun, cross_encoder_scores, plain_logits
 from reference.texts import long_pairs, mixed_pairs
 from reference.variants import EXACT, ROUNDED, Variant, name
 
-from retrieval.models.reranker import CrossEncoderReranker
-from retrieval.models.tokenization import Tokenizer
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray, ModelSpec, ResolvedModel, Scores
 
 MAX_LENGTH = 128

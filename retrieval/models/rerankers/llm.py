@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_pairs, unique_pairs
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import plan_batches
-from retrieval.models.checks import check_pairs, unique_pairs
-from retrieval.models.folder import COST_WISE, read_folder
-from retrieval.models.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
-from retrieval.models.reranker import sigmoid
+from retrieval.models.model_folder import COST_WISE, read_folder
+from retrieval.models.rerankers.cross_encoder import sigmoid
+from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
 from retrieval.models.resolve import resolve
 from retrieval.types import ProgressCallback, RerankerInfo, ResolvedModel, Scores
 
 if TYPE_CHECKING:
     import torch
 
-    from retrieval.models.decoders import Decoder, Worker
     from retrieval.models.engines.base import Dtype
+    from retrieval.models.rerankers.llm_decoders import Decoder, Worker
 
 SLICE = 4096
 """Pairs that are tokenised and sorted by length together: bounds memory, whatever their number."""
@@ -107,9 +107,9 @@ class LLMReranker:
         self._prompts = Template(resolved, prompt, length)
         self._max_batch = 1 if deterministic else batch_size
 
-        from retrieval.models.decoder_files import Cut, load_decoder
-        from retrieval.models.decoders import Worker
         from retrieval.models.engines.transformers import choose_device, choose_dtype
+        from retrieval.models.rerankers.llm_decoders import Worker
+        from retrieval.models.rerankers.llm_loading import Cut, load_decoder
 
         if threads is not None:
             import torch

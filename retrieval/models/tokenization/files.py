@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval._validate import first_line
 from retrieval.errors import ModelNotFound
-from retrieval.models.cache import entry_key, find, keep
-from retrieval.models.checks import first_line
-from retrieval.models.folder import has_tokenizer
+from retrieval.models.cache_dir import entry_key, find, keep
+from retrieval.models.model_folder import has_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as BackendTokenizer

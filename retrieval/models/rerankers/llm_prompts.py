@@ -50,8 +50,8 @@ class Template:
     def __init__(self, model: ResolvedModel, prompt: str, max_length: int) -> None:
         from transformers import AutoTokenizer
 
-        from retrieval.models.decoder_files import own_config
         from retrieval.models.engines.transformers import quiet
+        from retrieval.models.rerankers.llm_loading import own_config
 
         with quiet():
             try:

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_pairs
 from retrieval.errors import InvalidInput
-from retrieval.models.checks import check_pairs
-from retrieval.models.m3_heads import multi_vector_score
+from retrieval.models.encoders.bge_m3_heads import multi_vector_score
 from retrieval.types import EncoderInfo, FloatArray, LexicalWeights, ProgressCallback, Scores
 
 WORKING_BYTES = 256 * 2**20

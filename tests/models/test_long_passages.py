@@ -13,11 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput
-from retrieval.models import reranker as module
-from retrieval.models.layout import Slices
-from retrieval.models.reranker import CrossEncoderReranker
-from retrieval.models.tokenization import Tokenizer
-from retrieval.models.windows import Windows, cut_windows, most_overlap, window_pairs
+from retrieval.models.rerankers import cross_encoder as module
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+from retrieval.models.rerankers.long_passages import (
+    Windows,
+    cut_windows,
+    most_overlap,
+    window_pairs,
+)
+from retrieval.models.tokenization.token_batch import Slices
+from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import ModelSpec, ResolvedModel
 
 SENTENCE = (

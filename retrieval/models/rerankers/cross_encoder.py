@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_at_least, check_pairs, check_texts, unique_pairs
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import run_batches
-from retrieval.models.checks import check_at_least, check_pairs, check_texts, unique_pairs
 from retrieval.models.engines import load_engine
-from retrieval.models.layout import PairIds
+from retrieval.models.rerankers.long_passages import LongPassages, most_overlap, window_pairs
 from retrieval.models.resolve import resolve
-from retrieval.models.token_cache import TokenCache
-from retrieval.models.tokenization import Tokenizer, cuts
-from retrieval.models.windows import LongPassages, most_overlap, window_pairs
+from retrieval.models.tokenization.cache import TokenCache
+from retrieval.models.tokenization.token_batch import PairIds
+from retrieval.models.tokenization.tokenizer import Tokenizer, cuts
 from retrieval.types import FloatArray, ProgressCallback, RerankerInfo, ResolvedModel, Scores
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class CrossEncoderReranker:
         max_length: longest pair in tokens, special tokens included; None takes the model's own.
         long_passages: what becomes of a passage that does not fit beside its query. `truncate`:
             it is cut. `windows`: it is read in parts, of which the best gives the score
-            (see `retrieval.models.windows`). `error`: a pair that would be cut is refused.
+            (see `retrieval.models.rerankers.long_passages`). `error`: a pair that would be cut is refused.
         window_overlap: tokens that two neighbouring windows share; beside a query that leaves
             little room, at most three quarters of a window.
         token_budget: padded tokens in a batch; None for what suits the engine.

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_pairs, check_texts
 from retrieval.errors import InvalidInput
-from retrieval.models import cache
-from retrieval.models.checks import check_pairs, check_texts
+from retrieval.models import cache_dir as cache
 from retrieval.models.engines.base import TokenBatch
-from retrieval.models.folder import read_folder
-from retrieval.models.layout import (
+from retrieval.models.model_folder import read_folder
+from retrieval.models.tokenization.cache import TokenCache
+from retrieval.models.tokenization.files import backend_fingerprint, load_backend
+from retrieval.models.tokenization.token_batch import (
     FIRST,
     SECOND,
     PairIds,
@@ -29,8 +31,6 @@ from retrieval.models.layout import (
     joined,
     lay_out,
 )
-from retrieval.models.token_cache import TokenCache
-from retrieval.models.tokenizer_files import backend_fingerprint, load_backend
 
 __all__ = ["PairIds", "Tokenized", "Tokenizer", "check_pairs", "check_texts", "cuts"]
 

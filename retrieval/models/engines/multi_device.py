@@ -11,7 +11,7 @@ from typing import Any
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines.base import Engine, Head, Pending, TokenBatch
-from retrieval.models.engines.workers import RemoteEngine, Worker
+from retrieval.models.engines.worker_client import RemoteEngine, Worker
 from retrieval.types import FloatArray
 
 

@@ -13,7 +13,7 @@ import torch
 
 from retrieval.errors import ModelFault
 from retrieval.models.engines.base import Pending, TokenBatch
-from retrieval.models.engines.memory import Backoff, is_out_of_memory
+from retrieval.models.engines.oom_backoff import Backoff, is_out_of_memory
 from retrieval.models.engines.packed import PackedEngine
 from retrieval.models.engines.transformers import TransformersEngine
 from retrieval.types import FloatArray

@@ -17,13 +17,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_texts
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models import hub
 from retrieval.models.batching import run_batches
-from retrieval.models.checks import check_texts
-from retrieval.models.engines import load_engine
-from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
-from retrieval.models.m3_heads import (
+from retrieval.models.encoders.bge_m3_heads import (
     M3Heads,
     lexical_scores,
     lexical_weights,
@@ -31,9 +29,11 @@ from retrieval.models.m3_heads import (
     missing_heads,
     multi_vector_score,
 )
-from retrieval.models.m3_scores import M3Output, Outputs, score_pairs
+from retrieval.models.encoders.bge_m3_scores import M3Output, Outputs, score_pairs
+from retrieval.models.engines import load_engine
+from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.resolve import resolve
-from retrieval.models.tokenization import Tokenized, Tokenizer
+from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import (
     EncoderInfo,
     Encoding,

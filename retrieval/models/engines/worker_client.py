@@ -43,7 +43,7 @@ import sys
 from multiprocessing.connection import Connection
 link = Connection(int(sys.argv[1]))
 sys.path[:] = link.recv()
-from retrieval.models.engines.serving import serve
+from retrieval.models.engines.worker_main import serve
 serve(link, int(sys.argv[2]))
 """
 _LAST_LINES = 100

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from retrieval.errors import ModelFault
-from retrieval.models.llm_prompts import Prompts
+from retrieval.models.rerankers.llm_prompts import Prompts
 
 
 class Decoder(Protocol):

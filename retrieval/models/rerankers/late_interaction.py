@@ -17,8 +17,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_pairs
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.checks import check_pairs
 from retrieval.types import (
     Blend,
     EncoderInfo,

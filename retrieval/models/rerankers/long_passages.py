@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.models.layout import PairIds, Slices
+from retrieval.models.tokenization.token_batch import PairIds, Slices
 
 LongPassages: TypeAlias = Literal["truncate", "windows", "error"]
 """What becomes of a passage that does not fit: cut, read by windows, or refused."""

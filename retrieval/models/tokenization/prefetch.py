@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from retrieval.models.tokenization import Tokenized, cuts
+from retrieval.models.tokenization.tokenizer import Tokenized, cuts
 
 FIRST = 1024
 """Texts in the first slice: few, so that the device starts early."""

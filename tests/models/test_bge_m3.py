@@ -15,10 +15,15 @@ import pytest
 import torch
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
-from retrieval.models import m3_scores
-from retrieval.models.encoder import BiEncoder
-from retrieval.models.late_interaction import LateInteractionReranker
-from retrieval.models.m3 import BGEM3, LexicalWeights, lexical_scores, multi_vector_score
+from retrieval.models.encoders import bge_m3_scores as m3_scores
+from retrieval.models.encoders.bge_m3 import (
+    BGEM3,
+    LexicalWeights,
+    lexical_scores,
+    multi_vector_score,
+)
+from retrieval.models.encoders.bi_encoder import BiEncoder
+from retrieval.models.rerankers.late_interaction import LateInteractionReranker
 from retrieval.types import Encoder
 
 TEXTS = [

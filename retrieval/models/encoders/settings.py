@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from retrieval._validate import check_at_least
 from retrieval.errors import InvalidInput, ModelSettingUnknown
-from retrieval.models.checks import check_at_least
 from retrieval.types import EncoderInfo, ModelSpec, Pooling, ResolvedModel
 
 _HEADS: tuple[Pooling, ...] = ("cls", "mean", "last")

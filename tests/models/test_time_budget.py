@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
-from retrieval.models import budget
-from retrieval.models.budget import score_within
+from retrieval.models.rerankers import time_budget as budget
+from retrieval.models.rerankers.time_budget import score_within
 from retrieval.types import RerankerInfo, Scores
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from retrieval._validate import first_line
 from retrieval.errors import ModelFault
-from retrieval.models.checks import first_line
 from retrieval.models.engines.base import Pending, TokenBatch
 from retrieval.types import FloatArray
 

@@ -15,15 +15,15 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import check_at_least
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.batching import run_batches
-from retrieval.models.checks import check_at_least
-from retrieval.models.encoder_settings import check_truncation, encoder_info, resolve_encoder
+from retrieval.models.encoders.settings import check_truncation, encoder_info, resolve_encoder
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.engines.hardware import check_devices
-from retrieval.models.slices import tokenized_slices
-from retrieval.models.tokenization import Tokenized, Tokenizer, check_texts
+from retrieval.models.tokenization.prefetch import tokenized_slices
+from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer, check_texts
 from retrieval.types import (
     EncoderInfo,
     Encoding,

@@ -1,0 +1,1 @@
+"""Text -> vectors: the bi-encoder and bge-m3."""

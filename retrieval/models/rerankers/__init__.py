@@ -1,0 +1,1 @@
+"""(query, passage) -> score: cross-encoders, late interaction and language models."""

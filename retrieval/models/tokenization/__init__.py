@@ -1,0 +1,1 @@
+"""Text -> token ids, with truncation counted and repeated texts remembered."""
