@@ -72,7 +72,7 @@ class Ours:
         self._index: Any = None
 
     def build(self, made: Made) -> dict[str, float]:
-        from retrieval.index.embedded import EmbeddedIndex
+        from retrieval.index.embedded.index import EmbeddedIndex
         from retrieval.types import Storage
 
         storage = Storage(
@@ -103,9 +103,9 @@ class Ours:
 
     def open(self, search_ef: int | None = None) -> None:
         """Open the collection with another width of search, which its manifest keeps."""
-        from retrieval.index.embedded import EmbeddedIndex
+        from retrieval.index.embedded.folder import MANIFEST, collection_path, read_manifest
+        from retrieval.index.embedded.index import EmbeddedIndex
         from retrieval.index.manifest import write_manifest
-        from retrieval.index.store import MANIFEST, collection_path, read_manifest
 
         if self._index is not None:
             self._index.close()
@@ -115,8 +115,8 @@ class Ours:
         self._index = EmbeddedIndex.open(self._folder, "set")
 
     def cases(self, vectors: FloatArray, texts: list[str], efs: list[int]) -> Iterator[Case]:
-        from retrieval.index.points import DENSE, SPARSE, Nearest
-        from retrieval.index.ranking import SPARE
+        from retrieval.index.point_store import DENSE, SPARSE, Nearest
+        from retrieval.index.ties import SPARE
 
         index = self._index
         terms = [index._searcher._bm25.query(text) for text in texts]

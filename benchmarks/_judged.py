@@ -19,8 +19,8 @@ from _texts import SHARED_DATA
 
 from retrieval.evaluation.beir import BeirSet, load_beir
 from retrieval.evaluation.measures import compare
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.splitting.splitter import passage_id
 from retrieval.types import EncoderInfo, FloatArray, Manifest, Passage, SplitterInfo
 

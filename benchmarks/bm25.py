@@ -34,7 +34,7 @@ from _judged import (
 from _report import OURS, Row, machine, median, parser, report
 
 from retrieval.evaluation.measures import measure
-from retrieval.index.embedded import EmbeddedIndex
+from retrieval.index.embedded.index import EmbeddedIndex
 
 MEASURES = ("nDCG@10", "recall@100")
 LIMIT = 100

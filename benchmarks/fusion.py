@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from retrieval.evaluation.measures import measure_per_query
 from retrieval.fusion import RRF_K, dbsf, rrf
-from retrieval.index.embedded import EmbeddedIndex
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.types import Fusion
 
 MEASURES = ("nDCG@10", "recall@100")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retrieval.errors import RetrievalError
     from retrieval.evaluation.evaluate import evaluate
     from retrieval.following import FollowingRetriever
+    from retrieval.index.store import Store
     from retrieval.models.encoders.bi_encoder import BiEncoder
     from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
     from retrieval.models.rerankers.late_interaction import LateInteractionReranker
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from retrieval.readers.read import read as read_documents
     from retrieval.rendering import result_as_dict
     from retrieval.retriever import TwoStageRetriever
-    from retrieval.stores import Store
     from retrieval.types import Document, Hit, IngestProgress, IngestReport, Passage, SearchResult
 
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ _HOME = {
     "Passage": "retrieval.types",
     "RetrievalError": "retrieval.errors",
     "SearchResult": "retrieval.types",
-    "Store": "retrieval.stores",
+    "Store": "retrieval.index.store",
     "TwoStageRetriever": "retrieval.retriever",
     "evaluate": "retrieval.evaluation.evaluate",
     "ingest": "retrieval.opening",

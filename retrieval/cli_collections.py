@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_(store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """The collections of a store."""
-    from retrieval.stores import Store as Place
+    from retrieval.index.store import Store as Place
 
     names = Place(store, api_key=read_key(api_key)).names()
     if as_json:
@@ -52,8 +52,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """What a store holds, and what built a collection."""
+    from retrieval.index.store import Store as Place
     from retrieval.rendering import manifest_as_dict, manifest_as_text
-    from retrieval.stores import Store as Place
 
     if collection is None:
         list_(store, api_key, as_json)
@@ -69,7 +69,7 @@ def versions(
     collection: Name, store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False
 ) -> None:
     """The versions of a collection; * marks the one that searches use."""
-    from retrieval.stores import Store as Place
+    from retrieval.index.store import Store as Place
 
     place = Place(store, api_key=read_key(api_key))
     found, current = place.versions(collection), place.current(collection)
@@ -128,10 +128,10 @@ def reindex(
     """
     from dataclasses import replace
 
+    from retrieval.index.store import Store as Place
     from retrieval.progress import indexing_bar, show_notices
     from retrieval.reindexing import reindex as build
     from retrieval.rendering import plain
-    from retrieval.stores import Store as Place
 
     place = Place(store, api_key=read_key(api_key))
     options = given_only(
@@ -163,7 +163,7 @@ def switch(
     collection: Name, version: Version, store: Store = ".retrieval", api_key: ApiKey = None
 ) -> None:
     """Let searches use another version of a collection from now on, in one step."""
-    from retrieval.stores import Store as Place
+    from retrieval.index.store import Store as Place
 
     before = Place(store, api_key=read_key(api_key)).switch(collection, version)
     write(f"{collection}: {before} → {version}. Take it back with: retrieval rollback {collection}")
@@ -171,7 +171,7 @@ def switch(
 
 def rollback(collection: Name, store: Store = ".retrieval", api_key: ApiKey = None) -> None:
     """Let searches use the version before the current one again."""
-    from retrieval.stores import Store as Place
+    from retrieval.index.store import Store as Place
 
     place = Place(store, api_key=read_key(api_key))
     before = place.current(collection)
@@ -189,7 +189,7 @@ def delete(
 ) -> None:
     """Delete a collection with all its versions, or one version that is not in use."""
     from retrieval.index.manifest import split_name
-    from retrieval.stores import Store as Place
+    from retrieval.index.store import Store as Place
 
     place = Place(store, api_key=read_key(api_key))
     gone = [collection]

@@ -153,9 +153,9 @@ def index(
     model_options: dict[str, Any],
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
+    from retrieval.index.store import Store as Place
     from retrieval.progress import indexing_bar, show_notices
     from retrieval.rendering import plain, report_as_dict, report_as_text
-    from retrieval.stores import Store as Place
 
     place = Place(store, api_key=read_key(api_key))
     storage = given_only(

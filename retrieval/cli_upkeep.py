@@ -223,7 +223,7 @@ def upgrade(collection: Name, store: Store = ".retrieval", api_key: ApiKey = Non
 
 
 def _place(store: str, key: str | None) -> Any:
-    from retrieval.stores import Store as Place
+    from retrieval.index.store import Store as Place
 
     return Place(store, api_key=read_key(key))
 

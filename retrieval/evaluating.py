@@ -11,6 +11,7 @@ from typing import Any, Literal
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.beir import load_beir
 from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
+from retrieval.index.store import StoreLike
 from retrieval.ingestion import IngestProgressCallback
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked, without_reranker
@@ -20,7 +21,6 @@ from retrieval.opening import DEFAULT_STORE, ingest, open
 from retrieval.planning import checked_fusion, one_of
 from retrieval.retriever import TwoStageRetriever
 from retrieval.second_stage import BUDGET_NOTICE
-from retrieval.stores import StoreLike
 from retrieval.types import Blend, Encoder, Fusion, Mode, SearchResult
 
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
 from retrieval.models import registry
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from retrieval.errors import CollectionNotFound, InvalidInput
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.filter_syntax import parse_where
 from retrieval.index.manifest import check_manifest
-from retrieval.index.sparse import bm25_info
+from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion import (
     IngestProgressCallback,
     SourceSize,
@@ -45,7 +47,6 @@ from retrieval.splitting.splitter import (
     Splitter,
     document_hash,
 )
-from retrieval.stores import DEFAULT_STORE, Store, StoreLike
 from retrieval.types import (
     Blend,
     Document,
@@ -58,7 +59,6 @@ from retrieval.types import (
     Reranker,
     SplitterInfo,
 )
-from retrieval.where_text import parse_where
 
 __all__ = [
     "DEFAULT_COLLECTION",

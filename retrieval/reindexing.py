@@ -16,9 +16,9 @@ from retrieval.errors import StoreLocked
 from retrieval.evaluating import evaluate_folder
 from retrieval.evaluation.measures import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
+from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.opening import DEFAULT_COLLECTION, ingest
 from retrieval.rendering import report_as_dict
-from retrieval.stores import DEFAULT_STORE, Store, StoreLike
 from retrieval.types import Encoder, IngestReport, Manifest
 
 LEAST_SHARE = 0.9

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from hashing_encoder import DIMENSION, HashingEncoder
 
+from retrieval.index.bm25 import Bm25Terms, bm25_info
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.edge_points import EdgePoints
-from retrieval.index.embedded import EmbeddedIndex
+from retrieval.index.embedded.index import EmbeddedIndex
+from retrieval.index.embedded.points import EdgePoints
 from retrieval.index.filters import compile_filter
-from retrieval.index.server import ServerIndex, ServerOptions
-from retrieval.index.sparse import Bm25Terms, bm25_info
+from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.ingestion import ingest_documents, ledger, prune_scope
 from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, Encoding, FloatArray, IngestReport, Manifest

@@ -299,7 +299,7 @@ def test_another_encoder_than_the_collections(
 
 
 def test_a_store_opened_twice(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from retrieval.index.embedded import EmbeddedIndex
+    from retrieval.index.embedded.index import EmbeddedIndex
 
     with EmbeddedIndex.open(store, "docs"):
         message = fails(capsys, "search", "x", "--store", str(store), "--no-rerank")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from retrieval.cli import run
+from retrieval.index.store import Store
 from retrieval.progress import _left, _rate
 from retrieval.rendering import report_as_dict, report_as_text
-from retrieval.stores import Store
 from retrieval.types import IngestProgress, IngestReport
 
 

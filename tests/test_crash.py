@@ -24,7 +24,7 @@ from crash_zygote import PHASES, opened, run
 from doubles.qdrant_http import qdrant_http
 
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.points import PointData
+from retrieval.index.point_store import PointData
 
 TESTS = Path(__file__).parent
 KILLS = 50

@@ -14,8 +14,8 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 from retrieval.errors import CorpusError, ManifestMismatch
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.ingestion import ingest_documents
 from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, IngestProgress, Manifest
@@ -194,7 +194,7 @@ KILLED = textwrap.dedent(
     ti = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ti)
     step, version = int(sys.argv[2]), int(sys.argv[3])
-    from retrieval.index.embedded import EmbeddedIndex
+    from retrieval.index.embedded.index import EmbeddedIndex
     calls = 0
 
     def die_at(name):

@@ -12,8 +12,8 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 from retrieval.errors import DiskFull, InvalidInput
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.ingestion import SourceSize, ingest_documents
 from retrieval.ingestion import run as run_module
 from retrieval.ingestion.channel import Channel, Flow, Stopped

@@ -19,7 +19,7 @@ def ingest(source: Any, store: Path, **options: Any) -> IngestReport:
 
 
 def stored(store: Path) -> set[str]:
-    with retrieval.stores.Store(store).open("docs") as index:
+    with retrieval.index.store.Store(store).open("docs") as index:
         return {document_id for document_id, _ in index.document_sources()}
 
 
@@ -191,6 +191,6 @@ def test_documents_of_a_program_are_the_whole_collection_of_a_tenant(tmp_path: P
         ingest(both, tmp_path, tenant=tenant)
     report = ingest(both[:1], tmp_path, tenant="x", prune=True)
     assert report.pruned == 1
-    with retrieval.stores.Store(tmp_path).open("docs") as index:
+    with retrieval.index.store.Store(tmp_path).open("docs") as index:
         assert {p.document_id for p in index.passages(tenant="x")} == {"a"}
         assert {p.document_id for p in index.passages(tenant="y")} == {"a", "b"}

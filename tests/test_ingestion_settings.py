@@ -12,9 +12,9 @@ from hashing_encoder import HashingEncoder
 
 import retrieval.opening
 from retrieval.errors import InvalidInput, ManifestMismatch
-from retrieval.index.fields import index_paths
+from retrieval.index.payload_fields import index_paths
+from retrieval.index.store import Store
 from retrieval.ingestion import payload_fields, settings
-from retrieval.stores import Store
 from retrieval.types import (
     Document,
     Encoding,

@@ -17,9 +17,9 @@ from retrieval.errors import (
     StoreLocked,
 )
 from retrieval.evaluating import evaluate_folder
+from retrieval.index.store import Store
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.opening import ingest, open, parse_where
-from retrieval.stores import Store
 from retrieval.types import Document
 
 

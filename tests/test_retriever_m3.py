@@ -17,8 +17,8 @@ from hashing_encoder import HashingEncoder
 from retrieval.errors import InvalidInput
 from retrieval.evaluating import evaluate_folder
 from retrieval.fusion import rrf
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.models.encoders.bge_m3 import BGEM3
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.load import load_encoder

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
 from retrieval.fusion import rrf
+from retrieval.index.bm25 import bm25_info
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.sparse import bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.retriever import TwoStageRetriever
 from retrieval.selection import diverse
 from retrieval.types import (

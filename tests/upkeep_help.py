@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.index.bm25 import bm25_info
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.sparse import bm25_info
 from retrieval.splitting.splitter import passage_id
 from retrieval.types import (
     EncoderInfo,

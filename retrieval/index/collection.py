@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retrieval.errors import InvalidBatch, InvalidInput
-from retrieval.index.batch import BatchCheck
-from retrieval.index.fields import index_paths
+from retrieval.index.bm25 import Bm25Terms
 from retrieval.index.filters import compile_delete_filter, compile_filter
-from retrieval.index.indexed_fields import IndexedFields
 from retrieval.index.payload import canonical_id, payload_to_passage
-from retrieval.index.points import PointData, PointStore
-from retrieval.index.queries import Searcher, check_search
-from retrieval.index.sparse import Bm25Terms
-from retrieval.index.tenancy import PASSAGE_ID, Tenancy
+from retrieval.index.payload_fields import index_paths
+from retrieval.index.payload_indexes import IndexedFields
+from retrieval.index.point_store import PointData, PointStore
+from retrieval.index.searcher import Searcher, check_search
+from retrieval.index.tenants import PASSAGE_ID, Tenancy
+from retrieval.index.upsert_checks import BatchCheck
 from retrieval.types import (
     Candidate,
     DocumentState,

@@ -28,7 +28,7 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-from retrieval.index.fields import index_paths
+from retrieval.index.payload_fields import index_paths
 from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInfo, Storage
 
 FORMAT_VERSION = 2

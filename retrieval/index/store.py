@@ -1,361 +1,289 @@
-"""The folder of the embedded engine: names, one-owner locks, creation and deletion, free space.
+"""Stores: a folder of the embedded engine, or a Qdrant server, with one meaning.
 
-    <store>/<collection>/manifest.json   what built it
-    <store>/<collection>/lock            held (flock) while a process has the collection open
-    <store>/<collection>/shard/          Qdrant Edge's files
-    <store>/<collection>@v2/             another version of it, see aliases.py
-
-A collection appears under its name in one rename, when it is whole, and goes in one rename too:
-a killed create or delete leaves only a folder whose name starts with a dot, swept by the next.
+A collection may exist in several versions (built with other models or splitters), `docs@v1`,
+`docs@v2` and so on; its name means the current one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import shutil
-import time
-import uuid
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
-from retrieval.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    DiskFull,
-    InvalidInput,
-    RetrievalError,
-)
-from retrieval.index.aliases import changing_aliases, read_aliases, resolve_name, version_folder
-from retrieval.index.lock import LOCK, CollectionLock
-from retrieval.index.manifest import (
-    COLLECTION_NAME,
-    check_name,
-    os_errors,
-    read_manifest_file,
-    read_manifest_values,
-    split_name,
-    sync_directory,
-    upgraded,
-    version_name,
-    write_manifest,
-)
+from retrieval.errors import CollectionNotFound, InvalidInput
+from retrieval.index.collection import CollectionIndex
+from retrieval.index.embedded import index as embedded
+from retrieval.index.embedded.index import EmbeddedIndex
+from retrieval.index.manifest import split_name, version_name
+from retrieval.index.server import index as server
+from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.types import Manifest
 
-MANIFEST, SHARD = "manifest.json", "shard"
-_UNFINISHED = (".creating-", ".deleting-")
-_SWEEP_AGE_S = 60.0
+__all__ = ["DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
+
+DEFAULT_STORE = ".retrieval"
 
 
-def list_collections(store: Path | str) -> list[str]:
-    """Names of the store's collections, sorted, versions left out; none where there is no folder.
-
-    Raises:
-        InvalidInput: the path is a file.
-        StoreDenied: the folder may not be read.
-    """
-    root = _store_path(store)
-    with os_errors(f"list the store {root}"):
-        if not root.exists():
-            return []
-        plain = {
-            entry.name
-            for entry in root.iterdir()
-            if COLLECTION_NAME.fullmatch(entry.name) and (entry / MANIFEST).is_file()
-        }
-        aliased = {
-            name for name, to in read_aliases(root).items() if version_folder(root, to).is_dir()
-        }
-        return sorted(plain | aliased)
-
-
-def list_versions(store: Path | str, collection: str) -> list[str]:
-    """A collection's versions, oldest first: `docs@v1`, `docs@v2` …
-
-    Raises:
-        InvalidInput, StoreDenied
-    """
-    root = _store_path(store)
-    check_name(collection)
-    found: list[int] = []
-    with os_errors(f"list the store {root}"):
-        for entry in root.iterdir() if root.exists() else ():
-            if not entry.name.startswith(collection) or not (entry / MANIFEST).is_file():
-                continue
-            with contextlib.suppress(InvalidInput):
-                name, version = split_name(entry.name)
-                if name == collection:
-                    found.append(version or 1)
-    return [version_name(collection, version) for version in sorted(set(found))]
-
-
-def current(store: Path | str, collection: str) -> str:
-    """The version that searches of a collection use.
-
-    Raises:
-        CollectionNotFound: the message lists the collections there are.
-    """
-    collection_path(store, collection)
-    return resolve_name(_store_path(store), collection)
-
-
-def switch(store: Path | str, collection: str, physical: str) -> str:
-    """Let searches of a collection use one version of it from now on, in one step.
-
-    Returns:
-        The version that was used before.
-
-    Raises:
-        CollectionNotFound: there is no such version; the message lists those there are.
-    """
-    root = _store_path(store)
-    versions = list_versions(root, collection)
-    if physical not in versions:
-        raise unknown_version(collection, physical, versions, f"the store {root}")
-    before = resolve_name(root, collection)
-    with changing_aliases(root) as aliases:
-        if version_folder(root, physical).name == collection:
-            aliases.pop(collection, None)
-        else:
-            aliases[collection] = physical
-    return before
-
-
-def unknown_version(
-    collection: str, physical: str, versions: list[str], where: str
-) -> CollectionNotFound:
-    """The error for a version that is not there."""
-    known = ", ".join(map(repr, versions)) if versions else "none"
-    return CollectionNotFound(
-        f"{physical!r} is no version of the collection {collection!r} in {where}; there are: "
-        f"{known}",
-        fix="Name one of them, or build a new one: retrieval reindex PATH.",
-    )
-
-
-def collection_path(store: Path | str, name: str) -> Path:
-    """The folder of a collection that exists: its current version, or the version named.
-
-    Raises:
-        CollectionNotFound: there is none of that name; the message lists those there are.
-    """
-    root = _store_path(store)
-    path = version_folder(root, resolve_name(root, name))
-    with os_errors(f"read the store {root}"):
-        # a folder without a manifest but with a shard was a collection once: opening it says so
-        if (path / MANIFEST).exists() or (path / SHARD).is_dir():
-            return path
-    names = list_collections(root)
-    if names:
-        known = "it holds " + ", ".join(repr(name) for name in names)
-    else:
-        known = "it holds no collections" if root.exists() else "there is no such folder yet"
-    raise CollectionNotFound(
-        f"there is no collection {name!r} in the store {root}: {known}",
-        fix="Check the name and the store, or make it first: retrieval index PATH.",
-    )
-
-
-def read_manifest(store: Path | str, collection: str) -> Manifest:
-    """What built a collection, also while another process has it open.
-
-    Raises:
-        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied
-    """
-    return read_manifest_file(collection_path(store, collection) / MANIFEST)
-
-
-def upgrade_manifest(store: Path | str, collection: str) -> int:
-    """Bring a manifest to this version's format, and say which it had.
-
-    Raises:
-        StoreLocked: the collection is open here or in another process.
-        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, DiskFull
-    """
-    path = collection_path(store, collection)
-    lock = CollectionLock.acquire(path)
-    try:
-        values = read_manifest_values(path / MANIFEST)
-        manifest = upgraded(values, origin=str(path / MANIFEST))
-        before = values["format_version"]
-        if before != manifest.format_version:
-            write_manifest(path / MANIFEST, manifest)
-    finally:
-        lock.release()
-    return int(before)
-
-
-def delete_collection(store: Path | str, collection: str) -> None:
-    """Delete a collection with all its versions, or one version that is not the current one.
-
-    Also one whose manifest cannot be read. All versions are locked before the first goes.
-
-    Raises:
-        CollectionNotFound: there is none of that name.
-        StoreLocked: it is open here or in another process; nothing was deleted.
-        InvalidInput: a version that searches use; nothing was deleted.
-    """
-    root = _store_path(store)
-    current = collection_path(root, collection)
-    name, version = split_name(collection)
-    if version is None:
-        paths = [version_folder(root, other) for other in list_versions(root, name)]
-        others = [path for path in paths if path != current]
-    elif resolve_name(root, name) == collection:
-        raise current_version(name, collection)
-    else:
-        others = []
-    with contextlib.ExitStack() as locks:
-        paths = [*others, current]  # the current one last: a killed delete brings no old one back
-        for path in paths:
-            locks.callback(CollectionLock.acquire(path).release)
-        for path in paths:
-            with os_errors(f"delete the collection {path}"):
-                gone = path.with_name(f".deleting-{path.name}-{uuid.uuid4().hex}")
-                path.rename(gone)
-                sync_directory(root)
-                shutil.rmtree(gone)
-    if version is None:
-        with changing_aliases(root) as aliases:
-            aliases.pop(name, None)
-    _sweep(root)
-
-
-def current_version(collection: str, physical: str) -> InvalidInput:
-    """The error for deleting what searches use."""
-    return InvalidInput(
-        f"{physical!r} is the version that searches of {collection!r} use; nothing was deleted",
-        fix=f"Switch to another version first (retrieval switch {collection} VERSION), or delete "
-        f"the whole collection: retrieval delete {collection}.",
-    )
-
-
-def create_folder(
-    store: Path | str, name: str, manifest: Manifest, build: Callable[[Path], None]
-) -> tuple[Path, CollectionLock]:
-    """Make a collection's folder, whole or not at all, and hold its lock.
+class Store:
+    """Where collections are kept.
 
     Args:
-        store: made where it does not exist.
-        name: `docs`, or `docs@v2` for a version of it.
-        manifest: names the collection.
-        build: makes the engine's files in the folder it is given, and leaves them closed.
+        location: a folder, or the http:// or https:// URL of a Qdrant server. What `ServerOptions`
+            holds may stand in the URL, but for the key, as in
+            `https://host:6333?grpc=true&timeout_s=30`.
+        options: how a server is reached; for a server only, and not with such a URL.
+        api_key: shorthand for `ServerOptions(api_key=…)`.
 
     Raises:
-        CollectionExists: there is something of that name already; it was not touched.
+        InvalidInput: the location can be neither, or an option cannot be used.
     """
-    root = _store_path(store)
-    collection, version = split_name(name)
-    target = root / name
-    with os_errors(f"create the collection {target}"):
-        root.mkdir(parents=True, exist_ok=True)
-        if target.exists() or (version in (None, 1) and list_versions(root, collection)):
-            raise _exists(target)
-        _sweep(root)
-        if name in read_aliases(root):
-            with changing_aliases(root) as aliases:
-                aliases.pop(name, None)  # of a delete that was cut off: its folder is gone
-        temporary = root / f".creating-{name}-{uuid.uuid4().hex}"
-        temporary.mkdir()
-        lock: CollectionLock | None = None
-        try:
-            lock = CollectionLock.acquire(temporary)
-            build(temporary / SHARD)
-            write_manifest(temporary / MANIFEST, manifest)
-            try:
-                temporary.rename(target)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    raise _exists(target) from None
-                raise
-            sync_directory(root)
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    return target, lock
 
+    def __init__(
+        self,
+        location: str | os.PathLike[str] = DEFAULT_STORE,
+        *,
+        options: ServerOptions | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self.is_server = _is_url(location)
+        self.location = str(location) if self.is_server else os.fspath(location)
+        if options is not None and not self.is_server:
+            raise InvalidInput(
+                f"server options were given for the store {self.location!r}, which is a folder",
+                fix="Leave them out, or give the URL of the server.",
+            )
+        self.options = options or ServerOptions()
+        if self.is_server and "?" in self.location:
+            self.location, written = self.location.split("?", 1)
+            if options is not None:
+                raise InvalidInput(
+                    f"options were given twice: as ServerOptions, and in the URL ({written})",
+                    fix="Give them in one place.",
+                )
+            self.options = _options_in(written)
+        if api_key is not None:
+            self.options = replace(self.options, api_key=api_key)
 
-def require_space(
-    path: Path, need: int, reserve: int, free_space: Callable[[Path], int], action: str
-) -> None:
-    """Refuse to go on where a write could fill the disk: the engine maps its files into memory,
-    and the system ends a process that writes to such a file on a full disk (SIGBUS).
+    @classmethod
+    def of(cls, store: StoreLike, api_key: str | None = None) -> Store:
+        """The store that was given, or the one at a location.
 
-    Raises:
-        DiskFull: less than `need` + `reserve` bytes are free.
-    """
-    with os_errors(f"ask for the free space of {path}"):
-        free = free_space(path)
-    if free < need + reserve:
-        kept = f" and {_megabytes(reserve)} are kept free for safety" if reserve else ""
-        raise DiskFull(
-            f"{_megabytes(free)} are free in {path}, but to {action} may take "
-            f"{_megabytes(need)}{kept}",
-            fix="Free some space on that disk, or use a store on another one; what was "
-            "acknowledged before is kept, and an interrupted run can be repeated.",
+        Raises:
+            InvalidInput: no location, or an API key besides a store that has its own.
+        """
+        if not isinstance(store, Store):
+            return cls(store, api_key=api_key)
+        if api_key is None or api_key == store.options.api_key:
+            return store
+        raise InvalidInput(
+            "an API key was given besides a Store, which has its own",
+            fix="Give it to the Store: Store(url, api_key=…).",
         )
 
+    def names(self) -> list[str]:
+        """The collections, sorted; a folder that does not exist yet has none.
 
-def free_bytes(path: Path) -> int:
-    """Bytes that this user may still write on the disk of `path`."""
-    return shutil.disk_usage(path).free
+        Raises:
+            StoreDenied, StoreFault
+        """
+        if self.is_server:
+            return server.list_collections(self.location, options=self.options)
+        return embedded.list_collections(self._folder)
 
+    def manifest(self, name: str) -> Manifest:
+        """What built a collection, read without opening it.
 
-def hole_bytes(files: Iterable[Path]) -> int:
-    """Bytes that files have in length but do not take on the disk yet."""
-    total = 0
-    for file in files:
-        found = file.stat()
-        total += max(0, found.st_size - found.st_blocks * 512)
-    return total
+        Args:
+            name: of a collection, or of one version of it.
 
+        Raises:
+            CollectionNotFound: no such collection; the message lists those there are.
+            ManifestCorrupt: the manifest cannot be read.
+        """
+        if self.is_server:
+            return server.read_manifest(self.location, name, options=self.options)
+        return embedded.read_manifest(self._folder, name)
 
-def folder_bytes(path: Path) -> int:
-    """Bytes that the files below a folder take on the disk (they are sparse)."""
-    total = 0
-    for folder, _, files in os.walk(path):
-        for name in files:
-            with contextlib.suppress(FileNotFoundError):  # merged away meanwhile
-                total += (Path(folder) / name).stat().st_blocks * 512
-    return total
+    def open(self, name: str, *, expect: Manifest | None = None) -> CollectionIndex:
+        """An existing collection; its current version where the name names none.
 
+        Args:
+            name: of a collection, or of one version of it.
+            expect: what must have built it, but for `created`.
 
-def _sweep(root: Path) -> None:
-    """Remove what killed creations and deletions left behind; live ones hold their lock."""
-    with contextlib.suppress(OSError):
-        for entry in root.iterdir():
-            if not entry.name.startswith(_UNFINISHED):
-                continue
-            with contextlib.suppress(RetrievalError, OSError):
-                if (
-                    time.time() - entry.stat().st_mtime < _SWEEP_AGE_S
-                    and not (entry / LOCK).exists()
-                ):
-                    continue  # its owner may be about to lock it
-                CollectionLock.acquire(entry).release()
-                shutil.rmtree(entry, ignore_errors=True)
+        Raises:
+            CollectionNotFound, ManifestMismatch, StoreLocked, ManifestCorrupt: see the indexes.
+        """
+        if self.is_server:
+            return ServerIndex.open(self.location, name, expect=expect, options=self.options)
+        return EmbeddedIndex.open(self._folder, name, expect=expect)
 
+    def create(self, manifest: Manifest, *, version: str | None = None) -> CollectionIndex:
+        """A new, empty collection, or a new version that searches do not use yet.
 
-def _store_path(store: Path | str) -> Path:
-    path = Path(store).absolute()  # the process may change its folder later
-    with os_errors(f"read the store {path}"):
-        if path.exists() and not path.is_dir():
-            raise InvalidInput(
-                f"the store {path} is a file, expected a folder",
-                fix="Give a folder; it is made where it does not exist.",
+        Raises:
+            CollectionExists: there is one; it was not touched.
+        """
+        name = version or manifest.collection
+        if self.is_server:
+            return ServerIndex.create(self.location, name, manifest, options=self.options)
+        return EmbeddedIndex.create(self._folder, name, manifest)
+
+    def open_or_create(self, manifest: Manifest, *, version: str | None = None) -> CollectionIndex:
+        """The collection (or version) of a manifest, made where it does not exist.
+
+        Raises:
+            ManifestMismatch: it was built with other models or settings.
+        """
+        name = version or manifest.collection
+        if self.is_server:
+            return ServerIndex.open_or_create(self.location, name, manifest, options=self.options)
+        return EmbeddedIndex.open_or_create(self._folder, name, manifest)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a collection by the engine's own names, oldest first.
+
+        Raises:
+            CollectionNotFound: it has none.
+        """
+        if self.is_server:
+            found = server.list_versions(self.location, name, options=self.options)
+        else:
+            found = embedded.list_versions(self._folder, name)
+        if not found:
+            self.manifest(name)  # which says what there is instead
+            raise CollectionNotFound(
+                f"the collection {name!r} in {self.location} has no version",
+                fix="Make it: retrieval index PATH.",
             )
-    return path
+        return found
+
+    def current(self, name: str) -> str:
+        """The version that searches of a collection use, by the engine's own name.
+
+        Raises:
+            CollectionNotFound
+        """
+        if split_name(name)[1] is not None:
+            return name
+        if self.is_server:
+            return server.current(self.location, name, options=self.options)
+        return embedded.current(self._folder, name)
+
+    def next_version(self, name: str) -> str:
+        """What the next version of a collection is to be called."""
+        return version_name(name, max(_number(one) for one in self.versions(name)) + 1)
+
+    def switch(self, name: str, version: str) -> str:
+        """Let searches use another version from now on, in one step, and say which it was before.
+
+        Indexes that are open go on with the version that they opened.
+
+        Raises:
+            CollectionNotFound: there is no such version; the message lists those there are.
+        """
+        if self.is_server:
+            return server.switch(self.location, name, version, options=self.options)
+        return embedded.switch(self._folder, name, version)
+
+    def rollback(self, name: str) -> str:
+        """Switch to the version before the current one, and say which that is.
+
+        Raises:
+            InvalidInput: there is none before it.
+        """
+        versions = self.versions(name)
+        now = self.current(name)
+        older = [one for one in versions if _number(one) < _number(now)]
+        if not older:
+            raise InvalidInput(
+                f"{now!r} is the oldest version of {name!r}; there are: {', '.join(versions)}",
+                fix=f"Name the version to use: retrieval switch {name} VERSION.",
+            )
+        self.switch(name, older[-1])
+        return older[-1]
+
+    def delete(self, name: str) -> None:
+        """Delete a collection with all its versions, or one version that is not the current one.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            StoreLocked: it is open elsewhere; nothing was deleted.
+            InvalidInput: a version that searches use; nothing was deleted.
+        """
+        if self.is_server:
+            server.delete_collection(self.location, name, options=self.options)
+        else:
+            embedded.delete_collection(self._folder, name)
+
+    def __repr__(self) -> str:
+        return f"Store({self.location!r})"
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.location)
 
 
-def _exists(path: Path) -> CollectionExists:
-    return CollectionExists(
-        f"there is already something called {path.name!r} in the store {path.parent}",
-        fix="Open it, choose another name, or delete it first. Nothing was changed.",
-    )
+StoreLike: TypeAlias = "str | os.PathLike[str] | Store"
+"""What functions take as `store`: a folder, a URL, or a `Store` with options."""
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+_READ: dict[str, Callable[[str], Any]] = {
+    "grpc": lambda text: {"true": True, "false": False}[text],
+    "grpc_port": int,
+    "ca_certificate": Path,
+    "timeout_s": float,
+    "retry_s": float,
+    "read_consistency": lambda text: int(text) if text.isdigit() else text,
+    "write_ordering": str,
+}
+
+
+def _options_in(query: str) -> ServerOptions:
+    """Server options written as `grpc=true&timeout_s=30`."""
+    options: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name == "api_key":
+            raise InvalidInput(
+                "an API key stands in the URL of the store, where logs and `ps` show it",
+                fix="Give it as api_key, --api-key @FILE or RETRIEVAL_API_KEY.",
+            )
+        try:
+            options[name] = _READ[name](text)
+        except (KeyError, ValueError):
+            raise InvalidInput(
+                f"the URL of the store says {name}={text!r}; expected grpc=true or false, a "
+                "number for grpc_port, timeout_s and retry_s, a file for ca_certificate, a word "
+                "for read_consistency and write_ordering",
+                fix="Correct it, as in http://host:6333?grpc=true&timeout_s=30.",
+            ) from None
+    return ServerOptions(**options)
+
+
+def _number(physical: str) -> int:
+    return split_name(physical)[1] or 1
+
+
+def _is_url(location: str | os.PathLike[str]) -> bool:
+    """Whether a store is a server; what can be neither that nor a folder is refused."""
+    if not isinstance(location, (str, os.PathLike)):
+        raise InvalidInput(
+            f"the store is a {type(location).__name__}, expected a folder, a URL or a Store",
+            fix="Give a folder such as .retrieval, or a URL such as http://localhost:6333.",
+        )
+    if not isinstance(location, str):
+        return False
+    if location.startswith(("http://", "https://")):
+        return True
+    # Taken for a folder, a mistyped address would give a store in a folder named `ftp:`.
+    if not location.strip() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location):
+        raise InvalidInput(
+            f"the store is {location!r}, expected a folder or the http:// or https:// URL of a "
+            "Qdrant server",
+            fix="Give a folder such as .retrieval, or a URL such as http://localhost:6333.",
+        )
+    return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from retrieval.errors import InvalidInput
-from retrieval.index.tenancy import Tenancy
+from retrieval.index.tenants import Tenancy
 from retrieval.ingestion.fields import payload_fields
 from retrieval.types import (
     Document,

@@ -51,9 +51,9 @@ except ImportError as error:
     raise missing("langchain-core", "langchain", "langchain") from error
 
 from retrieval.following import FollowingRetriever
+from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.opening import DEFAULT_COLLECTION
 from retrieval.retriever import close_models
-from retrieval.stores import DEFAULT_STORE, StoreLike
 from retrieval.types import Blend, Encoder, Fusion, Mode, ProgressCallback, Reranker, SearchResult
 
 __all__ = ["RetrievalEmbeddings", "RetrievalReranker", "TwoStageLangChainRetriever"]

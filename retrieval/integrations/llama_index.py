@@ -44,6 +44,7 @@ except ImportError as error:
     raise missing("llama-index-core", "llama-index", "llama_index") from error
 
 from retrieval.following import FollowingRetriever
+from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.integrations.llama_index_models import (
     RetrievalEmbedding,
     RetrievalReranker,
@@ -51,7 +52,6 @@ from retrieval.integrations.llama_index_models import (
 )
 from retrieval.opening import DEFAULT_COLLECTION
 from retrieval.planning import one_of
-from retrieval.stores import DEFAULT_STORE, StoreLike
 from retrieval.types import Encoder, Hit, Reranker, SearchResult
 
 __all__ = ["RetrievalEmbedding", "RetrievalReranker", "ScoreKind", "TwoStageLlamaIndexRetriever"]

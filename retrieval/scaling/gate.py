@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from retrieval.errors import RetrievalError
 from retrieval.index.collection import CollectionIndex
+from retrieval.index.store import Store
 from retrieval.scaling.parcels import Encoded, Failure
-from retrieval.stores import Store
 from retrieval.types import DocumentState
 
 WINDOW_PASSAGES = 512

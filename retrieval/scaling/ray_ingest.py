@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
+from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion.settings import SAMPLE_DOCUMENTS
 from retrieval.opening import DEFAULT_COLLECTION, ingest
 from retrieval.scaling.cluster import connected, limits, one_item_a_block
@@ -21,7 +22,6 @@ from retrieval.scaling.portions import PARCEL_CHARACTERS
 from retrieval.scaling.sources import AnySource, Source, check_source, opened
 from retrieval.scaling.stages import Encode, EncoderFactory, Job, Read, Split, Write
 from retrieval.scaling.total import Total
-from retrieval.stores import DEFAULT_STORE, Store, StoreLike
 from retrieval.types import Document, IngestReport
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput
-from retrieval.index.lock import LOCK, CollectionLock
+from retrieval.index.embedded.folder import MANIFEST, collection_path, free_bytes, require_space
+from retrieval.index.embedded.lock import LOCK, CollectionLock
 from retrieval.index.manifest import (
     check_name,
     manifest_from_dict,
@@ -30,9 +31,8 @@ from retrieval.index.manifest import (
     sync_directory,
     write_manifest,
 )
-from retrieval.index.server_snapshots import restore_snapshot, save_snapshot
-from retrieval.index.store import MANIFEST, collection_path, free_bytes, require_space
-from retrieval.stores import Store, StoreLike
+from retrieval.index.server.snapshots import restore_snapshot, save_snapshot
+from retrieval.index.store import Store, StoreLike
 from retrieval.upkeep.files import appearing
 
 BACKUP_VERSION = 1

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from retrieval.errors import RetrievalError, StoreFault
+from retrieval.index.bm25 import Bm25Terms
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.fields import index_paths
 from retrieval.index.payload import payload_to_passage
-from retrieval.index.points import PointData
-from retrieval.index.sparse import Bm25Terms
-from retrieval.index.tenancy import PASSAGE_ID, TENANT
+from retrieval.index.payload_fields import index_paths
+from retrieval.index.point_store import PointData
+from retrieval.index.store import Store, StoreLike
+from retrieval.index.tenants import PASSAGE_ID, TENANT
 from retrieval.splitting.splitter import passage_id
-from retrieval.stores import Store, StoreLike
 from retrieval.types import Encoder, Manifest, Passage
 
 _EXAMPLES = 3

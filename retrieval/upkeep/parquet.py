@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.errors import CorpusError, MissingExtra
-from retrieval.index.batch import point
 from retrieval.index.manifest import manifest_from_dict, manifest_to_dict
-from retrieval.index.points import PointData, SparseTerms
+from retrieval.index.point_store import PointData, SparseTerms
+from retrieval.index.upsert_checks import point
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:

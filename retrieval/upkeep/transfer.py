@@ -26,7 +26,6 @@ from retrieval.errors import (
     InvalidBatch,
     InvalidInput,
 )
-from retrieval.index.batch import check_vectors, point
 from retrieval.index.manifest import (
     manifest_from_dict,
     manifest_to_dict,
@@ -34,8 +33,9 @@ from retrieval.index.manifest import (
     version_name,
 )
 from retrieval.index.payload import payload_to_passage
-from retrieval.index.points import PointData, SparseTerms
-from retrieval.stores import Store, StoreLike
+from retrieval.index.point_store import PointData, SparseTerms
+from retrieval.index.store import Store, StoreLike
+from retrieval.index.upsert_checks import check_vectors, point
 from retrieval.types import Manifest
 from retrieval.upkeep import parquet
 from retrieval.upkeep.files import appearing

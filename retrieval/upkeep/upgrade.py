@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retrieval.index import embedded, server
+from retrieval.index.embedded import index as embedded
 from retrieval.index.manifest import FORMAT_VERSION, upgraded
-from retrieval.stores import Store, StoreLike
+from retrieval.index.server import index as server
+from retrieval.index.store import Store, StoreLike
 
 
 @dataclass(frozen=True, slots=True)

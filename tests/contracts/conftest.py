@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from doubles.qdrant_http import qdrant_http
 
+from retrieval.index.bm25 import bm25_info
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.server import ServerIndex, delete_collection
-from retrieval.index.sparse import bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
+from retrieval.index.server.index import ServerIndex, delete_collection
 from retrieval.types import (
     EncoderInfo,
     Layout,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
 from retrieval.types import EncoderInfo, Manifest, Passage, SplitterInfo
 
 

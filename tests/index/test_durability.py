@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from retrieval.errors import DiskFull
-from retrieval.index.edge_points import MIN_FREE_BYTES
-from retrieval.index.embedded import EmbeddedIndex, list_collections
+from retrieval.index.embedded.index import EmbeddedIndex, list_collections
+from retrieval.index.embedded.points import MIN_FREE_BYTES
 from retrieval.types import Manifest, Passage
 
 Manifests = Callable[..., Manifest]
@@ -28,7 +28,7 @@ WRITER = """
     import sys, uuid
     from pathlib import Path
     import numpy as np
-    from retrieval.index.embedded import EmbeddedIndex
+    from retrieval.index.embedded.index import EmbeddedIndex
     from retrieval.types import Passage
     index = EmbeddedIndex.open(Path(sys.argv[1]), "docs")
     rng = np.random.default_rng(0)
@@ -92,9 +92,9 @@ def test_what_was_acknowledged_survives_a_kill(
 KILLED_WHILE_CREATING = """
     import os, signal, sys
     from pathlib import Path
-    import retrieval.index.embedded as embedded
-    import retrieval.index.store as store
-    from retrieval.index.sparse import bm25_info
+    import retrieval.index.embedded.index as embedded
+    import retrieval.index.embedded.folder as store
+    from retrieval.index.bm25 import bm25_info
     from retrieval.types import EncoderInfo, Manifest, SplitterInfo
     step = sys.argv[2]
 
@@ -204,8 +204,8 @@ FILLER = """
     from pathlib import Path
     import numpy as np
     from retrieval.errors import DiskFull
-    from retrieval.index.embedded import EmbeddedIndex
-    from retrieval.index.sparse import bm25_info
+    from retrieval.index.embedded.index import EmbeddedIndex
+    from retrieval.index.bm25 import bm25_info
     from retrieval.types import EncoderInfo, Manifest, Passage, SplitterInfo
     encoder = EncoderInfo("bge-test", "sha256:1", 384, "cls", True, "q: ", "", 512)
     manifest = Manifest("docs", encoder, SplitterInfo(200, 20), bm25_info("en"))
@@ -237,7 +237,7 @@ FILLER = """
 COUNT = """
     import sys
     from retrieval.errors import DiskFull
-    from retrieval.index.embedded import EmbeddedIndex
+    from retrieval.index.embedded.index import EmbeddedIndex
     try:
         with EmbeddedIndex.open(sys.argv[1], "docs") as index:
             print(index.count(), len(index.document_states()), len(list(index.passages())))

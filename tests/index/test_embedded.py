@@ -30,14 +30,15 @@ from retrieval.errors import (
     StoreFault,
     StoreLocked,
 )
-from retrieval.index import edge_points, edge_shard
-from retrieval.index.embedded import (
+from retrieval.index.embedded import points as edge_points
+from retrieval.index.embedded import shard as edge_shard
+from retrieval.index.embedded.index import (
     EmbeddedIndex,
     delete_collection,
     list_collections,
     read_manifest,
 )
-from retrieval.index.points import PointData, SparseTerms
+from retrieval.index.point_store import PointData, SparseTerms
 from retrieval.types import Layout, LexicalWeights, Manifest, Passage, Storage
 
 Manifests = Callable[..., Manifest]
@@ -363,7 +364,7 @@ def test_a_closed_index_says_so(tmp_path: Path, manifest: Manifests) -> None:
 HOLD = """
     import sys
     from pathlib import Path
-    from retrieval.index.embedded import EmbeddedIndex
+    from retrieval.index.embedded.index import EmbeddedIndex
     index = EmbeddedIndex.open(Path(sys.argv[1]), "docs")
     print("open", flush=True)
     sys.stdin.read()
@@ -445,7 +446,7 @@ def test_a_forked_child_is_refused_and_harms_nothing(tmp_path: Path, manifest: M
         sys.path.insert(0, sys.argv[2])
         from pathlib import Path
         from retrieval.errors import StoreFault
-        from retrieval.index.embedded import EmbeddedIndex
+        from retrieval.index.embedded.index import EmbeddedIndex
         index = EmbeddedIndex.open(Path(sys.argv[1]), "docs")
         index._points._guard.acquire()   # as another thread might at the fork
         child = os.fork()
@@ -513,7 +514,7 @@ def test_searching_and_reading_do_not_import_the_client(
     script = """
         import sys
         import numpy as np
-        from retrieval.index.embedded import EmbeddedIndex
+        from retrieval.index.embedded.index import EmbeddedIndex
         with EmbeddedIndex.open(sys.argv[1], "docs") as index:
             vector = np.ones(8, dtype=np.float32)
             assert len(index.search(mode="hybrid", limit=3, vector=vector, text="cat")) == 3

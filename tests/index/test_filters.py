@@ -10,7 +10,7 @@ import pytest
 from qdrant_client import models as m
 
 from retrieval.errors import InvalidFilter
-from retrieval.index.edge_convert import to_edge_filter
+from retrieval.index.embedded.filters import to_edge_filter
 from retrieval.index.filters import compile_delete_filter, compile_filter
 
 REFUSED: list[tuple[Any, str]] = [

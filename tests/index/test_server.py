@@ -24,7 +24,7 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-from retrieval.index.server import (
+from retrieval.index.server.index import (
     ServerIndex,
     ServerOptions,
     current,
@@ -315,7 +315,7 @@ def test_answers_become_errors_in_plain_words(
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid:6333"])
 def test_nobody_answers(manifest: Manifests, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrieval.index.server_connection.FIRST_S", 0.1)
+    monkeypatch.setattr("retrieval.index.server.client.FIRST_S", 0.1)
     with pytest.raises(StoreFault, match="Check that the server runs") as caught:
         ServerIndex.open_or_create(url, "docs", manifest(), options=ServerOptions(timeout_s=3))
     assert url in str(caught.value)

@@ -12,8 +12,8 @@ from doubles.qdrant_http import QdrantHttp, qdrant_http
 from hashing_encoder import HashingEncoder
 
 from retrieval.errors import StoreFault
-from retrieval.index.server import ServerIndex, ServerOptions, delete_collection
-from retrieval.index.sparse import bm25_info
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.server.index import ServerIndex, ServerOptions, delete_collection
 from retrieval.ingestion import ingest_documents
 from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, IngestReport, Manifest, SplitterInfo

@@ -17,12 +17,12 @@ from doubles.qdrant_http import QdrantHttp, qdrant_http
 from doubles.tcp_proxy import TcpProxy, tcp_proxy
 
 from retrieval.errors import CollectionNotFound, DiskFull, RetrievalError, StoreDenied, StoreFault
-from retrieval.index.batch import point
-from retrieval.index.points import DENSE, Nearest, PointData, SparseTerms
-from retrieval.index.retrying import Clock
-from retrieval.index.server import ServerIndex, ServerOptions, delete_collection
-from retrieval.index.server_connection import Connection
-from retrieval.index.server_points import ServerPoints
+from retrieval.index.point_store import DENSE, Nearest, PointData, SparseTerms
+from retrieval.index.server.client import Connection
+from retrieval.index.server.index import ServerIndex, ServerOptions, delete_collection
+from retrieval.index.server.points import ServerPoints
+from retrieval.index.server.retry import Clock
+from retrieval.index.upsert_checks import point
 from retrieval.types import Manifest
 
 Manifests = Callable[..., Manifest]
@@ -347,7 +347,7 @@ def test_a_black_hole(double: QdrantHttp, proxy: TcpProxy, manifest: Manifests) 
 def test_a_server_that_goes_away_and_comes_back(
     double: QdrantHttp, manifest: Manifests, caplog: pytest.LogCaptureFixture, grpc: bool
 ) -> None:
-    caplog.set_level(logging.INFO, "retrieval.index.server")
+    caplog.set_level(logging.INFO, "retrieval.index.server.index")
     options = ServerOptions(grpc=grpc, grpc_port=double.grpc_port)
     points = ServerPoints(Connection(double.url, options), NAME, manifest())
     points.write(_points(3))

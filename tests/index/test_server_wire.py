@@ -21,8 +21,8 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-from retrieval.index import server_options
-from retrieval.index.server import (
+from retrieval.index.server import options as server_options
+from retrieval.index.server.index import (
     ServerIndex,
     ServerOptions,
     delete_collection,

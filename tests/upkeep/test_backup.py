@@ -11,7 +11,7 @@ import pytest
 from upkeep_help import fill, make_manifest
 
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput, StoreLocked
-from retrieval.stores import Store
+from retrieval.index.store import Store
 from retrieval.upkeep.backup import backup_collection, restore_collection
 
 

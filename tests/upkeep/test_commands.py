@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.cli import run
-from retrieval.stores import Store
+from retrieval.index.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from upkeep_help import DIMENSION, fill, make_manifest, passage
 
 import retrieval
 from retrieval import Document
-from retrieval.index.batch import point
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.points import PointData
-from retrieval.stores import Store
+from retrieval.index.point_store import PointData
+from retrieval.index.store import Store
+from retrieval.index.upsert_checks import point
 from retrieval.types import Layout, Storage
 from retrieval.upkeep.doctor import Diagnosis, examine
 

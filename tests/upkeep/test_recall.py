@@ -10,7 +10,7 @@ import pytest
 from upkeep_help import DIMENSION, fill, make_manifest
 
 from retrieval.errors import InvalidInput
-from retrieval.stores import Store
+from retrieval.index.store import Store
 from retrieval.types import Candidate, Layout
 from retrieval.upkeep.recall import measure_recall, parse_depths
 

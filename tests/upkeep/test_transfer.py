@@ -13,8 +13,8 @@ import pytest
 from upkeep_help import DIMENSION, fill, make_manifest
 
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput, RetrievalError
-from retrieval.index.points import PointData
-from retrieval.stores import Store
+from retrieval.index.point_store import PointData
+from retrieval.index.store import Store
 from retrieval.types import IndexQuery, Layout, Storage
 from retrieval.upkeep.transfer import copy_collection, export_collection, import_collection
 

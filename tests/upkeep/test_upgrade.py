@@ -9,7 +9,7 @@ import pytest
 from upkeep_help import fill, make_manifest
 
 from retrieval.errors import ManifestCorrupt, ManifestMismatch, StoreLocked
-from retrieval.stores import Store
+from retrieval.index.store import Store
 from retrieval.types import Layout, Storage
 from retrieval.upkeep.upgrade import upgrade_collection
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 from retrieval.errors import CollectionExists, CollectionNotFound
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.manifest import check_manifest, prepare_manifest, split_name
-from retrieval.index.server_catalog import Catalog
-from retrieval.index.server_connection import Connection
-from retrieval.index.server_options import ServerOptions
-from retrieval.index.server_points import ServerPoints
+from retrieval.index.server.catalog import Catalog
+from retrieval.index.server.client import Connection
+from retrieval.index.server.options import ServerOptions
+from retrieval.index.server.points import ServerPoints
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import DiskFull, InvalidInput, RetrievalError, StoreDenied, StoreFault
-from retrieval.index.fields import IndexKind, index_paths
-from retrieval.index.lock import locked
-from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS
-from retrieval.index.store import require_space
+from retrieval.index.embedded.folder import require_space
+from retrieval.index.embedded.lock import locked
+from retrieval.index.payload_fields import IndexKind, index_paths
+from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS
 from retrieval.types import Manifest, Storage
 
 if TYPE_CHECKING:

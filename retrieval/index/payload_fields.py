@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from retrieval.index.indexed_fields import index_paths as paths_of_fields
-from retrieval.index.tenancy import TENANT
+from retrieval.index.payload_indexes import index_paths as paths_of_fields
+from retrieval.index.tenants import TENANT
 from retrieval.types import FieldKind, Layout, Storage
 
 IndexKind: TypeAlias = Literal["keyword", "tenant", "integer", "float", "datetime"]

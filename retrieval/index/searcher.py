@@ -9,7 +9,8 @@ import numpy as np
 
 from retrieval.errors import InvalidInput, InvalidQuery
 from retrieval.fusion import dbsf, rrf
-from retrieval.index.points import (
+from retrieval.index.bm25 import Bm25Terms
+from retrieval.index.point_store import (
     DENSE,
     LEXICAL,
     SPARSE,
@@ -19,8 +20,7 @@ from retrieval.index.points import (
     SparseTerms,
     VectorName,
 )
-from retrieval.index.ranking import DENSE_DECIMALS, SPARE, SPARSE_DECIMALS, Scored, leading, ordered
-from retrieval.index.sparse import Bm25Terms
+from retrieval.index.ties import DENSE_DECIMALS, SPARE, SPARSE_DECIMALS, Scored, leading, ordered
 from retrieval.types import FloatArray, Fusion, IndexQuery, LexicalWeights, Manifest, Mode
 
 if TYPE_CHECKING:

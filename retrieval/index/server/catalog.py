@@ -26,8 +26,8 @@ from retrieval.index.manifest import (
     split_name,
     version_name,
 )
-from retrieval.index.server_connection import Connection
-from retrieval.index.server_layout import creation, payload_indexes
+from retrieval.index.server.client import Connection
+from retrieval.index.server.schema import creation, payload_indexes
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:

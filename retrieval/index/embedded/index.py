@@ -13,17 +13,7 @@ from typing import Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound, ManifestCorrupt
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.edge_points import MIN_FREE_BYTES, EdgePoints
-from retrieval.index.edge_shard import check_embedded, create_shard
-from retrieval.index.lock import CollectionLock
-from retrieval.index.manifest import (
-    check_manifest,
-    prepare_manifest,
-    read_manifest_file,
-    split_name,
-    version_name,
-)
-from retrieval.index.store import (
+from retrieval.index.embedded.folder import (
     MANIFEST,
     collection_path,
     create_folder,
@@ -35,6 +25,16 @@ from retrieval.index.store import (
     read_manifest,
     switch,
     upgrade_manifest,
+)
+from retrieval.index.embedded.lock import CollectionLock
+from retrieval.index.embedded.points import MIN_FREE_BYTES, EdgePoints
+from retrieval.index.embedded.shard import check_embedded, create_shard
+from retrieval.index.manifest import (
+    check_manifest,
+    prepare_manifest,
+    read_manifest_file,
+    split_name,
+    version_name,
 )
 from retrieval.types import Manifest
 

@@ -22,7 +22,7 @@ from retrieval.errors import (
     StoreFault,
 )
 from retrieval.index.manifest import check_name, os_errors, version_name
-from retrieval.index.server import (
+from retrieval.index.server.index import (
     delete_collection,
     list_collections,
     list_versions,
@@ -33,7 +33,7 @@ from retrieval.index.server import (
 if TYPE_CHECKING:
     import httpx
 
-    from retrieval.index.server_connection import ServerOptions
+    from retrieval.index.server.client import ServerOptions
 
 _PIECE = 1024 * 1024
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import InvalidBatch
+from retrieval.index.bm25 import Bm25Terms
 from retrieval.index.payload import canonical_id, passage_to_payload
-from retrieval.index.points import PointData, SparseTerms
-from retrieval.index.sparse import Bm25Terms
-from retrieval.index.tenancy import Tenancy
+from retrieval.index.point_store import PointData, SparseTerms
+from retrieval.index.tenants import Tenancy
 from retrieval.types import FloatArray, Layout, LexicalWeights, Passage
 
 WRITE_BATCH = 256

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrieval.errors import RetrievalError, StoreFault
-from retrieval.index.retrying import Clock, Exhausted, repeat
-from retrieval.index.server_errors import Failure, FailureKind, failure_of, translated
-from retrieval.index.server_options import ServerOptions, client_of
+from retrieval.index.server.errors import Failure, FailureKind, failure_of, translated
+from retrieval.index.server.options import ServerOptions, client_of
+from retrieval.index.server.retry import Clock, Exhausted, repeat
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -36,7 +36,7 @@ _STATES: dict[FailureKind, str] = {
     "slow": "does not answer in time",
 }
 
-logger = logging.getLogger("retrieval.index.server")
+logger = logging.getLogger("retrieval.index.server.index")
 _T = TypeVar("_T")
 _LOCAL_GUARD = threading.RLock()
 

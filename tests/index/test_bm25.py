@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from retrieval.errors import InvalidInput, StoreFault
-from retrieval.index.embedded import EmbeddedIndex
-from retrieval.index.sparse import LANGUAGES, Bm25Terms, bm25_info
+from retrieval.index.bm25 import LANGUAGES, Bm25Terms, bm25_info
+from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.types import Bm25Info, Manifest, Passage
 
 SAMPLES = {

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retrieval.errors import InvalidInput, StoreFault
-from retrieval.index.points import SparseTerms
+from retrieval.index.point_store import SparseTerms
 from retrieval.types import Bm25Info
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from retrieval.index.retrying import FIRST_WAIT_S, LONGEST_WAIT_S, Clock, Exhausted, repeat
-from retrieval.index.server_errors import failure_of, retry_after
+from retrieval.index.server.errors import failure_of, retry_after
+from retrieval.index.server.retry import FIRST_WAIT_S, LONGEST_WAIT_S, Clock, Exhausted, repeat
 
 
 class Time:

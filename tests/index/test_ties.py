@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from retrieval.index.ranking import SPARE, Scored, leading
+from retrieval.index.ties import SPARE, Scored, leading
 
 
 def engine(scores: dict[str, float], asked: list[int], seed: int = 0) -> Callable[[int], Scored]:

@@ -18,8 +18,8 @@ from retrieval.errors import (
     ManifestCorrupt,
     StoreLocked,
 )
-from retrieval.index.sparse import bm25_info
-from retrieval.stores import ServerOptions, Store
+from retrieval.index.bm25 import bm25_info
+from retrieval.index.store import ServerOptions, Store
 from retrieval.types import EncoderInfo, Manifest, Passage, SplitterInfo
 
 DIMENSION = 8

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from retrieval.errors import StoreFault
-from retrieval.index.batch import WRITE_BYTES, point, write_batches
-from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
-from retrieval.index.server_connection import Connection, TooMuch
-from retrieval.index.server_layout import query_request, search_params
+from retrieval.index.point_store import (
+    DENSE,
+    LEXICAL,
+    SPARSE,
+    TOKENS,
+    Nearest,
+    PointData,
+    SparseTerms,
+)
+from retrieval.index.server.client import Connection, TooMuch
+from retrieval.index.server.schema import query_request, search_params
+from retrieval.index.upsert_checks import WRITE_BYTES, point, write_batches
 from retrieval.types import FloatArray, IndexStatus, Manifest
 
 if TYPE_CHECKING:

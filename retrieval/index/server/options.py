@@ -17,7 +17,7 @@ from retrieval.errors import InvalidInput
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-logger = logging.getLogger("retrieval.index.server")
+logger = logging.getLogger("retrieval.index.server.index")
 
 ReadConsistency: TypeAlias = int | Literal["majority", "quorum", "all"]
 WriteOrdering: TypeAlias = Literal["weak", "medium", "strong"]

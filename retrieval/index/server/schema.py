@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retrieval.index.fields import IndexKind, index_paths
-from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
+from retrieval.index.payload_fields import IndexKind, index_paths
+from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
 from retrieval.types import Layout, Manifest, Storage
 
 if TYPE_CHECKING:

@@ -22,13 +22,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.errors import StoreFault
-from retrieval.index import batch
-from retrieval.index.edge_convert import to_edge_filter
-from retrieval.index.edge_shard import EXACT_KB, OPEN_BYTES, edge_errors, is_panic, shard_config
+from retrieval.index import upsert_checks as batch
+from retrieval.index.embedded.filters import to_edge_filter
+from retrieval.index.embedded.folder import SHARD, folder_bytes, hole_bytes, require_space
+from retrieval.index.embedded.lock import CollectionLock
+from retrieval.index.embedded.shard import EXACT_KB, OPEN_BYTES, edge_errors, is_panic, shard_config
 from retrieval.index.filters import payload_path
-from retrieval.index.lock import CollectionLock
-from retrieval.index.points import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, PointData, SparseTerms
-from retrieval.index.store import SHARD, folder_bytes, hole_bytes, require_space
+from retrieval.index.point_store import (
+    DENSE,
+    LEXICAL,
+    SPARSE,
+    TOKENS,
+    Nearest,
+    PointData,
+    SparseTerms,
+)
 from retrieval.types import FloatArray, IndexStatus, Manifest
 
 if TYPE_CHECKING:

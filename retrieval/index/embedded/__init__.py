@@ -1,0 +1,1 @@
+"""The embedded engine: a folder on this machine (Qdrant Edge)."""

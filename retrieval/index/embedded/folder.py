@@ -1,0 +1,366 @@
+"""The folder of the embedded engine: names, one-owner locks, creation and deletion, free space.
+
+    <store>/<collection>/manifest.json   what built it
+    <store>/<collection>/lock            held (flock) while a process has the collection open
+    <store>/<collection>/shard/          Qdrant Edge's files
+    <store>/<collection>@v2/             another version of it, see aliases.py
+
+A collection appears under its name in one rename, when it is whole, and goes in one rename too:
+a killed create or delete leaves only a folder whose name starts with a dot, swept by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from retrieval.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    DiskFull,
+    InvalidInput,
+    RetrievalError,
+)
+from retrieval.index.embedded.aliases import (
+    changing_aliases,
+    read_aliases,
+    resolve_name,
+    version_folder,
+)
+from retrieval.index.embedded.lock import LOCK, CollectionLock
+from retrieval.index.manifest import (
+    COLLECTION_NAME,
+    check_name,
+    os_errors,
+    read_manifest_file,
+    read_manifest_values,
+    split_name,
+    sync_directory,
+    upgraded,
+    version_name,
+    write_manifest,
+)
+from retrieval.types import Manifest
+
+MANIFEST, SHARD = "manifest.json", "shard"
+_UNFINISHED = (".creating-", ".deleting-")
+_SWEEP_AGE_S = 60.0
+
+
+def list_collections(store: Path | str) -> list[str]:
+    """Names of the store's collections, sorted, versions left out; none where there is no folder.
+
+    Raises:
+        InvalidInput: the path is a file.
+        StoreDenied: the folder may not be read.
+    """
+    root = _store_path(store)
+    with os_errors(f"list the store {root}"):
+        if not root.exists():
+            return []
+        plain = {
+            entry.name
+            for entry in root.iterdir()
+            if COLLECTION_NAME.fullmatch(entry.name) and (entry / MANIFEST).is_file()
+        }
+        aliased = {
+            name for name, to in read_aliases(root).items() if version_folder(root, to).is_dir()
+        }
+        return sorted(plain | aliased)
+
+
+def list_versions(store: Path | str, collection: str) -> list[str]:
+    """A collection's versions, oldest first: `docs@v1`, `docs@v2` …
+
+    Raises:
+        InvalidInput, StoreDenied
+    """
+    root = _store_path(store)
+    check_name(collection)
+    found: list[int] = []
+    with os_errors(f"list the store {root}"):
+        for entry in root.iterdir() if root.exists() else ():
+            if not entry.name.startswith(collection) or not (entry / MANIFEST).is_file():
+                continue
+            with contextlib.suppress(InvalidInput):
+                name, version = split_name(entry.name)
+                if name == collection:
+                    found.append(version or 1)
+    return [version_name(collection, version) for version in sorted(set(found))]
+
+
+def current(store: Path | str, collection: str) -> str:
+    """The version that searches of a collection use.
+
+    Raises:
+        CollectionNotFound: the message lists the collections there are.
+    """
+    collection_path(store, collection)
+    return resolve_name(_store_path(store), collection)
+
+
+def switch(store: Path | str, collection: str, physical: str) -> str:
+    """Let searches of a collection use one version of it from now on, in one step.
+
+    Returns:
+        The version that was used before.
+
+    Raises:
+        CollectionNotFound: there is no such version; the message lists those there are.
+    """
+    root = _store_path(store)
+    versions = list_versions(root, collection)
+    if physical not in versions:
+        raise unknown_version(collection, physical, versions, f"the store {root}")
+    before = resolve_name(root, collection)
+    with changing_aliases(root) as aliases:
+        if version_folder(root, physical).name == collection:
+            aliases.pop(collection, None)
+        else:
+            aliases[collection] = physical
+    return before
+
+
+def unknown_version(
+    collection: str, physical: str, versions: list[str], where: str
+) -> CollectionNotFound:
+    """The error for a version that is not there."""
+    known = ", ".join(map(repr, versions)) if versions else "none"
+    return CollectionNotFound(
+        f"{physical!r} is no version of the collection {collection!r} in {where}; there are: "
+        f"{known}",
+        fix="Name one of them, or build a new one: retrieval reindex PATH.",
+    )
+
+
+def collection_path(store: Path | str, name: str) -> Path:
+    """The folder of a collection that exists: its current version, or the version named.
+
+    Raises:
+        CollectionNotFound: there is none of that name; the message lists those there are.
+    """
+    root = _store_path(store)
+    path = version_folder(root, resolve_name(root, name))
+    with os_errors(f"read the store {root}"):
+        # a folder without a manifest but with a shard was a collection once: opening it says so
+        if (path / MANIFEST).exists() or (path / SHARD).is_dir():
+            return path
+    names = list_collections(root)
+    if names:
+        known = "it holds " + ", ".join(repr(name) for name in names)
+    else:
+        known = "it holds no collections" if root.exists() else "there is no such folder yet"
+    raise CollectionNotFound(
+        f"there is no collection {name!r} in the store {root}: {known}",
+        fix="Check the name and the store, or make it first: retrieval index PATH.",
+    )
+
+
+def read_manifest(store: Path | str, collection: str) -> Manifest:
+    """What built a collection, also while another process has it open.
+
+    Raises:
+        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied
+    """
+    return read_manifest_file(collection_path(store, collection) / MANIFEST)
+
+
+def upgrade_manifest(store: Path | str, collection: str) -> int:
+    """Bring a manifest to this version's format, and say which it had.
+
+    Raises:
+        StoreLocked: the collection is open here or in another process.
+        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, DiskFull
+    """
+    path = collection_path(store, collection)
+    lock = CollectionLock.acquire(path)
+    try:
+        values = read_manifest_values(path / MANIFEST)
+        manifest = upgraded(values, origin=str(path / MANIFEST))
+        before = values["format_version"]
+        if before != manifest.format_version:
+            write_manifest(path / MANIFEST, manifest)
+    finally:
+        lock.release()
+    return int(before)
+
+
+def delete_collection(store: Path | str, collection: str) -> None:
+    """Delete a collection with all its versions, or one version that is not the current one.
+
+    Also one whose manifest cannot be read. All versions are locked before the first goes.
+
+    Raises:
+        CollectionNotFound: there is none of that name.
+        StoreLocked: it is open here or in another process; nothing was deleted.
+        InvalidInput: a version that searches use; nothing was deleted.
+    """
+    root = _store_path(store)
+    current = collection_path(root, collection)
+    name, version = split_name(collection)
+    if version is None:
+        paths = [version_folder(root, other) for other in list_versions(root, name)]
+        others = [path for path in paths if path != current]
+    elif resolve_name(root, name) == collection:
+        raise current_version(name, collection)
+    else:
+        others = []
+    with contextlib.ExitStack() as locks:
+        paths = [*others, current]  # the current one last: a killed delete brings no old one back
+        for path in paths:
+            locks.callback(CollectionLock.acquire(path).release)
+        for path in paths:
+            with os_errors(f"delete the collection {path}"):
+                gone = path.with_name(f".deleting-{path.name}-{uuid.uuid4().hex}")
+                path.rename(gone)
+                sync_directory(root)
+                shutil.rmtree(gone)
+    if version is None:
+        with changing_aliases(root) as aliases:
+            aliases.pop(name, None)
+    _sweep(root)
+
+
+def current_version(collection: str, physical: str) -> InvalidInput:
+    """The error for deleting what searches use."""
+    return InvalidInput(
+        f"{physical!r} is the version that searches of {collection!r} use; nothing was deleted",
+        fix=f"Switch to another version first (retrieval switch {collection} VERSION), or delete "
+        f"the whole collection: retrieval delete {collection}.",
+    )
+
+
+def create_folder(
+    store: Path | str, name: str, manifest: Manifest, build: Callable[[Path], None]
+) -> tuple[Path, CollectionLock]:
+    """Make a collection's folder, whole or not at all, and hold its lock.
+
+    Args:
+        store: made where it does not exist.
+        name: `docs`, or `docs@v2` for a version of it.
+        manifest: names the collection.
+        build: makes the engine's files in the folder it is given, and leaves them closed.
+
+    Raises:
+        CollectionExists: there is something of that name already; it was not touched.
+    """
+    root = _store_path(store)
+    collection, version = split_name(name)
+    target = root / name
+    with os_errors(f"create the collection {target}"):
+        root.mkdir(parents=True, exist_ok=True)
+        if target.exists() or (version in (None, 1) and list_versions(root, collection)):
+            raise _exists(target)
+        _sweep(root)
+        if name in read_aliases(root):
+            with changing_aliases(root) as aliases:
+                aliases.pop(name, None)  # of a delete that was cut off: its folder is gone
+        temporary = root / f".creating-{name}-{uuid.uuid4().hex}"
+        temporary.mkdir()
+        lock: CollectionLock | None = None
+        try:
+            lock = CollectionLock.acquire(temporary)
+            build(temporary / SHARD)
+            write_manifest(temporary / MANIFEST, manifest)
+            try:
+                temporary.rename(target)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise _exists(target) from None
+                raise
+            sync_directory(root)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return target, lock
+
+
+def require_space(
+    path: Path, need: int, reserve: int, free_space: Callable[[Path], int], action: str
+) -> None:
+    """Refuse to go on where a write could fill the disk: the engine maps its files into memory,
+    and the system ends a process that writes to such a file on a full disk (SIGBUS).
+
+    Raises:
+        DiskFull: less than `need` + `reserve` bytes are free.
+    """
+    with os_errors(f"ask for the free space of {path}"):
+        free = free_space(path)
+    if free < need + reserve:
+        kept = f" and {_megabytes(reserve)} are kept free for safety" if reserve else ""
+        raise DiskFull(
+            f"{_megabytes(free)} are free in {path}, but to {action} may take "
+            f"{_megabytes(need)}{kept}",
+            fix="Free some space on that disk, or use a store on another one; what was "
+            "acknowledged before is kept, and an interrupted run can be repeated.",
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write on the disk of `path`."""
+    return shutil.disk_usage(path).free
+
+
+def hole_bytes(files: Iterable[Path]) -> int:
+    """Bytes that files have in length but do not take on the disk yet."""
+    total = 0
+    for file in files:
+        found = file.stat()
+        total += max(0, found.st_size - found.st_blocks * 512)
+    return total
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes that the files below a folder take on the disk (they are sparse)."""
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # merged away meanwhile
+                total += (Path(folder) / name).stat().st_blocks * 512
+    return total
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed creations and deletions left behind; live ones hold their lock."""
+    with contextlib.suppress(OSError):
+        for entry in root.iterdir():
+            if not entry.name.startswith(_UNFINISHED):
+                continue
+            with contextlib.suppress(RetrievalError, OSError):
+                if (
+                    time.time() - entry.stat().st_mtime < _SWEEP_AGE_S
+                    and not (entry / LOCK).exists()
+                ):
+                    continue  # its owner may be about to lock it
+                CollectionLock.acquire(entry).release()
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _store_path(store: Path | str) -> Path:
+    path = Path(store).absolute()  # the process may change its folder later
+    with os_errors(f"read the store {path}"):
+        if path.exists() and not path.is_dir():
+            raise InvalidInput(
+                f"the store {path} is a file, expected a folder",
+                fix="Give a folder; it is made where it does not exist.",
+            )
+    return path
+
+
+def _exists(path: Path) -> CollectionExists:
+    return CollectionExists(
+        f"there is already something called {path.name!r} in the store {path.parent}",
+        fix="Open it, choose another name, or delete it first. Nothing was changed.",
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,1 @@
+"""The server engine: a Qdrant server or cluster (qdrant-client)."""
