@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retrieval.opening import ingest, open, parse_where
     from retrieval.readers.read import read as read_documents
     from retrieval.rendering import result_as_dict
-    from retrieval.retriever import TwoStageRetriever
+    from retrieval.search.retriever import TwoStageRetriever
     from retrieval.types import Document, Hit, IngestProgress, IngestReport, Passage, SearchResult
 
 __version__ = "0.1.0"
@@ -44,7 +44,7 @@ _HOME = {
     "RetrievalError": "retrieval.errors",
     "SearchResult": "retrieval.types",
     "Store": "retrieval.index.store",
-    "TwoStageRetriever": "retrieval.retriever",
+    "TwoStageRetriever": "retrieval.search.retriever",
     "evaluate": "retrieval.evaluation.evaluate",
     "ingest": "retrieval.opening",
     "open": "retrieval.opening",

@@ -18,9 +18,9 @@ from retrieval.models.options import check_reranker_named, checked, without_rera
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
 from retrieval.opening import DEFAULT_STORE, ingest, open
-from retrieval.planning import checked_fusion, one_of
-from retrieval.retriever import TwoStageRetriever
-from retrieval.second_stage import BUDGET_NOTICE
+from retrieval.search.options import checked_fusion, one_of
+from retrieval.search.rerank import BUDGET_NOTICE
+from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import Blend, Encoder, Fusion, Mode, SearchResult
 
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")

@@ -18,7 +18,7 @@ from typing import Any, Self
 from retrieval.errors import InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.opening import DEFAULT_COLLECTION, open
-from retrieval.retriever import TwoStageRetriever
+from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import SearchResult
 
 CHECK_SECONDS = 1.0

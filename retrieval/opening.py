@@ -35,7 +35,7 @@ from retrieval.models.load import load_encoder
 from retrieval.models.options import check_reranker_named, checked, first_device, of_encoder
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
-from retrieval.retriever import (
+from retrieval.search.retriever import (
     DEFAULT_CANDIDATES,
     DEFAULT_MODE,
     TwoStageRetriever,

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 from retrieval.errors import InvalidInput, MissingExtra
 from retrieval.following import FollowingRetriever
 from retrieval.index.filters import compile_filter
-from retrieval.planning import SearchOptions, plan_search
-from retrieval.retriever import TwoStageRetriever
+from retrieval.search.options import SearchOptions, plan_search
+from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import (
     Blend,
     Fusion,

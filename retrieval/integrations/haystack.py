@@ -55,8 +55,8 @@ except ImportError as error:
 
 import retrieval.opening
 from retrieval.errors import InvalidInput
-from retrieval.planning import positive
-from retrieval.retriever import close_models
+from retrieval.search.options import positive
+from retrieval.search.retriever import close_models
 from retrieval.types import Blend, ProgressCallback, Reranker, SearchResult, Where
 
 __all__ = [

@@ -15,7 +15,7 @@ except ImportError as error:
     raise missing("haystack-ai", "haystack", "haystack") from error
 
 from retrieval.errors import InvalidInput
-from retrieval.retriever import close_models
+from retrieval.search.retriever import close_models
 from retrieval.types import Encoder
 
 

@@ -53,7 +53,7 @@ except ImportError as error:
 from retrieval.following import FollowingRetriever
 from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.opening import DEFAULT_COLLECTION
-from retrieval.retriever import close_models
+from retrieval.search.retriever import close_models
 from retrieval.types import Blend, Encoder, Fusion, Mode, ProgressCallback, Reranker, SearchResult
 
 __all__ = ["RetrievalEmbeddings", "RetrievalReranker", "TwoStageLangChainRetriever"]

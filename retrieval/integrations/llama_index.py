@@ -51,7 +51,7 @@ from retrieval.integrations.llama_index_models import (
     ScoreKind,
 )
 from retrieval.opening import DEFAULT_COLLECTION
-from retrieval.planning import one_of
+from retrieval.search.options import one_of
 from retrieval.types import Encoder, Hit, Reranker, SearchResult
 
 __all__ = ["RetrievalEmbedding", "RetrievalReranker", "ScoreKind", "TwoStageLlamaIndexRetriever"]

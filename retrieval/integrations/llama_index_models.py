@@ -27,8 +27,8 @@ try:
 except ImportError as error:
     raise missing("llama-index-core", "llama-index", "llama_index") from error
 
-from retrieval.planning import one_of
-from retrieval.retriever import close_models
+from retrieval.search.options import one_of
+from retrieval.search.retriever import close_models
 from retrieval.types import Blend, Encoder, Hit, ProgressCallback, Reranker
 
 ScoreKind: TypeAlias = Literal["order", "relevance"]

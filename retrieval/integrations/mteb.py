@@ -33,7 +33,7 @@ except ImportError as error:
     raise missing("mteb", "mteb", "mteb") from error
 
 from retrieval.errors import InvalidInput
-from retrieval.retriever import close_models
+from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, Reranker
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
 from retrieval.integrations.stages import encoder_from, reranker_from
-from retrieval.planning import checked_query, positive
-from retrieval.retriever import close_models
+from retrieval.search.options import checked_query, positive
+from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, ProgressCallback, Reranker
 
 if TYPE_CHECKING:

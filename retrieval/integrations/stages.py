@@ -11,8 +11,8 @@ from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.options import checked, first_device, for_reranker_named, of_encoder
 from retrieval.models.registry import STARTER
-from retrieval.planning import checked_query, one_of, positive
-from retrieval.results import reranked_hits, threshold
+from retrieval.search.hits import reranked_hits, threshold
+from retrieval.search.options import checked_query, one_of, positive
 from retrieval.types import (
     Blend,
     Candidate,

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.first_stage import FirstStage
-from retrieval.planning import SearchPlan
-from retrieval.results import first_stage_hits, threshold
-from retrieval.second_stage import Read
+from retrieval.search.first_stage import FirstStage
+from retrieval.search.hits import first_stage_hits, threshold
+from retrieval.search.options import SearchPlan
+from retrieval.search.rerank import Read
 from retrieval.types import FloatArray, Hit, Index
 
 DECIMALS = 6

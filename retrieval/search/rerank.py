@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrieval.models.rerankers.time_budget import score_within
-from retrieval.planning import SearchPlan
-from retrieval.results import first_stage_hits, reranked_hits, threshold
+from retrieval.search.hits import first_stage_hits, reranked_hits, threshold
+from retrieval.search.options import SearchPlan
 from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores
 
 BUDGET_NOTICE = "The time budget of"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from retrieval.planning import SearchPlan
+from retrieval.search.options import SearchPlan
 from retrieval.types import Candidate, Encoder, Index, IndexQuery, MultiEncoder, Where
 
 

@@ -23,7 +23,7 @@ from retrieval.models.encoders.bge_m3 import BGEM3
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.load import load_encoder
 from retrieval.opening import open
-from retrieval.retriever import TwoStageRetriever
+from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import (
     Encoding,
     Fusion,

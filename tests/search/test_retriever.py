@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, InvalidQuery, ManifestMismatch
 from retrieval.models.rerankers import time_budget as budget
-from retrieval.results import best_span
-from retrieval.retriever import TwoStageRetriever
+from retrieval.search.hits import best_span
+from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import (
     Bm25Info,
     Candidate,
@@ -251,7 +251,7 @@ def at_most_two(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*given: Any, **options: Any) -> Any:
         return inner(*given, **options, clock=lambda: float(next(ticks)))
 
-    monkeypatch.setattr("retrieval.second_stage.score_within", slow)
+    monkeypatch.setattr("retrieval.search.rerank.score_within", slow)
 
 
 @pytest.mark.usefixtures("at_most_two")

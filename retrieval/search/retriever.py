@@ -10,17 +10,17 @@ from types import TracebackType
 from typing import Self
 
 from retrieval.errors import InvalidQuery
-from retrieval.first_stage import FirstStage, encode, query_notices
 from retrieval.index.manifest import check_manifest
-from retrieval.planning import (
+from retrieval.search.first_stage import FirstStage, encode, query_notices
+from retrieval.search.options import (
     SearchOptions,
     checked_query,
     one_of,
     plan_search,
     positive,
 )
-from retrieval.second_stage import read_candidates, reading_notices
-from retrieval.selection import choose_hits
+from retrieval.search.paging import choose_hits
+from retrieval.search.rerank import read_candidates, reading_notices
 from retrieval.types import (
     Blend,
     Encoder,
@@ -105,7 +105,7 @@ class TwoStageRetriever:
     ) -> SearchResult:
         """Answer one query; best passage first, ties by passage id.
 
-        In which order the options act is told in `retrieval.planning`.
+        In which order the options act is told in `retrieval.search.options`.
 
         Args:
             query: what the user asks, in their words; the instruction is added here.
@@ -125,7 +125,7 @@ class TwoStageRetriever:
             per_document: at most so many hits of one document, its best ones. The first stage
                 goes deeper until there are enough hits.
             diversity: from 0 to 1, how much less a hit counts that is like one before it (maximal
-                marginal relevance, see `retrieval.selection.diverse`); None or 0: not at all.
+                marginal relevance, see `retrieval.search.paging.diverse`); None or 0: not at all.
             neighbours: how many passages before and after each hit, of its document, come along.
             min_score: candidates whose first-stage score is lower are left out before they are
                 re-ranked. On the mode's own scale: cosine for dense, BM25 score for sparse,
