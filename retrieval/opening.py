@@ -20,8 +20,7 @@ from retrieval.ingestion import (
     ingest_documents,
     prune_scope,
 )
-from retrieval.ingestion.given import checked_documents, refuse_elsewhere
-from retrieval.ingestion.settings import (
+from retrieval.ingestion.collection_settings import (
     SAMPLE_DOCUMENTS,
     FieldOptions,
     StorageOptions,
@@ -29,6 +28,7 @@ from retrieval.ingestion.settings import (
     size_notices,
     storage_for,
 )
+from retrieval.ingestion.input_checks import checked_documents, refuse_elsewhere
 from retrieval.loading import encoder_of, language_notices, load_encoder_of, reranker_of
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder

@@ -27,7 +27,8 @@ from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.index.embedded.points import EdgePoints
 from retrieval.index.filters import compile_filter
 from retrieval.index.server.index import ServerIndex, ServerOptions
-from retrieval.ingestion import ingest_documents, ledger, prune_scope
+from retrieval.ingestion import ingest_documents, prune_scope
+from retrieval.ingestion import seen_documents as ledger
 from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, Encoding, FloatArray, IngestReport, Manifest
 

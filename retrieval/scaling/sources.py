@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from retrieval.errors import InvalidInput
-from retrieval.ingestion.ledger import Ledger
+from retrieval.ingestion.seen_documents import Ledger
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.scaling.parcels import Parcel, packed

@@ -16,8 +16,8 @@ import numpy as np
 
 from retrieval.errors import RetrievalError
 from retrieval.index.manifest import check_manifest
-from retrieval.ingestion.ledger import Ledger
-from retrieval.ingestion.preparing import DocumentSplitter, Preparing
+from retrieval.ingestion.prepare import DocumentSplitter, Preparing
+from retrieval.ingestion.seen_documents import Ledger
 from retrieval.models.resolve import resolve
 from retrieval.opening import load_encoder_of
 from retrieval.scaling.gate import Gate, Place, gate_of

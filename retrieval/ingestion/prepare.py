@@ -10,7 +10,7 @@ from typing import Protocol
 
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.index.payload import passage_to_payload
-from retrieval.ingestion.ledger import Ledger
+from retrieval.ingestion.seen_documents import Ledger
 from retrieval.types import Document, DocumentState, Index, Passage, Problem, SplitterInfo
 
 MOST_EXAMPLES = 10

@@ -10,7 +10,7 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval.opening
-from retrieval.ingestion import pruning
+from retrieval.ingestion import prune as pruning
 from retrieval.types import Document, IngestReport, Problem
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from retrieval.errors import InvalidInput
 from retrieval.index.manifest import check_manifest
-from retrieval.ingestion.channel import Channel, Flow, Stopped
-from retrieval.ingestion.ledger import Ledger
-from retrieval.ingestion.pace import Pace
-from retrieval.ingestion.preparing import DocumentSplitter, Prepared, Preparing
-from retrieval.ingestion.pruning import Pruned, PruneScope, prune
-from retrieval.ingestion.size import SourceSize
+from retrieval.ingestion.prepare import DocumentSplitter, Prepared, Preparing
+from retrieval.ingestion.prune import Pruned, PruneScope, prune
+from retrieval.ingestion.queues import Channel, Flow, Stopped
+from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.source_size import SourceSize
+from retrieval.ingestion.throughput import Pace
 from retrieval.types import (
     Document,
     Encoder,

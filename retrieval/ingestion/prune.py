@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from retrieval.ingestion.ledger import Ledger
-from retrieval.ingestion.preparing import file_of, has_line
+from retrieval.ingestion.prepare import file_of, has_line
+from retrieval.ingestion.seen_documents import Ledger
 from retrieval.readers.stdlib_docs import SOURCE_NAME
 from retrieval.types import Document, Index, Problem
 

@@ -14,7 +14,8 @@ import retrieval.opening
 from retrieval.errors import InvalidInput, ManifestMismatch
 from retrieval.index.payload_fields import index_paths
 from retrieval.index.store import Store
-from retrieval.ingestion import payload_fields, settings
+from retrieval.ingestion import collection_settings as settings
+from retrieval.ingestion import payload_fields
 from retrieval.types import (
     Document,
     Encoding,

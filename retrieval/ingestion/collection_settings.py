@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from retrieval.errors import InvalidInput
 from retrieval.index.tenants import Tenancy
-from retrieval.ingestion.fields import payload_fields
+from retrieval.ingestion.infer_fields import payload_fields
 from retrieval.types import (
     Document,
     Encoder,

@@ -15,10 +15,10 @@ from retrieval.errors import DiskFull, InvalidInput
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.ingestion import SourceSize, ingest_documents
-from retrieval.ingestion import run as run_module
-from retrieval.ingestion.channel import Channel, Flow, Stopped
-from retrieval.ingestion.ledger import Ledger
-from retrieval.ingestion.pace import Pace
+from retrieval.ingestion import pipeline as run_module
+from retrieval.ingestion.queues import Channel, Flow, Stopped
+from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.throughput import Pace
 from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import Document, Encoding, IngestProgress, IngestReport, Layout, Manifest
 
