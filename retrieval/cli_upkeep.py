@@ -31,8 +31,8 @@ def export(
     api_key: ApiKey = None,
 ) -> None:
     """Write a collection with its vectors to a file that any store can import."""
+    from retrieval.maintenance.export_import import export_collection
     from retrieval.progress import points_bar
-    from retrieval.upkeep.transfer import export_collection
 
     with points_bar("exporting") as progress:
         done = export_collection(
@@ -48,8 +48,8 @@ def import_(
     api_key: ApiKey = None,
 ) -> None:
     """Make a collection of an exported file; nothing is encoded again."""
+    from retrieval.maintenance.export_import import import_collection
     from retrieval.progress import points_bar
-    from retrieval.upkeep.transfer import import_collection
 
     with points_bar("importing") as progress:
         done = import_collection(path, collection, store=_place(store, api_key), progress=progress)
@@ -75,8 +75,8 @@ def copy(
     ] = None,
 ) -> None:
     """Copy a collection with its vectors to another store, as from a laptop to a server."""
+    from retrieval.maintenance.export_import import copy_collection
     from retrieval.progress import points_bar
-    from retrieval.upkeep.transfer import copy_collection
 
     changes = given_only(
         {
@@ -104,7 +104,7 @@ def backup(
     api_key: ApiKey = None,
 ) -> None:
     """Copy a whole collection into one file, consistently."""
-    from retrieval.upkeep.backup import backup_collection
+    from retrieval.maintenance.backup import backup_collection
 
     done = backup_collection(collection, path, store=_place(store, api_key), overwrite=overwrite)
     write(f"{done.points:,} passages of {done.collection} are in {done.path} "
@@ -118,7 +118,7 @@ def restore(
     api_key: ApiKey = None,
 ) -> None:
     """Make a collection of a backup."""
-    from retrieval.upkeep.backup import restore_collection
+    from retrieval.maintenance.backup import restore_collection
 
     done = restore_collection(path, collection, store=_place(store, api_key))
     write(f"{done.points:,} passages are in {done.collection} in {store}")
@@ -139,9 +139,9 @@ def doctor(
     """Look whether all is well with a collection, and say how to mend what is not."""
     from dataclasses import asdict
 
+    from retrieval.maintenance.doctor import examine
     from retrieval.opening import load_encoder_of
     from retrieval.progress import points_bar
-    from retrieval.upkeep.doctor import examine
 
     with points_bar("reading") as progress:
         found = examine(
@@ -186,8 +186,8 @@ def recall(
     """What the approximate index misses, against an exact scan."""
     from dataclasses import asdict
 
+    from retrieval.maintenance.ann_recall import measure_recall, parse_depths
     from retrieval.opening import load_encoder_of
-    from retrieval.upkeep.recall import measure_recall, parse_depths
 
     place = _place(store, api_key)
     wanted = parse_depths(depths)
@@ -213,7 +213,7 @@ def recall(
 
 def upgrade(collection: Name, store: Store = ".retrieval", api_key: ApiKey = None) -> None:
     """Bring a collection of an older format up to this version's; keeps all passages."""
-    from retrieval.upkeep.upgrade import upgrade_collection
+    from retrieval.maintenance.upgrade import upgrade_collection
 
     done = upgrade_collection(collection, store=_place(store, api_key))
     if done.before == done.after:

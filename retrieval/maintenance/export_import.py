@@ -36,9 +36,9 @@ from retrieval.index.payload import payload_to_passage
 from retrieval.index.point_store import PointData, SparseTerms
 from retrieval.index.store import Store, StoreLike
 from retrieval.index.upsert_checks import check_vectors, point
+from retrieval.maintenance import parquet
+from retrieval.maintenance.files import appearing
 from retrieval.types import Manifest
-from retrieval.upkeep import parquet
-from retrieval.upkeep.files import appearing
 
 EXPORT_VERSION = 1
 _WRITE = 512

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from upkeep_help import fill, make_manifest
+from maintenance_help import fill, make_manifest
 
 from retrieval.errors import ManifestCorrupt, ManifestMismatch, StoreLocked
 from retrieval.index.store import Store
+from retrieval.maintenance.upgrade import upgrade_collection
 from retrieval.types import Layout, Storage
-from retrieval.upkeep.upgrade import upgrade_collection
 
 
 @pytest.fixture

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from upkeep_help import DIMENSION, fill, make_manifest
+from maintenance_help import DIMENSION, fill, make_manifest
 
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput, RetrievalError
 from retrieval.index.point_store import PointData
 from retrieval.index.store import Store
+from retrieval.maintenance.export_import import (
+    copy_collection,
+    export_collection,
+    import_collection,
+)
 from retrieval.types import IndexQuery, Layout, Storage
-from retrieval.upkeep.transfer import copy_collection, export_collection, import_collection
 
 pytest.importorskip("pyarrow", reason="pyarrow (extra 'parquet') is not installed")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hashing_encoder import HashingEncoder
-from upkeep_help import DIMENSION, fill, make_manifest, passage
+from maintenance_help import DIMENSION, fill, make_manifest, passage
 
 import retrieval
 from retrieval import Document
@@ -17,8 +17,8 @@ from retrieval.index.collection import CollectionIndex
 from retrieval.index.point_store import PointData
 from retrieval.index.store import Store
 from retrieval.index.upsert_checks import point
+from retrieval.maintenance.doctor import Diagnosis, examine
 from retrieval.types import Layout, Storage
-from retrieval.upkeep.doctor import Diagnosis, examine
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from upkeep_help import fill, make_manifest
+from maintenance_help import fill, make_manifest
 
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput, StoreLocked
 from retrieval.index.store import Store
-from retrieval.upkeep.backup import backup_collection, restore_collection
+from retrieval.maintenance.backup import backup_collection, restore_collection
 
 
 @pytest.fixture

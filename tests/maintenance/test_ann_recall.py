@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from upkeep_help import DIMENSION, fill, make_manifest
+from maintenance_help import DIMENSION, fill, make_manifest
 
 from retrieval.errors import InvalidInput
 from retrieval.index.store import Store
+from retrieval.maintenance.ann_recall import measure_recall, parse_depths
 from retrieval.types import Candidate, Layout
-from retrieval.upkeep.recall import measure_recall, parse_depths
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from retrieval.index.manifest import (
 )
 from retrieval.index.server.snapshots import restore_snapshot, save_snapshot
 from retrieval.index.store import Store, StoreLike
-from retrieval.upkeep.files import appearing
+from retrieval.maintenance.files import appearing
 
 BACKUP_VERSION = 1
 _CONTENTS = "backup.json"
