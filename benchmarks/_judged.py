@@ -18,7 +18,7 @@ from _report import Row
 from _texts import SHARED_DATA
 
 from retrieval.evaluation.beir import BeirSet, load_beir
-from retrieval.evaluation.measures import compare
+from retrieval.evaluation.metrics import compare
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.splitting.splitter import passage_id

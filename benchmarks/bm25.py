@@ -33,7 +33,7 @@ from _judged import (
 )
 from _report import OURS, Row, machine, median, parser, report
 
-from retrieval.evaluation.measures import measure
+from retrieval.evaluation.metrics import measure
 from retrieval.index.embedded.index import EmbeddedIndex
 
 MEASURES = ("nDCG@10", "recall@100")

@@ -22,7 +22,7 @@ from _report import Row, machine, parser, report
 from _vectors import Vectors, add_vectors_option, starter
 from numpy.typing import NDArray
 
-from retrieval.evaluation.measures import measure_per_query
+from retrieval.evaluation.metrics import measure_per_query
 from retrieval.fusion import RRF_K, dbsf, rrf
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.types import Fusion

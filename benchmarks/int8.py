@@ -24,7 +24,7 @@ from _report import OURS, Row, in_turns, machine, median, parser, report
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from retrieval.evaluation.beir import BeirSet, load_beir
-from retrieval.evaluation.measures import compare, measure
+from retrieval.evaluation.metrics import compare, measure
 from retrieval.models.batching import run_batches
 from retrieval.models.engines.openvino import OpenVINOEngine
 from retrieval.models.resolve import resolve

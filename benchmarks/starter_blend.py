@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from retrieval import ingest
 from retrieval import open as open_collection
 from retrieval.evaluation.beir import BeirSet, load_beir
-from retrieval.evaluation.measures import compare, measure
+from retrieval.evaluation.metrics import compare, measure
 from retrieval.fusion import rrf
 from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.rerankers.late_interaction import LateInteractionReranker

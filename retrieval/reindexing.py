@@ -14,7 +14,7 @@ from typing import Any
 
 from retrieval.errors import StoreLocked
 from retrieval.evaluating import evaluate_folder
-from retrieval.evaluation.measures import Comparison, compare
+from retrieval.evaluation.metrics import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
 from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.opening import DEFAULT_COLLECTION, ingest

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from retrieval.errors import InvalidInput
-from retrieval.evaluation.measures import DEFAULT_MEASURES, display_name, measure
+from retrieval.evaluation.metrics import DEFAULT_MEASURES, display_name, measure
 from retrieval.evaluation.report import (
     EvaluationReport,
     EvaluationRow,
     report_as_text,
     write_report,
 )
-from retrieval.evaluation.runs import Qrels
+from retrieval.evaluation.trec import Qrels
 from retrieval.types import Blend, Candidate, Hit, Mode, SearchResult
 
 __all__ = [
@@ -81,7 +81,7 @@ def evaluate(
         candidates: how many passages are re-ranked.
         depth: how many passages are fetched and ranked, at least; what lies below `candidates`
             keeps the first stage's order, so that recall at `depth` compares between the rows.
-        measures: see `retrieval.evaluation.measures`.
+        measures: see `retrieval.evaluation.metrics`.
         batch_size: how many queries are searched together; 1 gives the time of a query alone.
         progress: called before the first and after each batch.
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrieval.evaluation.runs import Qrels, Run, write_atomically, write_qrels, write_run
+from retrieval.evaluation.trec import Qrels, Run, write_atomically, write_qrels, write_run
 from retrieval.types import Blend, Mode
 
 _NOTICES_SHOWN = 5

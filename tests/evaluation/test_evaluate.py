@@ -17,7 +17,7 @@ from retrieval.evaluation.evaluate import (
     report_as_text,
     write_report,
 )
-from retrieval.evaluation.runs import read_qrels, read_run
+from retrieval.evaluation.trec import read_qrels, read_run
 from retrieval.types import Blend, Candidate, Hit, Mode, Passage, SearchResult, Timings
 
 QUERIES = {"q1": "first", "q2": "second", "q3": "not judged"}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput
-from retrieval.evaluation.measures import compare, display_name, measure, measure_per_query
+from retrieval.evaluation.metrics import compare, display_name, measure, measure_per_query
 
 QRELS = {
     "q1": {"a": 3, "b": 2, "c": 0, "d": 1},

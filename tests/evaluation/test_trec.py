@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import CorpusError, InvalidInput
-from retrieval.evaluation.runs import (
+from retrieval.evaluation.trec import (
     ranking,
     read_qrels,
     read_run,

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval.errors import InvalidInput
-from retrieval.evaluation.runs import Qrels, ranking
+from retrieval.evaluation.trec import Qrels, ranking
 
 if TYPE_CHECKING:
-    from retrieval.evaluation.runs import Run
+    from retrieval.evaluation.trec import Run
 
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")
 
