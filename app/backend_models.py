@@ -14,14 +14,14 @@ from app.errors import NotHere
 from app.once import Once
 from app.settings import Settings, model_options
 from app.types import ModelInfo, Observer
-from retrieval.errors import InvalidInput, ModelNotFound
-from retrieval.loading import (
+from retrieval.api.models import (
     gives_term_weights,
     load_encoder_named,
     load_encoder_of,
     load_reranker_named,
     shorter_dimensions,
 )
+from retrieval.errors import InvalidInput, ModelNotFound
 from retrieval.types import Encoder, EncoderInfo, Manifest, Reranker
 
 # A model that is not there may be on its way; asking a hub for it takes seconds.

@@ -16,14 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrieval.api.ingest import ingest, open, parse_where
+    from retrieval.api.live import FollowingRetriever
     from retrieval.errors import RetrievalError
     from retrieval.evaluation.evaluate import evaluate
-    from retrieval.following import FollowingRetriever
     from retrieval.index.store import Store
     from retrieval.models.encoders.bi_encoder import BiEncoder
     from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
     from retrieval.models.rerankers.late_interaction import LateInteractionReranker
-    from retrieval.opening import ingest, open, parse_where
     from retrieval.readers.read import read as read_documents
     from retrieval.rendering import result_as_dict
     from retrieval.search.retriever import TwoStageRetriever
@@ -35,7 +35,7 @@ _HOME = {
     "BiEncoder": "retrieval.models.encoders.bi_encoder",
     "CrossEncoderReranker": "retrieval.models.rerankers.cross_encoder",
     "Document": "retrieval.types",
-    "FollowingRetriever": "retrieval.following",
+    "FollowingRetriever": "retrieval.api.live",
     "Hit": "retrieval.types",
     "IngestProgress": "retrieval.types",
     "IngestReport": "retrieval.types",
@@ -46,9 +46,9 @@ _HOME = {
     "Store": "retrieval.index.store",
     "TwoStageRetriever": "retrieval.search.retriever",
     "evaluate": "retrieval.evaluation.evaluate",
-    "ingest": "retrieval.opening",
-    "open": "retrieval.opening",
-    "parse_where": "retrieval.opening",
+    "ingest": "retrieval.api.ingest",
+    "open": "retrieval.api.ingest",
+    "parse_where": "retrieval.api.ingest",
     "read_documents": "retrieval.readers.read",
     "result_as_dict": "retrieval.rendering",
 }

@@ -121,7 +121,7 @@ def evaluate(
     model_options: dict[str, Any],
 ) -> None:
     """Measure both stages on judged queries in BEIR layout."""
-    from retrieval.evaluating import evaluate_folder
+    from retrieval.api.evaluate_folder import evaluate_folder
     from retrieval.evaluation.evaluate import report_as_text, write_report
     from retrieval.progress import evaluation_bar, indexing_bar
 

@@ -128,9 +128,9 @@ def reindex(
     """
     from dataclasses import replace
 
+    from retrieval.api.reindex import reindex as build
     from retrieval.index.store import Store as Place
     from retrieval.progress import indexing_bar, show_notices
-    from retrieval.reindexing import reindex as build
     from retrieval.rendering import plain
 
     place = Place(store, api_key=read_key(api_key))

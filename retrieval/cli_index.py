@@ -238,7 +238,7 @@ def _runner(ray: bool, sharing: dict[str, Any]) -> Callable[..., IngestReport]:
             f"{names.replace('--address', '--ray-address')} given without --ray",
             fix="Give --ray, too, or leave them out.",
         )
-    from retrieval.opening import ingest
+    from retrieval.api.ingest import ingest
 
     return ingest
 

@@ -133,7 +133,7 @@ def search(
     model_options: dict[str, Any],
 ) -> None:
     """Answer a question with the passages that fit it best."""
-    from retrieval.opening import open, parse_where
+    from retrieval.api.ingest import open, parse_where
     from retrieval.progress import show_notices
     from retrieval.rendering import plain, result_as_dict, result_as_text
 

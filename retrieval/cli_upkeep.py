@@ -139,8 +139,8 @@ def doctor(
     """Look whether all is well with a collection, and say how to mend what is not."""
     from dataclasses import asdict
 
+    from retrieval.api.ingest import load_encoder_of
     from retrieval.maintenance.doctor import examine
-    from retrieval.opening import load_encoder_of
     from retrieval.progress import points_bar
 
     with points_bar("reading") as progress:
@@ -186,8 +186,8 @@ def recall(
     """What the approximate index misses, against an exact scan."""
     from dataclasses import asdict
 
+    from retrieval.api.ingest import load_encoder_of
     from retrieval.maintenance.ann_recall import measure_recall, parse_depths
-    from retrieval.opening import load_encoder_of
 
     place = _place(store, api_key)
     wanted = parse_depths(depths)

@@ -124,7 +124,9 @@ def test_eval_looks_for_the_reranker_before_it_indexes(
     (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "Oaks bear acorns."}')
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "acorns"}')
     (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
-    monkeypatch.setattr("retrieval.evaluating.ingest", lambda *_, **__: pytest.fail("indexed"))
+    monkeypatch.setattr(
+        "retrieval.api.evaluate_folder.ingest", lambda *_, **__: pytest.fail("indexed")
+    )
     encoder = "BAAI/bge-small-en-v1.5"
     assert run(["eval", str(tmp_path), "--reranker", encoder]) == 2
     assert "cannot be used as a reranker" in capsys.readouterr().err

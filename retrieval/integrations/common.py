@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
+from retrieval.api.live import FollowingRetriever
 from retrieval.errors import InvalidInput, MissingExtra
-from retrieval.following import FollowingRetriever
 from retrieval.index.filters import compile_filter
 from retrieval.search.options import SearchOptions, plan_search
 from retrieval.search.retriever import TwoStageRetriever

@@ -53,7 +53,7 @@ try:
 except ImportError as error:
     raise missing("haystack-ai", "haystack", "haystack") from error
 
-import retrieval.opening
+import retrieval.api.ingest
 from retrieval.errors import InvalidInput
 from retrieval.search.options import positive
 from retrieval.search.retriever import close_models
@@ -87,8 +87,8 @@ class TwoStageHaystackRetriever:
 
     def __init__(
         self,
-        collection: str | Searcher = retrieval.opening.DEFAULT_COLLECTION,
-        store: str = str(retrieval.opening.DEFAULT_STORE),
+        collection: str | Searcher = retrieval.api.ingest.DEFAULT_COLLECTION,
+        store: str = str(retrieval.api.ingest.DEFAULT_STORE),
         api_key: Secret | None = None,
         top_k: int = 10,
         filters: dict[str, Any] | None = None,
@@ -170,7 +170,7 @@ class TwoStageHaystackRetriever:
             if self._retriever is None:
                 assert self.collection is not None
                 key = None if self.api_key is None else self.api_key.resolve_value()
-                opened = retrieval.opening.open(
+                opened = retrieval.api.ingest.open(
                     self.collection, store=self.store, api_key=key, **self.open_options
                 )
                 try:

@@ -43,14 +43,14 @@ try:
 except ImportError as error:
     raise missing("llama-index-core", "llama-index", "llama_index") from error
 
-from retrieval.following import FollowingRetriever
+from retrieval.api.ingest import DEFAULT_COLLECTION
+from retrieval.api.live import FollowingRetriever
 from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.integrations.llama_index_models import (
     RetrievalEmbedding,
     RetrievalReranker,
     ScoreKind,
 )
-from retrieval.opening import DEFAULT_COLLECTION
 from retrieval.search.options import one_of
 from retrieval.types import Encoder, Hit, Reranker, SearchResult
 

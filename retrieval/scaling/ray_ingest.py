@@ -10,10 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from retrieval.api.ingest import DEFAULT_COLLECTION, ingest
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion.collection_settings import SAMPLE_DOCUMENTS
-from retrieval.opening import DEFAULT_COLLECTION, ingest
 from retrieval.scaling.cluster import connected, limits, one_item_a_block
 from retrieval.scaling.gate import Place, gate_of, make_keeper, this_machine
 from retrieval.scaling.parcels import Counts, Failure, unpacked

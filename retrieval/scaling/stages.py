@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from retrieval.api.ingest import load_encoder_of
 from retrieval.errors import RetrievalError
 from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.prepare import DocumentSplitter, Preparing
 from retrieval.ingestion.seen_documents import Ledger
 from retrieval.models.resolve import resolve
-from retrieval.opening import load_encoder_of
 from retrieval.scaling.gate import Gate, Place, gate_of
 from retrieval.scaling.parcels import (
     Counts,

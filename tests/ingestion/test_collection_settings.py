@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hashing_encoder import HashingEncoder
 
-import retrieval.opening
+import retrieval.api.ingest
 from retrieval.errors import InvalidInput, ManifestMismatch
 from retrieval.index.payload_fields import index_paths
 from retrieval.index.store import Store
@@ -53,7 +53,7 @@ class ManyVectors(HashingEncoder):
 
 def ingest(store: Path, documents: list[Document], **options: Any) -> IngestReport:
     options.setdefault("encoder", HashingEncoder())
-    return retrieval.opening.ingest(documents, store=store, **options)
+    return retrieval.api.ingest.ingest(documents, store=store, **options)
 
 
 def manifest(store: Path, name: str = "docs") -> Manifest:

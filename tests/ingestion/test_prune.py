@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hashing_encoder import HashingEncoder
 
-import retrieval.opening
+import retrieval.api.ingest
 from retrieval.ingestion import prune as pruning
 from retrieval.types import Document, IngestReport, Problem
 
 
 def ingest(source: Any, store: Path, **options: Any) -> IngestReport:
-    return retrieval.opening.ingest(source, store=store, encoder=HashingEncoder(), **options)
+    return retrieval.api.ingest.ingest(source, store=store, encoder=HashingEncoder(), **options)
 
 
 def stored(store: Path) -> set[str]:

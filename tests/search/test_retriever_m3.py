@@ -14,15 +14,15 @@ import pytest
 import torch
 from hashing_encoder import HashingEncoder
 
+from retrieval.api.evaluate_folder import evaluate_folder
+from retrieval.api.ingest import open
 from retrieval.errors import InvalidInput
-from retrieval.evaluating import evaluate_folder
 from retrieval.fusion import rrf
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.models.encoders.bge_m3 import BGEM3
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.load import load_encoder
-from retrieval.opening import open
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import (
     Encoding,

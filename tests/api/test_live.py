@@ -13,8 +13,8 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Document, Store
+from retrieval.api.live import FollowingRetriever
 from retrieval.errors import InvalidInput, RetrievalError
-from retrieval.following import FollowingRetriever
 
 
 def docs(count: int, word: str) -> list[Document]:

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval.api.evaluate_folder import evaluate_folder
+from retrieval.api.ingest import DEFAULT_COLLECTION, ingest
 from retrieval.errors import StoreLocked
-from retrieval.evaluating import evaluate_folder
 from retrieval.evaluation.metrics import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
 from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
-from retrieval.opening import DEFAULT_COLLECTION, ingest
 from retrieval.rendering import report_as_dict
 from retrieval.types import Encoder, IngestReport, Manifest
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hashing_encoder import HashingEncoder
 
+from retrieval.api.evaluate_folder import evaluate_folder
+from retrieval.api.ingest import ingest, open, parse_where
 from retrieval.errors import (
     InvalidFilter,
     InvalidInput,
@@ -16,10 +18,8 @@ from retrieval.errors import (
     StoreFault,
     StoreLocked,
 )
-from retrieval.evaluating import evaluate_folder
 from retrieval.index.store import Store
 from retrieval.models.encoders.bi_encoder import BiEncoder
-from retrieval.opening import ingest, open, parse_where
 from retrieval.types import Document
 
 
@@ -153,7 +153,7 @@ def test_an_automatic_reranker_without_windows_is_told(
     from retrieval.models.defaults import Choice
 
     monkeypatch.setattr(
-        "retrieval.loading.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))
+        "retrieval.api.models.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))
     )
     with open(store=built, long_passages="windows") as retriever:
         assert retriever.notices[-1].startswith("The reranker starter, chosen automatically")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from retrieval.api.ingest import DEFAULT_STORE, ingest, open
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.beir import load_beir
 from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
@@ -17,7 +18,6 @@ from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked, without_reranker
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
-from retrieval.opening import DEFAULT_STORE, ingest, open
 from retrieval.search.options import checked_fusion, one_of
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever

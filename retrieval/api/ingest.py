@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from retrieval.api.models import encoder_of, language_notices, load_encoder_of, reranker_of
 from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.filter_syntax import parse_where
@@ -29,7 +30,6 @@ from retrieval.ingestion.collection_settings import (
     storage_for,
 )
 from retrieval.ingestion.input_checks import checked_documents, refuse_elsewhere
-from retrieval.loading import encoder_of, language_notices, load_encoder_of, reranker_of
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder
 from retrieval.models.options import check_reranker_named, checked, first_device, of_encoder

@@ -12,9 +12,9 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Store
+from retrieval.api.reindex import reindex
 from retrieval.cli import run
 from retrieval.errors import CollectionNotFound
-from retrieval.reindexing import reindex
 from retrieval.types import Storage
 
 

@@ -1,0 +1,1 @@
+"""The ways in: each call opens, fills, measures or replaces a collection in one line."""
