@@ -229,7 +229,7 @@ def index(
 def _runner(ray: bool, sharing: dict[str, Any]) -> Callable[..., IngestReport]:
     """What indexes: this process, or a Ray cluster."""
     if ray:
-        from retrieval.scaling import ingest_with_ray
+        from retrieval.distributed import ingest_with_ray
 
         return partial(ingest_with_ray, **sharing)
     if sharing:

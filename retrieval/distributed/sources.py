@@ -10,12 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
+from retrieval.distributed.messages import Parcel, packed
+from retrieval.distributed.partitions import files_of, grouped, portions_of
 from retrieval.errors import InvalidInput
 from retrieval.ingestion.seen_documents import Ledger
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
-from retrieval.scaling.parcels import Parcel, packed
-from retrieval.scaling.portions import files_of, grouped, portions_of
 from retrieval.types import Document, Problem
 
 AnySource = str | os.PathLike[str] | Iterable[Document]

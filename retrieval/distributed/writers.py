@@ -6,10 +6,10 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from retrieval.distributed.messages import Encoded, Failure
 from retrieval.errors import RetrievalError
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.store import Store
-from retrieval.scaling.parcels import Encoded, Failure
 from retrieval.types import DocumentState
 
 WINDOW_PASSAGES = 512

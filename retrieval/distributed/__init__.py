@@ -20,6 +20,6 @@ ray is imported where it is used, so that importing this costs nothing.
 
 from __future__ import annotations
 
-from retrieval.scaling.ray_ingest import ingest_with_ray
+from retrieval.distributed.ingest import ingest_with_ray
 
 __all__ = ["ingest_with_ray"]

@@ -15,6 +15,21 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Document, Store
+from retrieval.distributed import partitions as portions_module
+from retrieval.distributed.actor_counts import Plan, plan_actors
+from retrieval.distributed.actors import Encode, Job, Read, Split, Write
+from retrieval.distributed.messages import (
+    COLUMN,
+    Counts,
+    Encoded,
+    Failure,
+    Parcel,
+    Prepared,
+    packed,
+    unpacked,
+)
+from retrieval.distributed.partitions import files_of, grouped, portions_of, read_portion
+from retrieval.distributed.writers import DirectGate, Place
 from retrieval.errors import (
     CollectionNotFound,
     CorpusError,
@@ -25,21 +40,6 @@ from retrieval.errors import (
     StoreFault,
 )
 from retrieval.readers.read import read
-from retrieval.scaling import portions as portions_module
-from retrieval.scaling.gate import DirectGate, Place
-from retrieval.scaling.parcels import (
-    COLUMN,
-    Counts,
-    Encoded,
-    Failure,
-    Parcel,
-    Prepared,
-    packed,
-    unpacked,
-)
-from retrieval.scaling.plan import Plan, plan_actors
-from retrieval.scaling.portions import files_of, grouped, portions_of, read_portion
-from retrieval.scaling.stages import Encode, Job, Read, Split, Write
 from retrieval.types import Problem
 
 pytest.importorskip("pyarrow")
@@ -232,7 +232,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
     shared = DirectGate(place)
     with pytest.MonkeyPatch.context() as patch:
         # One process may open the folder once; workers have processes of their own.
-        patch.setattr("retrieval.scaling.stages.gate_of", lambda place, keeper: shared)
+        patch.setattr("retrieval.distributed.actors.gate_of", lambda place, keeper: shared)
         yield Job(place, store.manifest("docs"), None, factory, {})
     shared.close()
 
@@ -283,7 +283,7 @@ def test_new_and_changed_documents_go_through_all_stages(job: Job, tmp_path: Pat
 
 
 def job_points(job: Job) -> Iterator[Any]:
-    from retrieval.scaling import stages
+    from retrieval.distributed import actors as stages
 
     gate = stages.gate_of(job.place, None)
     assert isinstance(gate, DirectGate)

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.api.ingest import DEFAULT_COLLECTION, ingest
+from retrieval.distributed.actor_counts import READ_CPUS, SPLIT_CPUS, WRITE_CPUS, Plan, plan_actors
+from retrieval.distributed.actors import Encode, EncoderFactory, Job, Read, Split, Write
+from retrieval.distributed.cluster import connected, limits, one_item_a_block
+from retrieval.distributed.messages import Counts, Failure, unpacked
+from retrieval.distributed.partitions import PARCEL_CHARACTERS
+from retrieval.distributed.report import Total
+from retrieval.distributed.sources import AnySource, Source, check_source, opened
+from retrieval.distributed.writers import Place, gate_of, make_keeper, this_machine
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion.collection_settings import SAMPLE_DOCUMENTS
-from retrieval.scaling.cluster import connected, limits, one_item_a_block
-from retrieval.scaling.gate import Place, gate_of, make_keeper, this_machine
-from retrieval.scaling.parcels import Counts, Failure, unpacked
-from retrieval.scaling.plan import READ_CPUS, SPLIT_CPUS, WRITE_CPUS, Plan, plan_actors
-from retrieval.scaling.portions import PARCEL_CHARACTERS
-from retrieval.scaling.sources import AnySource, Source, check_source, opened
-from retrieval.scaling.stages import Encode, EncoderFactory, Job, Read, Split, Write
-from retrieval.scaling.total import Total
 from retrieval.types import Document, IngestReport
 
 if TYPE_CHECKING:

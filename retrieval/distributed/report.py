@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from retrieval.distributed.messages import Counts, Failure
 from retrieval.errors import CorpusError
 from retrieval.ingestion import IngestProgressCallback
-from retrieval.scaling.parcels import Counts, Failure
 from retrieval.types import IngestProgress, IngestReport
 
 

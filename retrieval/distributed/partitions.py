@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from retrieval.distributed.messages import Parcel, Portion, SourceFile
 from retrieval.readers import read as readers
 from retrieval.readers.read import list_files
-from retrieval.scaling.parcels import Parcel, Portion, SourceFile
 from retrieval.types import Document, Problem
 
 PORTION_BYTES = 8_000_000

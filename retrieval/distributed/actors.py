@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 import numpy as np
 
 from retrieval.api.ingest import load_encoder_of
-from retrieval.errors import RetrievalError
-from retrieval.index.manifest import check_manifest
-from retrieval.ingestion.prepare import DocumentSplitter, Preparing
-from retrieval.ingestion.seen_documents import Ledger
-from retrieval.models.resolve import resolve
-from retrieval.scaling.gate import Gate, Place, gate_of
-from retrieval.scaling.parcels import (
+from retrieval.distributed.messages import (
     Counts,
     Encoded,
     Failure,
@@ -32,7 +26,13 @@ from retrieval.scaling.parcels import (
     packed,
     unpacked,
 )
-from retrieval.scaling.portions import read_portion
+from retrieval.distributed.partitions import read_portion
+from retrieval.distributed.writers import Gate, Place, gate_of
+from retrieval.errors import RetrievalError
+from retrieval.index.manifest import check_manifest
+from retrieval.ingestion.prepare import DocumentSplitter, Preparing
+from retrieval.ingestion.seen_documents import Ledger
+from retrieval.models.resolve import resolve
 from retrieval.splitting.splitter import Splitter, document_hash
 from retrieval.types import (
     Document,
