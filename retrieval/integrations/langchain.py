@@ -16,7 +16,16 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from retrieval.integrations.common import (
+from retrieval.integrations._models import (
+    check_reranking,
+    encoder_from,
+    passage_of,
+    passage_vectors,
+    query_vector,
+    rerank,
+    reranker_from,
+)
+from retrieval.integrations._search import (
     SEARCH_ARGUMENTS,
     SearchArguments,
     Searcher,
@@ -26,15 +35,6 @@ from retrieval.integrations.common import (
     metadata_of,
     missing,
     search,
-)
-from retrieval.integrations.stages import (
-    check_reranking,
-    encoder_from,
-    passage_of,
-    passage_vectors,
-    query_vector,
-    rerank,
-    reranker_from,
 )
 
 try:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.integrations.common import missing
+from retrieval.integrations._models import reranker_from
+from retrieval.integrations._search import missing
 from retrieval.integrations.sentence_transformers import EncoderLikeST
-from retrieval.integrations.stages import reranker_from
 
 try:
     from mteb.models import ModelMeta

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
-from retrieval.integrations.stages import encoder_from, reranker_from
+from retrieval.integrations._models import encoder_from, reranker_from
 from retrieval.search.options import checked_query, positive
 from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, ProgressCallback, Reranker

@@ -33,7 +33,7 @@ from retrieval.integrations.haystack import (
     RetrievalTextEmbedder,
     TwoStageHaystackRetriever,
 )
-from retrieval.integrations.haystack_filters import where_of
+from retrieval.integrations.haystack.filters import where_of
 
 QUERY = "how do I get my travel costs back?"
 OPTIONS = {"threads": 2}

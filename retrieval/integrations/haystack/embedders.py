@@ -6,8 +6,8 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from retrieval.integrations.common import missing
-from retrieval.integrations.stages import check_fingerprint, encoder_from
+from retrieval.integrations._models import check_fingerprint, encoder_from
+from retrieval.integrations._search import missing
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict

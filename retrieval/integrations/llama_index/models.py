@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from retrieval.errors import InvalidInput
-from retrieval.integrations.common import beside_the_loop, missing
-from retrieval.integrations.stages import (
+from retrieval.integrations._models import (
     check_fingerprint,
     check_reranking,
     encoder_from,
@@ -17,6 +16,7 @@ from retrieval.integrations.stages import (
     rerank,
     reranker_from,
 )
+from retrieval.integrations._search import beside_the_loop, missing
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding

@@ -22,7 +22,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from retrieval.integrations.common import (
+from retrieval.integrations._models import (
+    check_fingerprint,
+    check_reranking,
+    passage_of,
+    rerank,
+    reranker_from,
+)
+from retrieval.integrations._search import (
     Searcher,
     beside_the_loop,
     checked_arguments,
@@ -31,20 +38,13 @@ from retrieval.integrations.common import (
     missing,
     search,
 )
-from retrieval.integrations.haystack_embedders import (
+from retrieval.integrations.haystack.embedders import (
     RetrievalDocumentEmbedder,
     RetrievalTextEmbedder,
     content_of,
     named,
 )
-from retrieval.integrations.haystack_filters import where_of
-from retrieval.integrations.stages import (
-    check_fingerprint,
-    check_reranking,
-    passage_of,
-    rerank,
-    reranker_from,
-)
+from retrieval.integrations.haystack.filters import where_of
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from retrieval.errors import InvalidInput
-from retrieval.integrations.common import (
+from retrieval.integrations._search import (
     STAGES,
     SearchArguments,
     Searcher,
@@ -46,7 +46,7 @@ except ImportError as error:
 from retrieval.api.ingest import DEFAULT_COLLECTION
 from retrieval.api.live import FollowingRetriever
 from retrieval.index.store import DEFAULT_STORE, StoreLike
-from retrieval.integrations.llama_index_models import (
+from retrieval.integrations.llama_index.models import (
     RetrievalEmbedding,
     RetrievalReranker,
     ScoreKind,
