@@ -149,7 +149,7 @@ def demo(
     )
     with stoppable(), reserved(chosen) as sock:
         import retrieval
-        from retrieval.progress import indexing_bar
+        from retrieval.cli.progress import indexing_bar
 
         version = ".".join(map(str, sys.version_info[:3]))
         say(

@@ -101,7 +101,7 @@ def service(folder: Path, reranker: Path, **settings: Any) -> Iterator[Running]:
     environment |= {f"RETRIEVAL_{k.upper()}": str(v) for k, v in (given | settings).items()}
     log = (folder / "log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-c", "from retrieval.cli import main; main()", "serve"],
+        [sys.executable, "-c", "from retrieval.cli.main import main; main()", "serve"],
         env=environment,
         stderr=log,
     )

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
     from retrieval.models.rerankers.late_interaction import LateInteractionReranker
     from retrieval.readers.read import read as read_documents
-    from retrieval.rendering import result_as_dict
     from retrieval.search.retriever import TwoStageRetriever
+    from retrieval.serialization import result_as_dict
     from retrieval.types import Document, Hit, IngestProgress, IngestReport, Passage, SearchResult
 
 __version__ = "0.1.0"
@@ -50,7 +50,7 @@ _HOME = {
     "open": "retrieval.api.ingest",
     "parse_where": "retrieval.api.ingest",
     "read_documents": "retrieval.readers.read",
-    "result_as_dict": "retrieval.rendering",
+    "result_as_dict": "retrieval.serialization",
 }
 _RENAMED = {"read_documents": "read"}
 

@@ -63,7 +63,7 @@ def test_import_pulls_in_nothing_heavy() -> None:
 def test_searching_needs_no_package_that_is_only_for_other_work() -> None:
     """The command line's help must not wait for models to be imported."""
     code = (
-        "import sys, retrieval.cli\n"
+        "import sys, retrieval.cli.main\n"
         "heavy = {'torch', 'transformers', 'openvino', 'gradio'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.types import CollectionInfo, Job, JobState, ModelInfo, StoredDocument
 from retrieval import SearchResult, result_as_dict
-from retrieval.rendering import report_as_dict
+from retrieval.serialization import report_as_dict
 
 
 class PassageBody(BaseModel):

@@ -35,7 +35,7 @@ from app.protocols.native_models import (
 from app.protocols.shared import caller_of
 from app.types import Backend, Caller
 from retrieval import Document
-from retrieval.rendering import report_as_dict
+from retrieval.serialization import report_as_dict
 
 Collection = Annotated[Name, Path(description="name of the collection")]
 Tenant = Annotated[Name | None, Query(description="whose, where tenants are kept apart")]

@@ -18,7 +18,7 @@ from retrieval.errors import StoreLocked
 from retrieval.evaluation.metrics import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
 from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
-from retrieval.rendering import report_as_dict
+from retrieval.serialization import report_as_dict
 from retrieval.types import Encoder, IngestReport, Manifest
 
 LEAST_SHARE = 0.9

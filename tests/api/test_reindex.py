@@ -13,7 +13,7 @@ from hashing_encoder import HashingEncoder
 import retrieval
 from retrieval import Store
 from retrieval.api.reindex import reindex
-from retrieval.cli import run
+from retrieval.cli.main import run
 from retrieval.errors import CollectionNotFound
 from retrieval.types import Storage
 

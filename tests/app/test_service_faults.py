@@ -241,7 +241,7 @@ def _in_flight(service: Service) -> float:
 
 # --- the end --------------------------------------------------------------------------------
 
-PROGRAM = "from retrieval.cli import main; main()"
+PROGRAM = "from retrieval.cli.main import main; main()"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.cli import run
+from retrieval.cli.main import run
 from retrieval.index.store import Store
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from retrieval.cli_options import (
+from retrieval.cli.options import (
     FIRST_STAGE,
     RUNNING,
     ApiKey,
@@ -29,9 +29,9 @@ from retrieval.cli_options import (
     fusion_of,
     with_model_options,
 )
-from retrieval.cli_options import MODELS as MODELS_PANEL
-from retrieval.cli_output import api_key as read_key
-from retrieval.cli_output import write, write_json, write_json_line
+from retrieval.cli.options import MODELS as MODELS_PANEL
+from retrieval.cli.output import api_key as read_key
+from retrieval.cli.output import write, write_json, write_json_line
 from retrieval.errors import CorpusError, InvalidInput
 
 RESULTS = "Results"
@@ -134,8 +134,8 @@ def search(
 ) -> None:
     """Answer a question with the passages that fit it best."""
     from retrieval.api.ingest import open, parse_where
-    from retrieval.progress import show_notices
-    from retrieval.rendering import plain, result_as_dict, result_as_text
+    from retrieval.cli.progress import show_notices
+    from retrieval.serialization import plain, result_as_dict, result_as_text
 
     asked = _asked(query, queries)
     options: dict[str, Any] = {

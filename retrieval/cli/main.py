@@ -17,8 +17,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from retrieval import __version__, cli_collections, cli_index, cli_search, cli_upkeep
-from retrieval.cli_options import (
+from retrieval import __version__
+from retrieval.cli import collections as cli_collections
+from retrieval.cli import index as cli_index
+from retrieval.cli import maintenance as cli_upkeep
+from retrieval.cli import search as cli_search
+from retrieval.cli.options import (
     CUTTING,
     RUNNING,
     ApiKey,
@@ -37,9 +41,9 @@ from retrieval.cli_options import (
     fusion_of,
     with_model_options,
 )
-from retrieval.cli_options import MODELS as MODELS_PANEL
-from retrieval.cli_output import ReaderGone, check_places, complain, listed, write, write_json
-from retrieval.cli_output import api_key as read_key
+from retrieval.cli.options import MODELS as MODELS_PANEL
+from retrieval.cli.output import ReaderGone, check_places, complain, listed, write, write_json
+from retrieval.cli.output import api_key as read_key
 from retrieval.errors import InvalidInput, RetrievalError, UserError
 
 app = typer.Typer(
@@ -122,8 +126,8 @@ def evaluate(
 ) -> None:
     """Measure both stages on judged queries in BEIR layout."""
     from retrieval.api.evaluate_folder import evaluate_folder
+    from retrieval.cli.progress import evaluation_bar, indexing_bar
     from retrieval.evaluation.evaluate import report_as_text, write_report
-    from retrieval.progress import evaluation_bar, indexing_bar
 
     key = read_key(api_key)
     check_places(json_file, runs)
@@ -171,7 +175,7 @@ def models(as_json: AsJson = False) -> None:
     """The models whose settings are known here; others are read from their own config."""
     from retrieval.models.registry import list_models
     from retrieval.models.resolve import is_cached
-    from retrieval.rendering import models_as_dicts, models_as_text
+    from retrieval.serialization import models_as_dicts, models_as_text
 
     specs = list_models()
     cached = {spec.name: is_cached(spec) for spec in specs}

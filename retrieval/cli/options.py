@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from retrieval.cli_output import given_only, listed
+from retrieval.cli.output import given_only, listed
 from retrieval.errors import InvalidInput
 
 if TYPE_CHECKING:

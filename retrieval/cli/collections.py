@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from retrieval.cli_options import (
+from retrieval.cli.options import (
     CUTTING,
     RUNNING,
     ApiKey,
@@ -16,9 +16,9 @@ from retrieval.cli_options import (
     Store,
     with_model_options,
 )
-from retrieval.cli_options import MODELS as MODELS_PANEL
-from retrieval.cli_output import api_key as read_key
-from retrieval.cli_output import given_only, write, write_json
+from retrieval.cli.options import MODELS as MODELS_PANEL
+from retrieval.cli.output import api_key as read_key
+from retrieval.cli.output import given_only, write, write_json
 from retrieval.errors import InvalidInput
 
 Name = Annotated[str, typer.Argument(help="Name of the collection.")]
@@ -53,7 +53,7 @@ def info(
 ) -> None:
     """What a store holds, and what built a collection."""
     from retrieval.index.store import Store as Place
-    from retrieval.rendering import manifest_as_dict, manifest_as_text
+    from retrieval.serialization import manifest_as_dict, manifest_as_text
 
     if collection is None:
         list_(store, api_key, as_json)
@@ -129,9 +129,9 @@ def reindex(
     from dataclasses import replace
 
     from retrieval.api.reindex import reindex as build
+    from retrieval.cli.progress import indexing_bar, show_notices
     from retrieval.index.store import Store as Place
-    from retrieval.progress import indexing_bar, show_notices
-    from retrieval.rendering import plain
+    from retrieval.serialization import plain
 
     place = Place(store, api_key=read_key(api_key))
     options = given_only(

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from retrieval.cli_options import RUNNING, ApiKey, AsJson, Store, with_model_options
-from retrieval.cli_output import api_key as read_key
-from retrieval.cli_output import given_only, write, write_json
+from retrieval.cli.options import RUNNING, ApiKey, AsJson, Store, with_model_options
+from retrieval.cli.output import api_key as read_key
+from retrieval.cli.output import given_only, write, write_json
 from retrieval.errors import CorpusError, StoreFault
 
 Name = Annotated[str, typer.Argument(help="Name of the collection, or of a version of it.")]
@@ -31,8 +31,8 @@ def export(
     api_key: ApiKey = None,
 ) -> None:
     """Write a collection with its vectors to a file that any store can import."""
+    from retrieval.cli.progress import points_bar
     from retrieval.maintenance.export_import import export_collection
-    from retrieval.progress import points_bar
 
     with points_bar("exporting") as progress:
         done = export_collection(
@@ -48,8 +48,8 @@ def import_(
     api_key: ApiKey = None,
 ) -> None:
     """Make a collection of an exported file; nothing is encoded again."""
+    from retrieval.cli.progress import points_bar
     from retrieval.maintenance.export_import import import_collection
-    from retrieval.progress import points_bar
 
     with points_bar("importing") as progress:
         done = import_collection(path, collection, store=_place(store, api_key), progress=progress)
@@ -75,8 +75,8 @@ def copy(
     ] = None,
 ) -> None:
     """Copy a collection with its vectors to another store, as from a laptop to a server."""
+    from retrieval.cli.progress import points_bar
     from retrieval.maintenance.export_import import copy_collection
-    from retrieval.progress import points_bar
 
     changes = given_only(
         {
@@ -140,8 +140,8 @@ def doctor(
     from dataclasses import asdict
 
     from retrieval.api.ingest import load_encoder_of
+    from retrieval.cli.progress import points_bar
     from retrieval.maintenance.doctor import examine
-    from retrieval.progress import points_bar
 
     with points_bar("reading") as progress:
         found = examine(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from retrieval.cli_options import (
+from retrieval.cli.options import (
     CUTTING,
     RUNNING,
     ApiKey,
@@ -22,9 +22,9 @@ from retrieval.cli_options import (
     Tenant,
     with_model_options,
 )
-from retrieval.cli_options import MODELS as MODELS_PANEL
-from retrieval.cli_output import api_key as read_key
-from retrieval.cli_output import given_only, write, write_json
+from retrieval.cli.options import MODELS as MODELS_PANEL
+from retrieval.cli.output import api_key as read_key
+from retrieval.cli.output import given_only, write, write_json
 from retrieval.errors import CorpusError, InvalidInput
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ def index(
     model_options: dict[str, Any],
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
+    from retrieval.cli.progress import indexing_bar, show_notices
     from retrieval.index.store import Store as Place
-    from retrieval.progress import indexing_bar, show_notices
-    from retrieval.rendering import plain, report_as_dict, report_as_text
+    from retrieval.serialization import plain, report_as_dict, report_as_text
 
     place = Place(store, api_key=read_key(api_key))
     storage = given_only(
@@ -245,8 +245,8 @@ def _runner(ray: bool, sharing: dict[str, Any]) -> Callable[..., IngestReport]:
 
 def _tell(report: IngestReport, shown: Sequence[str]) -> None:
     """What a user should know beside the figures, on standard error."""
-    from retrieval.progress import show_notices
-    from retrieval.rendering import plain
+    from retrieval.cli.progress import show_notices
+    from retrieval.serialization import plain
 
     show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=20)
     show_notices(

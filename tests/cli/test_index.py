@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.cli import run
+from retrieval.cli.main import run
+from retrieval.cli.progress import _left, _rate
 from retrieval.index.store import Store
-from retrieval.progress import _left, _rate
-from retrieval.rendering import report_as_dict, report_as_text
+from retrieval.serialization import report_as_dict, report_as_text
 from retrieval.types import IngestProgress, IngestReport
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from retrieval.cli import run
-from retrieval.cli_search import read_queries
+from retrieval.cli.main import run
+from retrieval.cli.search import read_queries
 from retrieval.errors import CorpusError
 
 RUNNING = ["--engine", "transformers", "--device", "cpu", "--dtype", "fp32"]

@@ -1,0 +1,1 @@
+"""The command line `retrieval`, a file for each group of commands."""
