@@ -280,7 +280,7 @@ def mcp(
     with stoppable():
         from app.backend import RetrievalBackend
         from app.observing import logs
-        from app.protocols import mcp as protocol
+        from app.protocols.mcp import server as protocol
 
         logs.setup(chosen)  # to standard error: standard output carries the protocol
         backend = RetrievalBackend(chosen)

@@ -87,18 +87,16 @@ def create_app(
         opened: opened, in a thread, when the app starts to serve, and closed when it ends.
     """
     from app.observing.metrics import Metrics
-    from app.protocols import (
-        answers,
-        dify,
-        errors,
-        mcp,
-        native,
-        openai,
-        operations,
-        rerank,
-        tei,
-        vector_stores,
-    )
+    from app.protocols import errors
+    from app.protocols import health as operations
+    from app.protocols.dify import routes as dify
+    from app.protocols.mcp import server as mcp
+    from app.protocols.native import answer as answers
+    from app.protocols.native import search as native
+    from app.protocols.openai import embeddings as openai
+    from app.protocols.openai import vector_stores
+    from app.protocols.rerank import routes as rerank
+    from app.protocols.tei import routes as tei
     from app.security.guard import Guard
 
     metrics = metrics or Metrics()

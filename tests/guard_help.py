@@ -10,8 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from app.observing.metrics import Metrics
-from app.protocols import errors, operations
-from app.protocols.shared import caller_of
+from app.protocols import errors
+from app.protocols import health as operations
+from app.protocols.requests import caller_of
 from app.security.guard import Guard
 from app.security.headers import SecurityHeaders
 from app.security.keys import KeyRing

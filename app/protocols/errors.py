@@ -28,7 +28,7 @@ from app.errors import (
     http_status,
     retry_after,
 )
-from app.protocols.shared import ClientGone
+from app.protocols.requests import ClientGone
 from retrieval.errors import InvalidInput, RetrievalError
 
 log = logging.getLogger(__name__)
@@ -251,15 +251,15 @@ def is_json(content_type: str) -> bool:
 
 def _shape_of(path: str) -> Shape:
     if path.startswith("/v2/"):
-        from app.protocols.rerank import cohere_error_body
+        from app.protocols.rerank.routes import cohere_error_body
 
         return cohere_error_body, http_status
     if path in ("/embed", "/embed_sparse", "/rerank", "/predict", "/info", "/health"):
-        from app.protocols import tei
+        from app.protocols.tei import routes as tei
 
         return tei.error_body, getattr(tei, "error_status", http_status)
     if path == "/retrieval":
-        from app.protocols import dify
+        from app.protocols.dify import routes as dify
 
         return dify.error_body, dify.error_status
     return error_body, http_status

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service_help import running
 
 from app.observing.metrics import Metrics
-from app.protocols import operations
+from app.protocols import health as operations
 from app.types import Observer
 
 ROOT = Path(__file__).resolve().parents[3]

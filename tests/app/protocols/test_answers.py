@@ -22,7 +22,8 @@ import retrieval
 from app.answering.language_model import language_model
 from app.backend import RetrievalBackend
 from app.observing.metrics import Metrics
-from app.protocols import answers, errors
+from app.protocols import errors
+from app.protocols.native import answer as answers
 
 KEY = "sk-of-the-endpoint"
 QUESTION = "How long are copies of the database kept?"

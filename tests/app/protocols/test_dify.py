@@ -15,7 +15,7 @@ from service_help import DOCUMENTS, Service
 
 import retrieval
 from app.errors import Forbidden, NotHere, Overloaded, Unauthorized
-from app.protocols import dify
+from app.protocols.dify import routes as dify
 from app.security import keys as key_files
 from app.security.keys import KeyRing
 from retrieval.errors import CollectionNotFound, InvalidFilter, StoreFault

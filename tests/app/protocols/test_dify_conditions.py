@@ -10,7 +10,7 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from app.errors import BadRequest
-from app.protocols.dify_conditions import (
+from app.protocols.dify.conditions import (
     _NEGATIVE,
     PAIRS,
     Condition,

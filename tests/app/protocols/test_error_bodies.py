@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Forbidden, NotHere, Overloaded, Stopping, Unauthorized
 from app.protocols import errors
-from app.protocols.shared import ClientGone
+from app.protocols.requests import ClientGone
 from retrieval.errors import CollectionNotFound, RetrievalError, StoreFault
 
 MISSING = CollectionNotFound("there is no collection 'x'", fix="Check the name.")

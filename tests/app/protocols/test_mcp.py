@@ -26,7 +26,8 @@ from service_help import DOCUMENTS, make_settings, running
 import retrieval
 from app.backend import RetrievalBackend
 from app.observing.metrics import Metrics
-from app.protocols import errors, mcp
+from app.protocols import errors
+from app.protocols.mcp import server as mcp
 from app.security import keys as key_files
 from app.security.guard import Guard
 from app.settings import Settings

@@ -18,8 +18,8 @@ from service_help import Service, make_settings, running, small_service
 
 from app.batching.control import Cancelled
 from app.jobs import Jobs, JobSpec
-from app.protocols import native_answers as answers
-from app.protocols import native_jobs
+from app.protocols.native import jobs as native_jobs
+from app.protocols.native import responses as answers
 from app.types import Backend, Caller, Job, JobSource
 from retrieval import IngestReport
 

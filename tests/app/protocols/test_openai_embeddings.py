@@ -19,7 +19,7 @@ from service_help import DOCUMENTS, Service
 
 import retrieval
 from app.protocols import errors
-from app.protocols.openai import MOST_TEXTS, router
+from app.protocols.openai.embeddings import MOST_TEXTS, router
 
 QUESTION = "how do I get my travel costs back?"
 TEXTS = ["Travel costs are paid back.", "Soup and bread.", "Grün ist die Hoffnung. 希望"]

@@ -12,8 +12,8 @@ import pytest
 from service_help import small_service
 
 from app.errors import Overloaded
-from app.protocols.rerank import cohere_error_body
-from app.protocols.rerank_models import MOST_DOCUMENTS
+from app.protocols.rerank.routes import cohere_error_body
+from app.protocols.rerank.schemas import MOST_DOCUMENTS
 
 QUERY = "how do I get my travel costs back?"
 TEXTS = [

@@ -17,8 +17,8 @@ from protocol_service import instructed_service
 from service_help import small_service
 
 from app.errors import NotHere, Overloaded, Stopping
-from app.protocols import tei
-from app.protocols.tei_models import MOST_INPUTS
+from app.protocols.tei import routes as tei
+from app.protocols.tei.schemas import MOST_INPUTS
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.encoders.bge_m3 import BGEM3
 

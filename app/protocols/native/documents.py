@@ -14,16 +14,7 @@ from fastapi.responses import JSONResponse
 
 from app.errors import NotHere
 from app.protocols.errors import responses
-from app.protocols.native_answers import (
-    CollectionBody,
-    CollectionsBody,
-    DeletedBody,
-    DocumentBody,
-    ReportBody,
-    collection_body,
-    document_body,
-)
-from app.protocols.native_models import (
+from app.protocols.native.requests import (
     MOST_DOCUMENTS,
     CreateCollection,
     DeleteRequest,
@@ -32,7 +23,16 @@ from app.protocols.native_models import (
     Name,
     UpsertRequest,
 )
-from app.protocols.shared import caller_of
+from app.protocols.native.responses import (
+    CollectionBody,
+    CollectionsBody,
+    DeletedBody,
+    DocumentBody,
+    ReportBody,
+    collection_body,
+    document_body,
+)
+from app.protocols.requests import caller_of
 from app.types import Backend, Caller
 from retrieval import Document
 from retrieval.serialization import report_as_dict

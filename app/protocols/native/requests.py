@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.protocols.plain_json import plain_object, plain_text
+from app.protocols.json_limits import plain_object, plain_text
 
 MOST_QUERY = 32_768
 MOST_QUERIES = 128

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.protocols import rerank_models as rerank
+from app.protocols.rerank import schemas as rerank
 
 MOST_INPUTS = 2048
 

@@ -22,10 +22,10 @@ from app.answering.answer import Answer, Answering, Ask, Grounds
 from app.answering.language_model import Sampling
 from app.answering.prompt import Message
 from app.errors import BadRequest, NotHere
-from app.protocols import answer_models as models
 from app.protocols.errors import responses
-from app.protocols.event_stream import SCHEMA, EventStream, event, failed
-from app.protocols.shared import caller_of, until_gone
+from app.protocols.native import answer_schemas as models
+from app.protocols.requests import caller_of, until_gone
+from app.protocols.sse import SCHEMA, EventStream, event, failed
 
 ANY_MODEL = ("default", "retrieval")
 """What a request may call the language model by, beside its own name."""

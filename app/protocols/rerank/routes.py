@@ -18,7 +18,8 @@ from fastapi import APIRouter, Request
 
 from app.errors import BadRequest, error_code
 from app.protocols.errors import responses
-from app.protocols.rerank_models import (
+from app.protocols.requests import caller_of, until_gone
+from app.protocols.rerank.schemas import (
     ApiVersion,
     BilledUnits,
     CohereError,
@@ -33,7 +34,6 @@ from app.protocols.rerank_models import (
     TruncatedDocument,
     Usage,
 )
-from app.protocols.shared import caller_of, until_gone
 from app.types import Backend, Caller, ModelInfo, Reranked
 from retrieval import RetrievalError
 

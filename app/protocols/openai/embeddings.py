@@ -21,8 +21,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.errors import BadRequest
 from app.protocols.errors import responses
-from app.protocols.plain_json import plain_text
-from app.protocols.shared import caller_of, until_gone
+from app.protocols.json_limits import plain_text
+from app.protocols.requests import caller_of, until_gone
 from app.types import Backend, Caller, Embedded, ModelInfo, TextKind
 
 MOST_TEXTS = 2048

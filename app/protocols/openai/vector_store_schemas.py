@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.protocols.attribute_filters import AttributeFilter
-from app.protocols.plain_json import plain_text
+from app.protocols.json_limits import plain_text
+from app.protocols.openai.attribute_filters import AttributeFilter
 
 MOST_QUERIES = 16
 MOST_QUERY = 32_768

@@ -21,8 +21,8 @@ from starlette.routing import Route
 
 import retrieval
 from app.errors import Forbidden, error_code
-from app.protocols import mcp_tools as tools
-from app.protocols.shared import ANYONE, caller_of, until_gone
+from app.protocols.mcp import tools
+from app.protocols.requests import ANYONE, caller_of, until_gone
 from app.settings import Settings
 from app.types import Backend, Caller
 from retrieval.errors import InvalidInput, RetrievalError

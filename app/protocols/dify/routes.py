@@ -14,10 +14,10 @@ from fastapi import APIRouter, Body, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.errors import Forbidden, Unauthorized, http_status
-from app.protocols.dify_conditions import Holds, MetadataCondition, Selection, selection_of
-from app.protocols.plain_json import plain_text
+from app.protocols.dify.conditions import Holds, MetadataCondition, Selection, selection_of
+from app.protocols.json_limits import plain_text
+from app.protocols.requests import caller_of, until_gone
 from app.protocols.scores import unit_scores
-from app.protocols.shared import caller_of, until_gone
 from app.types import Backend, Caller
 from retrieval import Hit, Passage, RetrievalError, SearchResult
 from retrieval.errors import CollectionNotFound

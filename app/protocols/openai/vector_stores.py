@@ -16,11 +16,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 
 from app.errors import BadRequest
-from app.protocols.attribute_filters import where_of
 from app.protocols.errors import responses
-from app.protocols.scores import unit_scores
-from app.protocols.shared import caller_of, until_gone
-from app.protocols.vector_store_models import (
+from app.protocols.openai.attribute_filters import where_of
+from app.protocols.openai.vector_store_schemas import (
     FileCounts,
     RankingOptions,
     StoreContent,
@@ -31,6 +29,8 @@ from app.protocols.vector_store_models import (
     VectorStore,
     VectorStoreList,
 )
+from app.protocols.requests import caller_of, until_gone
+from app.protocols.scores import unit_scores
 from app.types import Backend, CollectionInfo
 from retrieval import Hit, SearchResult
 

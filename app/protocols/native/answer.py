@@ -1,6 +1,6 @@
 """`POST /v1/answer`: a question in, an answer with citations out, whole or as it is written.
 
-`POST /v1/chat/completions`, the same in OpenAI's form, is in `app.protocols.chat`.
+`POST /v1/chat/completions`, the same in OpenAI's form, is in `app.protocols.openai.chat`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request, Response
 
 from app.answering.answer import Answer, Answering, Grounds
 from app.answering.language_model import LanguageModel
-from app.protocols import answer_models as models
-from app.protocols import chat
 from app.protocols.errors import responses
-from app.protocols.event_stream import SCHEMA, EventStream, event, failed
-from app.protocols.shared import caller_of, until_gone
+from app.protocols.native import answer_schemas as models
+from app.protocols.openai import chat
+from app.protocols.requests import caller_of, until_gone
+from app.protocols.sse import SCHEMA, EventStream, event, failed
 from app.settings import Settings
 from app.types import Backend
 

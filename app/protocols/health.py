@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.observing.metrics import CONTENT_TYPE, Metrics
-from app.protocols.shared import caller_of
+from app.protocols.requests import caller_of
 from app.types import Backend, Caller, Readiness
 
 log = logging.getLogger(__name__)

@@ -28,10 +28,10 @@ from app.errors import (
     http_status,
     retry_after,
 )
-from app.protocols import rerank
-from app.protocols.rerank_models import MOST_DOCUMENTS, RerankRequest, RerankResponse
-from app.protocols.shared import caller_of, until_gone
-from app.protocols.tei_models import (
+from app.protocols.requests import caller_of, until_gone
+from app.protocols.rerank import routes as rerank
+from app.protocols.rerank.schemas import MOST_DOCUMENTS, RerankRequest, RerankResponse
+from app.protocols.tei.schemas import (
     MOST_INPUTS,
     AnyRerankRequest,
     EmbeddingModel,

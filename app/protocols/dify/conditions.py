@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import BadRequest
-from app.protocols.dify_values import (
+from app.protocols.dify.values import (
     OWN,
     alike,
     as_moment,

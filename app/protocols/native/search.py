@@ -9,18 +9,10 @@ from fastapi.responses import JSONResponse
 
 import retrieval
 from app.errors import NotHere
-from app.protocols import native_documents, native_jobs
 from app.protocols.errors import request_id_of, responses
-from app.protocols.native_answers import (
-    BatchAnswer,
-    ModelBody,
-    ModelsBody,
-    SearchAnswer,
-    ServiceBody,
-    model_body,
-    search_answer,
-)
-from app.protocols.native_models import (
+from app.protocols.native import documents as native_documents
+from app.protocols.native import jobs as native_jobs
+from app.protocols.native.requests import (
     MOST_DOCUMENTS,
     MOST_IDS,
     MOST_QUERIES,
@@ -29,7 +21,16 @@ from app.protocols.native_models import (
     SearchOptions,
     SearchRequest,
 )
-from app.protocols.shared import caller_of, until_gone
+from app.protocols.native.responses import (
+    BatchAnswer,
+    ModelBody,
+    ModelsBody,
+    SearchAnswer,
+    ServiceBody,
+    model_body,
+    search_answer,
+)
+from app.protocols.requests import caller_of, until_gone
 from app.settings import Settings
 from app.types import Backend
 from retrieval import RetrievalError

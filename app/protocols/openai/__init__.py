@@ -1,0 +1,1 @@
+"""OpenAI's embeddings, chat and vector stores."""
