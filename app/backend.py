@@ -24,7 +24,7 @@ from app.backend_ready import Checks
 from app.backend_search import Ask, Searching, checked_options, warm_up
 from app.backend_texts import Texts
 from app.backend_writes import Writing, document_there
-from app.batching.control import Control, controlled
+from app.batching.deadline import Control, controlled
 from app.collections import Collections
 from app.documents import put_together
 from app.errors import NotHere

@@ -10,7 +10,7 @@ from typing import TypeVar
 from app.access import Access
 from app.backend_search import checked_timeout
 from app.batching.admission import Admission
-from app.batching.control import Control
+from app.batching.deadline import Control
 from app.errors import DeadlinePassed
 from app.settings import Settings
 from app.types import Caller, Observer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.access import Access
 from app.backend_writes import Writing
-from app.batching.control import Control, controlled
+from app.batching.deadline import Control, controlled
 from app.errors import Forbidden, NotHere
 from app.job_files import documents_of, parse_limits
 from app.jobs import Jobs, JobSpec

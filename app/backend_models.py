@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.batching.encoding import BatchedEncoder
-from app.batching.rows import query_cache
-from app.batching.scoring import BatchedReranker, score_cache
+from app.batching.encoder import BatchedEncoder
+from app.batching.encoder_rows import query_cache
+from app.batching.reranker import BatchedReranker, score_cache
 from app.errors import NotHere
 from app.once import Once
 from app.settings import Settings, model_options

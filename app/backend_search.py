@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any
 
 from app.backend_models import Models
-from app.batching.control import Control, controlled, current
-from app.batching.encoding import BatchedEncoder
-from app.batching.lane import Lane
-from app.batching.scoring import BatchedReranker
+from app.batching.batcher import Lane
+from app.batching.deadline import Control, controlled, current
+from app.batching.encoder import BatchedEncoder
+from app.batching.reranker import BatchedReranker
 from app.errors import DeadlinePassed
 from app.types import Observer, OnTimeout
 from retrieval import SearchResult, TwoStageRetriever

@@ -9,10 +9,10 @@ import numpy as np
 
 from app.backend_calls import Calls
 from app.backend_models import Models, check_dimensions
-from app.batching.control import Control
-from app.batching.encoding import BatchedEncoder
-from app.batching.scoring import BatchedReranker
-from app.batching.texts import pair_tokens
+from app.batching.deadline import Control
+from app.batching.encoder import BatchedEncoder
+from app.batching.reranker import BatchedReranker
+from app.batching.token_estimates import pair_tokens
 from app.types import Caller, Embedded, EmbeddedSparse, Reranked, TextKind
 from app.workers import settled
 from retrieval.errors import InvalidInput

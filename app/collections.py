@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from app.batching.control import current
+from app.batching.deadline import current
 from app.errors import Conflict
 from app.once import Once
 from retrieval import FollowingRetriever, Store, TwoStageRetriever

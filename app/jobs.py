@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from app.batching.control import Cancellation, Cancelled
+from app.batching.deadline import Cancellation, Cancelled
 from app.errors import Conflict, NotHere, Overloaded, Stopping
 from app.job_files import JobFiles, JobSpec, Kept
 from app.types import Job, JobSource

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from app.batching.control import Control, controlled, deadline_passed
+from app.batching.deadline import Control, controlled, deadline_passed
 
 T = TypeVar("T")
 

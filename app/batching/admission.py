@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from app.batching.expecting import expected
-from app.batching.lane import Lane
+from app.batching.batcher import Lane
+from app.batching.reservations import expected
 from app.errors import Overloaded, Stopping
 from app.types import Observer, Unobserved
 

@@ -17,8 +17,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from app.batching.control import Control
-from app.batching.waiting import News
+from app.batching.deadline import Control
+from app.batching.futures import News
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from app.batching.expecting import Expectation
-from app.batching.pace import Pace
+from app.batching.latency_model import Pace
+from app.batching.reservations import Expectation
 
 CROWD_S = 0.05
 """For so long after several requests were seen at once, an idle model waits for company."""

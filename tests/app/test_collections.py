@@ -15,7 +15,7 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval
-from app.batching.control import Cancelled, Control, controlled
+from app.batching.deadline import Cancelled, Control, controlled
 from app.collections import Collections
 from app.documents import put_together
 from app.errors import Conflict, DeadlinePassed

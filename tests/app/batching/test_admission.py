@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from app.batching.admission import Admission
-from app.batching.control import Control
-from app.batching.lane import Lane
+from app.batching.batcher import Lane
+from app.batching.deadline import Control
 from app.errors import Overloaded, Stopping, retry_after
 from app.types import Unobserved
 

@@ -16,10 +16,10 @@ import pytest
 from hashing_encoder import HashingEncoder
 from numpy.typing import NDArray
 
-from app.batching.control import Control
-from app.batching.encoding import BatchedEncoder
-from app.batching.rows import query_cache
-from app.batching.scoring import BatchedReranker, score_cache
+from app.batching.deadline import Control
+from app.batching.encoder import BatchedEncoder
+from app.batching.encoder_rows import query_cache
+from app.batching.reranker import BatchedReranker, score_cache
 from app.errors import DeadlinePassed
 from app.types import Unobserved
 from retrieval import BiEncoder, CrossEncoderReranker, LateInteractionReranker

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from service_help import Service, make_settings, running, small_service
 
-from app.batching.control import Cancelled
+from app.batching.deadline import Cancelled
 from app.jobs import Jobs, JobSpec
 from app.protocols.native import jobs as native_jobs
 from app.protocols.native import responses as answers

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from app.batching.caches import ByteCache
+from app.batching.cache import ByteCache
 from app.types import Observer, TextKind
 from retrieval.types import Encoder, Encoding, FloatArray, LexicalWeights
 

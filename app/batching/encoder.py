@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeAlias
 
-from app.batching.caches import digest
-from app.batching.control import Control, current
-from app.batching.lane import Lane
-from app.batching.rows import (
+from app.batching.batcher import Lane
+from app.batching.cache import digest
+from app.batching.deadline import Control, current
+from app.batching.encoder_rows import (
     QueryCache,
     Row,
     Wanted,
@@ -19,8 +19,8 @@ from app.batching.rows import (
     rows_of,
     vectors_of,
 )
-from app.batching.texts import text_tokens
-from app.batching.waiting import result_of
+from app.batching.futures import result_of
+from app.batching.token_estimates import text_tokens
 from app.types import Observer, TextKind
 from retrieval.errors import InvalidInput
 from retrieval.types import (

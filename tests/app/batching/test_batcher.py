@@ -14,11 +14,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.batching.control import Cancellation, Cancelled, Control, controlled, current
+from app.batching.batcher import Lane
+from app.batching.deadline import Cancellation, Cancelled, Control, controlled, current
 from app.batching.fair_queue import FairQueue, Request
-from app.batching.lane import Lane
-from app.batching.pace import COLD, Pace
-from app.batching.waiting import result_of
+from app.batching.futures import result_of
+from app.batching.latency_model import COLD, Pace
 from app.errors import DeadlinePassed, Stopping
 from app.types import Unobserved
 from retrieval.errors import InvalidInput, ModelFault

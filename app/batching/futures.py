@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from app.batching.control import Cancellation, Cancelled, Control, deadline_passed
+from app.batching.deadline import Cancellation, Cancelled, Control, deadline_passed
 
 T = TypeVar("T")
 

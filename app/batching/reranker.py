@@ -11,11 +11,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batching.caches import ByteCache, digest
-from app.batching.control import Control, current
-from app.batching.lane import Lane
-from app.batching.texts import pair_tokens
-from app.batching.waiting import result_of
+from app.batching.batcher import Lane
+from app.batching.cache import ByteCache, digest
+from app.batching.deadline import Control, current
+from app.batching.futures import result_of
+from app.batching.token_estimates import pair_tokens
 from app.types import Observer
 from retrieval.errors import InvalidInput
 from retrieval.types import ProgressCallback, Reranker, RerankerInfo, Scores

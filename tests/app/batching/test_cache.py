@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.batching.caches import ENTRY_BYTES, ByteCache, digest
-from app.batching.rows import Row, query_cache
-from app.batching.scoring import Score, score_cache
-from app.batching.texts import LEAST_TOKENS, pair_tokens, text_tokens
+from app.batching.cache import ENTRY_BYTES, ByteCache, digest
+from app.batching.encoder_rows import Row, query_cache
+from app.batching.reranker import Score, score_cache
+from app.batching.token_estimates import LEAST_TOKENS, pair_tokens, text_tokens
 from app.types import Unobserved
 from retrieval.types import LexicalWeights
 

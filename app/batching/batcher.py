@@ -16,11 +16,11 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Generic
 
-from app.batching.control import Cancellation, Cancelled, Control, current, deadline_passed
-from app.batching.expecting import Expectation, expectations
+from app.batching.deadline import Cancellation, Cancelled, Control, current, deadline_passed
 from app.batching.fair_queue import FairQueue, Item, Part, Request, Value
+from app.batching.futures import News, follow, wait_for
 from app.batching.load import Load
-from app.batching.waiting import News, follow, wait_for
+from app.batching.reservations import Expectation, expectations
 from app.errors import Stopping
 from app.types import Observer, Unobserved
 from retrieval.errors import ModelFault
