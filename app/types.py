@@ -350,7 +350,7 @@ class Readiness:
 
 
 class Observer(Protocol):
-    """What the parts of the service tell; `app.observing.metrics.Metrics` counts it.
+    """What the parts of the service tell; `app.observability.metrics.Metrics` counts it.
 
     Called from any thread; must return at once and never raise.
     """

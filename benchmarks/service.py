@@ -310,10 +310,10 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
     """
     import threading
 
-    from app import server
-    from app.backend import RetrievalBackend
-    from app.service import create_app
-    from app.settings import Settings
+    from app.backend.backend import RetrievalBackend
+    from app.server import sockets as server
+    from app.server.app import create_app
+    from app.settings.settings import Settings
 
     settings = Settings(
         store=str(folder / "store"),

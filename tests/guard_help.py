@@ -9,14 +9,14 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from app.observing.metrics import Metrics
+from app.observability.metrics import Metrics
 from app.protocols import errors
 from app.protocols import health as operations
 from app.protocols.requests import caller_of
-from app.security.guard import Guard
+from app.security.api_keys import KeyRing
 from app.security.headers import SecurityHeaders
-from app.security.keys import KeyRing
-from app.settings import Settings
+from app.security.middleware import Guard
+from app.settings.settings import Settings
 from app.types import Readiness
 from retrieval.errors import InvalidInput
 

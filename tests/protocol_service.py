@@ -27,9 +27,9 @@ def instructed_service(
     **options: Any,
 ) -> Iterator[Service]:
     """The whole service over collections that were made with that encoder."""
-    from app.backend import RetrievalBackend
-    from app.observing.metrics import Metrics
-    from app.service import create_app
+    from app.backend.backend import RetrievalBackend
+    from app.observability.metrics import Metrics
+    from app.server.app import create_app
 
     keys = options.pop("keys", None)
     # the encoder has its threads already, and a busy machine is no overload here

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import retrieval
-from app import server
-from app.observing.metrics import Metrics
-from app.settings import Settings
+from app.observability.metrics import Metrics
+from app.server import sockets as server
+from app.settings.settings import Settings
 
 DOCUMENTS = [
     retrieval.Document(
@@ -112,8 +112,8 @@ def small_service(
         language_model: writes answers.
         options: settings, see `make_settings`.
     """
-    from app.backend import RetrievalBackend
-    from app.service import create_app
+    from app.backend.backend import RetrievalBackend
+    from app.server.app import create_app
 
     settings = make_settings(folder, **options)
     if documents and not Path(settings.store).exists():

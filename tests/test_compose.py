@@ -19,7 +19,7 @@ import pytest
 import yaml
 from packaging.version import Version
 
-from app.settings import PREFIX, Settings
+from app.settings.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

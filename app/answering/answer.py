@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.answering.citations import Cited, cited
-from app.answering.language_model import LanguageModel, Sampling, Usage, Written
+from app.answering.llm_client import LanguageModel, Sampling, Usage, Written
 from app.answering.prompt import Message, Prompt, build, plain
 from app.answering.sources import Source
 from app.errors import NoLanguageModel
-from app.settings import Settings
+from app.settings.settings import Settings
 from app.types import Backend, Caller, OnTimeout
 from retrieval import SearchResult
 from retrieval.types import Hit

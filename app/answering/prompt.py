@@ -18,7 +18,7 @@ from typing import Literal
 
 from app.answering.citations import without_citations
 from app.answering.sources import SEPARATOR, Source, choose_sources
-from app.answering.tokens import MESSAGE_TOKENS, estimate_tokens
+from app.answering.token_estimates import MESSAGE_TOKENS, estimate_tokens
 from retrieval.errors import InvalidInput
 from retrieval.types import Hit
 
@@ -89,7 +89,7 @@ def build(
     history: Sequence[Message] = (),
     instructions: str = "",
 ) -> Prompt:
-    """A prompt of at most `budget` tokens, as `app.answering.tokens` counts them.
+    """A prompt of at most `budget` tokens, as `app.answering.token_estimates` counts them.
 
     The question and the instructions go in whole; sources take what is left, in rank order; of
     the history, its newest messages take at most a third of that.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from app.answering.tokens import estimate_tokens
+from app.answering.token_estimates import estimate_tokens
 from retrieval.types import Hit, Passage
 
 # A piece shorter than this says too little to be worth a source of its own.

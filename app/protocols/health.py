@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from app.observing.metrics import CONTENT_TYPE, Metrics
+from app.observability.metrics import CONTENT_TYPE, Metrics
 from app.protocols.requests import caller_of
 from app.types import Backend, Caller, Readiness
 
@@ -105,5 +105,5 @@ async def _checked(backend: Backend) -> Readiness:
 
 
 def _may_know(caller: Caller) -> bool:
-    """Whether to tell sentences, which can name folders and servers; see `app.security.guard`."""
+    """Whether to tell sentences, which can name folders and servers; see `app.security.middleware`."""
     return caller.collections != ()

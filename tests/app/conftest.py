@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app import server, service
+from app.server import app as service
+from app.server import sockets as server
 from retrieval.types import Blend, Candidate, Hit, Mode, Passage, SearchResult, Timings
 
 # What a hostile document or a careless template would need to break out of the page.

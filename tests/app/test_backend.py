@@ -17,7 +17,7 @@ from doubles.tcp_proxy import tcp_proxy
 from hashing_encoder import HashingEncoder
 
 import retrieval
-from app.backend import RetrievalBackend
+from app.backend.backend import RetrievalBackend
 from app.errors import (
     Conflict,
     DeadlinePassed,
@@ -27,7 +27,7 @@ from app.errors import (
     Stopping,
     http_status,
 )
-from app.settings import Settings
+from app.settings.settings import Settings
 from app.types import Caller, JobSource, Unobserved
 from retrieval import Document
 from retrieval.errors import (
@@ -681,7 +681,7 @@ def test_a_collection_that_another_process_deleted_is_missed(tmp_path: Path) -> 
 def test_a_model_that_is_missing_is_told_and_comes_back(
     tmp_path: Path, tiny_bert_encoder: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.backend_models.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("app.backend.models.RETRY_SECONDS", 0.0)
     model = shutil.copytree(tiny_bert_encoder, tmp_path / "model")
     retrieval.ingest(DOCUMENTS, store=tmp_path / "store", encoder=str(model))
     weights = next(model.glob("*.safetensors"))
@@ -793,7 +793,7 @@ def test_a_job_that_a_stop_cut_off_goes_on(make: Make) -> None:
 
 
 def test_writers_take_turns_and_a_cancelled_job_ends(make: Make, monkeypatch: Any) -> None:
-    monkeypatch.setattr("app.backend_writes.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("app.backend.writes.PATIENCE_SECONDS", 0.2)
     one = make()
     run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
     begun, go_on = threading.Event(), threading.Event()

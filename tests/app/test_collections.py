@@ -15,12 +15,12 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval
+from app.backend.collections import Collections
+from app.backend.documents import put_together
+from app.backend.lazy import Once
+from app.backend.threads import Workers
 from app.batching.deadline import Cancelled, Control, controlled
-from app.collections import Collections
-from app.documents import put_together
 from app.errors import Conflict, DeadlinePassed
-from app.once import Once
-from app.workers import Workers
 from retrieval import Document, Passage, Store
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError, StoreFault
 
@@ -257,7 +257,7 @@ def test_deleting_waits_for_searches_and_lets_nobody_in(
 def test_a_search_that_does_not_end_keeps_its_collection(
     collections: Collections, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.collections.LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr("app.backend.collections.LEAVE_SECONDS", 0.1)
     with collections.using("docs") as retriever:
         with (
             collections.writing("docs", "a test", patience_s=1),

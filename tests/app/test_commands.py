@@ -19,7 +19,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app import commands, running, server
+from app.commands import serve as commands
+from app.server import run as running
+from app.server import sockets as server
 from retrieval.errors import InvalidInput, PortInUse
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import effective, settings
+from app.settings import report as effective
+from app.settings import settings
 
 
 @pytest.fixture(autouse=True)

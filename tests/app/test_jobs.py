@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import Conflict, NotHere, Overloaded, Stopping
-from app.job_files import documents_of
-from app.jobs import MOST_STARTS, MOST_WAITING, Jobs, JobSpec, RunJob
+from app.jobs.jobs import MOST_STARTS, MOST_WAITING, Jobs, JobSpec, RunJob
+from app.jobs.storage import documents_of
+from app.jobs.uploads import ParseLimits
 from app.types import Job, JobSource
-from app.uploads import ParseLimits
 from retrieval import Document, IngestProgress, IngestReport
 from retrieval.errors import CorpusError, DiskFull, InvalidInput, StoreDenied
 from retrieval.types import Problem
@@ -290,10 +290,10 @@ CHILD = """
 import sys, time, threading
 from pathlib import Path
 import retrieval
-from app.job_files import documents_of
-from app.jobs import Jobs
+from app.jobs.storage import documents_of
+from app.jobs.jobs import Jobs
 from app.types import JobSource
-from app.uploads import ParseLimits
+from app.jobs.uploads import ParseLimits
 folder = Path(sys.argv[1])
 def run(spec, progress, cancelled):
     def slowly(now):

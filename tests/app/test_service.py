@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from app import server, service
+from app.server import app as service
+from app.server import sockets as server
 from retrieval.errors import InvalidInput, PortInUse
 
 

@@ -55,8 +55,8 @@ def until(what: Any, *, seconds: float = 20.0) -> Any:
 
 def serving(folder: Path, **options: Any) -> Any:
     """The app over a backend that is opened by serving it, as `retrieval serve` does."""
-    from app.backend import RetrievalBackend
-    from app.service import create_app
+    from app.backend.backend import RetrievalBackend
+    from app.server.app import create_app
 
     settings = make_settings(folder, **options)
     backend = RetrievalBackend(settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app import settings
+from app.settings import settings
 from retrieval.errors import InvalidInput
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.uploads import WORKER, Cancelled, ParseLimits, read_uploads, safe_name, safe_suffix
+from app.jobs.uploads import WORKER, Cancelled, ParseLimits, read_uploads, safe_name, safe_suffix
 from retrieval import Document
 from retrieval.types import Problem
 

@@ -23,7 +23,7 @@ import retrieval
 from app.errors import Forbidden, error_code
 from app.protocols.mcp import tools
 from app.protocols.requests import ANYONE, caller_of, until_gone
-from app.settings import Settings
+from app.settings.settings import Settings
 from app.types import Backend, Caller
 from retrieval.errors import InvalidInput, RetrievalError
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from app.service import Opened
+    from app.server.app import Opened
 
 log = logging.getLogger(__name__)
 

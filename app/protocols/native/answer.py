@@ -11,13 +11,13 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request, Response
 
 from app.answering.answer import Answer, Answering, Grounds
-from app.answering.language_model import LanguageModel
+from app.answering.llm_client import LanguageModel
 from app.protocols.errors import responses
 from app.protocols.native import answer_schemas as models
 from app.protocols.openai import chat
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.sse import SCHEMA, EventStream, event, failed
-from app.settings import Settings
+from app.settings.settings import Settings
 from app.types import Backend
 
 DESCRIPTION = """\

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.answering.answer import Answer, Ask, Grounds
-from app.answering.language_model import Sampling, Usage
+from app.answering.llm_client import Sampling, Usage
 from app.answering.sources import Source
 from retrieval.types import Hit
 

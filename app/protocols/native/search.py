@@ -31,7 +31,7 @@ from app.protocols.native.responses import (
     search_answer,
 )
 from app.protocols.requests import caller_of, until_gone
-from app.settings import Settings
+from app.settings.settings import Settings
 from app.types import Backend
 from retrieval import RetrievalError
 from retrieval.types import Fusion

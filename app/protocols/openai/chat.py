@@ -19,7 +19,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.answering.answer import Answer, Answering, Ask, Grounds
-from app.answering.language_model import Sampling
+from app.answering.llm_client import Sampling
 from app.answering.prompt import Message
 from app.errors import BadRequest, NotHere
 from app.protocols.errors import responses

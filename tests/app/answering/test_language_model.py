@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from app.answering.language_model import LanguageModel, language_model
-from app.settings import Settings
+from app.answering.llm_client import LanguageModel, language_model
+from app.settings.settings import Settings
 from retrieval.errors import InvalidInput
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.answering.prompt import Message, Prompt, as_data, build
 from app.answering.sources import choose_sources, source_tokens
-from app.answering.tokens import estimate_tokens
+from app.answering.token_estimates import estimate_tokens
 from retrieval.errors import InvalidInput
 from retrieval.types import Hit, Passage
 

@@ -19,9 +19,9 @@ from language_model_peer import Peer, language_model_peer
 from service_help import DOCUMENTS, make_settings, running
 
 import retrieval
-from app.answering.language_model import language_model
-from app.backend import RetrievalBackend
-from app.observing.metrics import Metrics
+from app.answering.llm_client import language_model
+from app.backend.backend import RetrievalBackend
+from app.observability.metrics import Metrics
 from app.protocols import errors
 from app.protocols.native import answer as answers
 

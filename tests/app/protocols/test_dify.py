@@ -16,8 +16,8 @@ from service_help import DOCUMENTS, Service
 import retrieval
 from app.errors import Forbidden, NotHere, Overloaded, Unauthorized
 from app.protocols.dify import routes as dify
-from app.security import keys as key_files
-from app.security.keys import KeyRing
+from app.security import api_keys as key_files
+from app.security.api_keys import KeyRing
 from retrieval.errors import CollectionNotFound, InvalidFilter, StoreFault
 
 QUESTION = "how do I get my travel costs back?"

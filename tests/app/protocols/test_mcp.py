@@ -24,20 +24,20 @@ from mcp.client.streamable_http import streamable_http_client
 from service_help import DOCUMENTS, make_settings, running
 
 import retrieval
-from app.backend import RetrievalBackend
-from app.observing.metrics import Metrics
+from app.backend.backend import RetrievalBackend
+from app.observability.metrics import Metrics
 from app.protocols import errors
 from app.protocols.mcp import server as mcp
-from app.security import keys as key_files
-from app.security.guard import Guard
-from app.settings import Settings
+from app.security import api_keys as key_files
+from app.security.middleware import Guard
+from app.settings.settings import Settings
 
 ENTRY = """
 import sys
 import anyio
-from app.backend import RetrievalBackend
+from app.backend.backend import RetrievalBackend
 from app.protocols import mcp
-from app.settings import Settings
+from app.settings.settings import Settings
 
 class Loud(RetrievalBackend):
     def open(self):

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from service_help import Service, make_settings, running, small_service
 
 from app.batching.deadline import Cancelled
-from app.jobs import Jobs, JobSpec
+from app.jobs.jobs import Jobs, JobSpec
 from app.protocols.native import jobs as native_jobs
 from app.protocols.native import responses as answers
 from app.types import Backend, Caller, Job, JobSource

@@ -16,8 +16,8 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app import server
-from app.security.connections import bounded_http
+from app.security.connection_limits import bounded_http
+from app.server import sockets as server
 
 PARSERS = {"httptools": HttpToolsProtocol, "h11": H11Protocol}
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.security import rate
-from app.security.rate import RateLimits
+from app.security import rate_limit as rate
+from app.security.rate_limit import RateLimits
 from retrieval.errors import InvalidInput
 
 

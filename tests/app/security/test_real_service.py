@@ -10,8 +10,8 @@ import openai
 import pytest
 from service_help import Service, small_service
 
-from app.security import keys
-from app.security.keys import KeyRing
+from app.security import api_keys as keys
+from app.security.api_keys import KeyRing
 
 
 @pytest.fixture(scope="module")

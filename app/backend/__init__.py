@@ -1,0 +1,1 @@
+"""What is done for a caller, and whether it may be."""

@@ -1,0 +1,170 @@
+"""Texts alone: vectors, term weights and scores, from the event loop straight into the lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from app.backend.models import Models, check_dimensions
+from app.backend.requests import Calls
+from app.backend.threads import settled
+from app.batching.deadline import Control
+from app.batching.encoder import BatchedEncoder
+from app.batching.reranker import BatchedReranker
+from app.batching.token_estimates import pair_tokens
+from app.types import Caller, Embedded, EmbeddedSparse, Reranked, TextKind
+from retrieval.errors import InvalidInput
+from retrieval.types import FloatArray
+
+T = TypeVar("T")
+
+
+class Texts:
+    """What the models say of texts, without any collection.
+
+    Args:
+        calls: admission and time of requests.
+        models: those that run.
+    """
+
+    def __init__(self, calls: Calls, models: Models) -> None:
+        self._calls = calls
+        self._models = models
+
+    async def embed(
+        self,
+        caller: Caller,
+        texts: Sequence[str],
+        *,
+        kind: TextKind,
+        model: str | None = None,
+        dimensions: int | None = None,
+        timeout_ms: float | None = None,
+    ) -> Embedded:
+        """Vectors, see `app.types.Backend.embed`."""
+        control = self._calls.control(caller, timeout_ms)
+        encoder = await self._encoder(control, model)
+        _check_texts(texts, "texts")
+        if dimensions is not None:
+            check_dimensions(encoder.info, dimensions)
+        costs = {encoder.lane: encoder.cost(texts, kind)}
+        with self._calls.admission.enter(costs), self._calls.counted("encode"):
+            found = await self._settled(encoder.aencode(list(texts), kind, control), control)
+        return Embedded(
+            vectors=_cut(found.vectors, dimensions),
+            tokens=found.tokens,
+            truncated=found.truncated,
+            model=encoder.info.model,
+        )
+
+    async def embed_sparse(
+        self,
+        caller: Caller,
+        texts: Sequence[str],
+        *,
+        kind: TextKind,
+        model: str | None = None,
+        timeout_ms: float | None = None,
+    ) -> EmbeddedSparse:
+        """Term weights, see `app.types.Backend.embed_sparse`."""
+        control = self._calls.control(caller, timeout_ms)
+        encoder = await self._encoder(control, model)
+        _check_texts(texts, "texts")
+        costs = {encoder.lane: encoder.cost(texts, kind)}
+        with self._calls.admission.enter(costs), self._calls.counted("encode"):
+            work = encoder.aencode(list(texts), kind, control, lexical=True)
+            found = await self._settled(work, control)
+        assert found.lexical is not None
+        return EmbeddedSparse(found.lexical, found.tokens, encoder.info.model)
+
+    async def rerank(
+        self,
+        caller: Caller,
+        query: str,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        timeout_ms: float | None = None,
+    ) -> Reranked:
+        """Scores of texts for a query, see `app.types.Backend.rerank`."""
+        control = self._calls.control(caller, timeout_ms)
+        reranker = await self._reranker(control, model)
+        _check_texts([query], "query")
+        _check_texts(texts, "texts", may_be_empty=True)
+        pairs = [(query, text) for text in texts]
+        longest = reranker.info.max_length
+        costs = {reranker.lane: reranker.cost(pairs)}
+        with self._calls.admission.enter(costs), self._calls.counted("rerank"):
+            scores = await self._settled(reranker.ascore(pairs, control), control)
+        tokens = scores.tokens
+        if tokens is None:  # a reranker that does not count them
+            tokens = np.array([pair_tokens(*pair, longest) for pair in pairs], dtype=np.int64)
+        return Reranked(
+            scores=scores.values,
+            relevance=reranker.relevance(scores.values),
+            tokens=tokens,
+            truncated=scores.truncated,
+            model=reranker.info.model,
+        )
+
+    async def _encoder(self, control: Control, model: str | None) -> BatchedEncoder:
+        found = self._models.encoder_if_loaded(model)
+        if found is not None:
+            return found
+        return await self._calls.others.run(
+            control, lambda: self._models.encoder_named(model), until=control.deadline
+        )
+
+    async def _reranker(self, control: Control, model: str | None) -> BatchedReranker:
+        found = self._models.reranker_if_loaded(model)
+        if found is not None:
+            return found
+        return await self._calls.others.run(
+            control, lambda: self._models.reranker_named(model), until=control.deadline
+        )
+
+    async def _settled(self, work: Coroutine[Any, Any, T], control: Control) -> T:
+        return await settled(work, control, control.deadline)
+
+
+def _check_texts(texts: Sequence[str], name: str, *, may_be_empty: bool = False) -> None:
+    """Refuse what no model can read.
+
+    Raises:
+        InvalidInput: says which text, and why.
+    """
+    if isinstance(texts, str) or not texts:
+        raise InvalidInput(
+            f"{name} is {'one text' if texts else 'empty'}, expected a list of texts",
+            fix="Send at least one text, in a list.",
+        )
+    for number, text in enumerate(texts):
+        which = f"text {number} of {name}" if name == "texts" else f"the {name}"
+        if not isinstance(text, str):
+            raise InvalidInput(
+                f"{which} is a {type(text).__name__}, expected text (str)",
+                fix="Send texts as JSON strings.",
+            )
+        if not text.strip() and not may_be_empty:
+            raise InvalidInput(f"{which} is empty", fix="Leave it out, or give it some words.")
+        if not text.isascii():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise InvalidInput(
+                    f"{which} has a lone surrogate at character {error.start}, which is no "
+                    "Unicode text",
+                    fix="Send the text in UTF-8.",
+                ) from None
+
+
+def _cut(vectors: FloatArray, dimensions: int | None) -> FloatArray:
+    """Vectors cut to so many dimensions, and of length 1 again."""
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    cut = vectors[:, :dimensions]
+    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
+    shorter: FloatArray = (cut / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return shorter

@@ -1,0 +1,109 @@
+"""Whether the service can do its work: models loaded, index reachable, writes possible."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from app.backend.collections import Collections
+from app.backend.models import Models
+from app.jobs.storage import state_folder
+from app.settings.settings import Settings
+from app.types import Readiness
+from retrieval import Store
+from retrieval.errors import CollectionNotFound, ModelFault, ModelNotFound, RetrievalError
+
+# Whoever asks `/readyz` waits no longer than this; the check itself goes on.
+ANSWER_SECONDS = 2.0
+# The embedded engine maps files into memory and must never meet a full disk.
+LEAST_FREE_BYTES = 128 * 1024 * 1024
+
+
+class Checks:
+    """Looks at the parts, one look at a time; each look also tries again what was missing.
+
+    Args:
+        settings: of the service.
+        store, collections, models: what is looked at.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, collections: Collections, models: Models
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._collections = collections
+        self._models = models
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ready")
+        self._look: Future[dict[str, str]] | None = None
+
+    async def ready(self) -> Readiness:
+        """What there is to complain of, by part."""
+        if self._look is None or self._look.done():
+            self._look = self._pool.submit(self._problems)
+        look = asyncio.wrap_future(self._look)
+        done, _ = await asyncio.wait({look}, timeout=ANSWER_SECONDS)
+        if not done:
+            loading = not self._models.infos()
+            part, what = ("models", "being loaded") if loading else ("index", "being asked")
+            return Readiness(False, {part: f"It is still {what}."})
+        problems = look.result()
+        return Readiness(not problems, problems)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _problems(self) -> dict[str, str]:
+        problems: dict[str, str] = {}
+        name = self._settings.collection
+        exists = True
+        try:
+            with self._collections.using(name) as retriever:
+                status = retriever.index.status()
+                if status.state == "failed":
+                    problems["index"] = " ".join(status.notes) or "The engine reports a failure."
+        except CollectionNotFound:
+            exists = False
+        except (ModelNotFound, ModelFault) as error:
+            problems["models"] = str(error)
+        except RetrievalError as error:
+            problems["index"] = str(error)
+        if not exists:
+            try:
+                self._models.second_for(self._models.default_encoder())
+            except RetrievalError as error:
+                problems["models"] = str(error)
+            if self._settings.read_only:
+                problems["index"] = (
+                    f"There is no collection {name!r}, and the service is read-only."
+                )
+        if not self._settings.read_only and not self._store.is_server:
+            problem = _not_writable(Path(self._store.location).absolute())
+            if problem:
+                problems["writes"] = problem
+        if not self._settings.read_only:
+            problem = _not_writable(state_folder(self._settings).absolute())
+            if problem:
+                problems["jobs"] = problem
+        return problems
+
+
+def _not_writable(folder: Path) -> str:
+    """Why nothing can be written to a store; empty where it can."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent  # the store is made with its first collection
+    if not folder.is_dir():
+        return f"{folder} is no folder."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"The folder {folder} may not be written to by this user."
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        return (
+            f"Only {free / 1e6:,.0f} MB are free in {folder}; "
+            f"{LEAST_FREE_BYTES / 1e6:,.0f} MB are kept free."
+        )
+    return ""

@@ -1,0 +1,92 @@
+"""What every call goes through: admission, its time, the threads, and what is counted of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from app.backend.access import Access
+from app.backend.search import checked_timeout
+from app.backend.threads import Workers
+from app.batching.admission import Admission
+from app.batching.deadline import Control
+from app.errors import DeadlinePassed
+from app.settings.settings import Settings
+from app.types import Caller, Observer
+
+T = TypeVar("T")
+
+# Searches wait in threads for their models' lanes: as many can share batches.
+SEARCH_THREADS = 64
+WRITE_THREADS = 8
+OTHER_THREADS = 8
+
+
+class Calls:
+    """The ways of requests into the backend.
+
+    Args:
+        settings: limits.
+        access: whose words are used for collections that are not there.
+        observer: is told of stages, and of deadlines that passed.
+    """
+
+    def __init__(self, settings: Settings, access: Access, observer: Observer) -> None:
+        self._settings = settings
+        self._access = access
+        self._observer = observer
+        self.admission = Admission(settings.max_requests, settings.max_wait_ms, observer)
+        self.searches = Workers("search", min(SEARCH_THREADS, settings.max_requests))
+        self._writes = Workers("write", WRITE_THREADS)
+        self.others = Workers("backend", OTHER_THREADS)
+
+    async def write(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
+        """What a blocking write returns; `name` of the collection that it is about."""
+        with self.admission.enter({}):
+            return await self._in_thread(self._writes, caller, call, name)
+
+    async def other(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
+        """What a short blocking call returns; `name` of the collection that it is about."""
+        with self.admission.enter({}):
+            return await self._in_thread(self.others, caller, call, name)
+
+    async def _in_thread(
+        self, workers: Workers, caller: Caller, call: Callable[[], T], name: str | None
+    ) -> T:
+        def named() -> T:
+            if name is None:
+                return call()
+            with self._access.named(caller, name):
+                return call()
+
+        return await workers.run(Control(client=caller.key_id), named)
+
+    @contextlib.contextmanager
+    def counted(self, stage: str | None = None) -> Iterator[None]:
+        """Tell the observer how long a stage took, and of deadlines that passed."""
+        started = time.perf_counter()
+        try:
+            yield
+        except DeadlinePassed:
+            self._observer.shed("deadline")
+            raise
+        if stage is not None:
+            self._observer.stage(stage, time.perf_counter() - started)
+
+    def control(self, caller: Caller, timeout_ms: float | None) -> Control:
+        """The control of a new request."""
+        return Control(client=caller.key_id, deadline=self.deadline(timeout_ms))
+
+    def deadline(self, timeout_ms: float | None) -> float | None:
+        """When a request is over, in `time.monotonic()` seconds; None for never."""
+        allowed = checked_timeout(timeout_ms)
+        if allowed is None:
+            allowed = self._settings.timeout_ms
+        return None if allowed is None else time.monotonic() + allowed / 1000
+
+    def close(self) -> None:
+        """Let go of the threads; what waits for one is dropped."""
+        for workers in (self.searches, self._writes, self.others):
+            workers.close()

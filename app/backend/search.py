@@ -1,0 +1,213 @@
+"""One search under its deadline: what is asked of the retriever, and what if time runs out."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from app.backend.models import Models
+from app.batching.batcher import Lane
+from app.batching.deadline import Control, controlled, current
+from app.batching.encoder import BatchedEncoder
+from app.batching.reranker import BatchedReranker
+from app.errors import DeadlinePassed
+from app.types import Observer, OnTimeout
+from retrieval import SearchResult, TwoStageRetriever
+from retrieval.errors import InvalidInput, ModelFault
+
+# A search whose time ran out answers from its first stage within so many seconds more.
+GRACE_SECONDS = 2.0
+# Of the time that is left, what re-ranking is given: an estimate is not always kept.
+_RERANK_SHARE = 0.9
+_LEAST_BUDGET_MS = 1.0
+_SMOOTHING = 0.2
+_NOT_OPTIONS = ("self", "queries", "progress", "tenant")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A search as it was asked for. deadline: `time.monotonic()` seconds, None for none."""
+
+    queries: Sequence[str]
+    tenant: str | None
+    options: Mapping[str, Any]
+    deadline: float | None = None
+    on_timeout: OnTimeout = "error"
+
+    @property
+    def gives_up(self) -> float | None:
+        """When nobody waits for the answer any longer."""
+        if self.deadline is None or self.on_timeout == "error":
+            return self.deadline
+        return self.deadline + GRACE_SECONDS
+
+
+def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options as they are, if a search has them.
+
+    Raises:
+        InvalidInput: says which there are.
+    """
+    known = _options()
+    for name in options:
+        if name not in known:
+            raise InvalidInput(
+                f"a search has no option {name!r}; it has {', '.join(sorted(known))}",
+                fix="Correct its name, or leave it out.",
+            )
+    return options
+
+
+def checked_timeout(timeout_ms: float | None) -> float | None:
+    """Milliseconds, if they are some.
+
+    Raises:
+        InvalidInput: they are not positive and finite.
+    """
+    if timeout_ms is None:
+        return None
+    number = isinstance(timeout_ms, (int, float)) and not isinstance(timeout_ms, bool)
+    if not number or not math.isfinite(timeout_ms) or timeout_ms <= 0:
+        raise InvalidInput(
+            f"timeout_ms is {timeout_ms!r}, expected a positive number of milliseconds",
+            fix="Give timeout_ms as 200, 1000 …, or leave it out.",
+        )
+    return timeout_ms
+
+
+class Searching:
+    """Searches, what they cost, and what they fall back to.
+
+    Args:
+        observer: is told how long the stages took.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._first_stage_s = 0.0
+        self._read: dict[str, float] = {}  # collection → pairs that a query's reranking reads
+
+    def costs(self, retriever: TwoStageRetriever | None, ask: Ask) -> dict[Lane[Any, Any], int]:
+        """What a search will about ask of each model; nothing while the collection is not open."""
+        if retriever is None:
+            return {}
+        costs: dict[Lane[Any, Any], int] = {}
+        options = ask.options
+        texts = [text for text in ask.queries if isinstance(text, str)]
+        encoder, reranker = retriever.encoder, retriever.reranker
+        mode = options.get("mode") or retriever.mode
+        if isinstance(encoder, BatchedEncoder) and mode != "sparse":
+            costs[encoder.lane] = encoder.cost(texts)
+        if isinstance(reranker, BatchedReranker) and options.get("rerank", True):
+            most = self._pairs(retriever, options)
+            # A small collection, or a narrow filter, gives fewer candidates than are asked for.
+            # Before the first answer nothing is known, and nobody is refused for a guess.
+            read = min(most, self._read.get(retriever.index.collection, 1))
+            pairs = math.ceil(len(texts) * read)
+            costs[reranker.lane] = reranker.likely_cost(pairs)
+        return costs
+
+    def run(self, retriever: TwoStageRetriever, ask: Ask, notice: str = "") -> list[SearchResult]:
+        """Answer; blocks. Runs under the request's control.
+
+        Raises:
+            DeadlinePassed: time ran out, and there was not even a first stage to answer with.
+        """
+        rerank = ask.options.get("rerank", True) and retriever.reranker is not None
+        if ask.deadline is None or ask.on_timeout == "error" or not rerank:
+            results = retriever.search_batch(ask.queries, tenant=ask.tenant, **ask.options)
+        else:
+            results = self._within(retriever, ask)
+        self._learn(results, retriever.index.collection)
+        if notice:
+            results = [replace(one, notices=(*one.notices, notice)) for one in results]
+        return results
+
+    def _within(self, retriever: TwoStageRetriever, ask: Ask) -> list[SearchResult]:
+        """Re-rank as far as time allows; else the first stage's order, and say so."""
+        assert ask.deadline is not None
+        left_ms = (ask.deadline - time.monotonic() - self._first_stage_s) * 1000 * _RERANK_SHARE
+        why = "its time had passed before re-ranking"
+        if left_ms >= _LEAST_BUDGET_MS:
+            given = ask.options.get("budget_ms")
+            options = dict(ask.options)
+            options["budget_ms"] = left_ms if given is None else _least(given, left_ms)
+            try:
+                return retriever.search_batch(ask.queries, tenant=ask.tenant, **options)
+            except DeadlinePassed:
+                why = "its time passed while it waited for the reranker"
+            except ModelFault as error:
+                why = f"re-ranking failed ({error.problem})"
+        return self._first_stage(retriever, ask, why)
+
+    def _first_stage(self, retriever: TwoStageRetriever, ask: Ask, why: str) -> list[SearchResult]:
+        options = {**ask.options, "rerank": False}
+        unfiltered = options.pop("min_relevance", None) is not None
+        options.pop("blend", None)
+        before = current()
+        control = Control(
+            client=before.client,
+            deadline=ask.gives_up,
+            background=before.background,
+            cancelled=before.cancelled,
+        )
+        with controlled(control):
+            results = retriever.search_batch(ask.queries, tenant=ask.tenant, **options)
+        notice = f"The order is the first stage's: {why}."
+        if unfiltered:
+            notice += " Without relevance, min_relevance was not applied."
+        return [replace(one, notices=(*one.notices, notice)) for one in results]
+
+    def _pairs(self, retriever: TwoStageRetriever, options: Mapping[str, Any]) -> int:
+        sizes = [options.get("candidates"), options.get("top_k", 10)]
+        given = [one for one in sizes if isinstance(one, int)]
+        if not isinstance(sizes[0], int):
+            given.append(retriever.candidates)
+        return max(given, default=0)
+
+    def _learn(self, results: Sequence[SearchResult], collection: str) -> None:
+        """What stages took: for the observer, and for the next estimates."""
+        if not results:
+            return
+        timings = [one.timings for one in results]
+        encode = sum(one.encode_ms for one in timings) / 1000
+        retrieve = sum(one.retrieve_ms for one in timings) / 1000
+        rerank = sum(one.rerank_ms for one in timings) / 1000
+        self._observer.stage("encode", encode)
+        self._observer.stage("retrieve", retrieve)
+        if results[0].reranker is not None:
+            self._observer.stage("rerank", rerank)
+            read = sum(one.reranked for one in results) / len(results)
+            before = self._read.setdefault(collection, read)
+            self._read[collection] = before + _SMOOTHING * (read - before)
+        self._observer.stage("search", sum(one.total_ms for one in timings) / 1000)
+        self._first_stage_s += _SMOOTHING * (encode + retrieve - self._first_stage_s)
+
+
+def warm_up(models: Models) -> None:
+    """Let the default models run once: the first call of one may compile it.
+
+    Past their lanes, which would take that for the models' pace and refuse what comes next.
+    """
+    encoder = models.default_encoder()
+    encoder.inner.encode_queries(["warm up"])
+    second = models.second_for(encoder).reranker
+    if second is not None:
+        second.inner.score([("warm up", "a passage to warm up with")])
+
+
+@cache
+def _options() -> frozenset[str]:
+    parameters = inspect.signature(TwoStageRetriever.search_batch).parameters
+    return frozenset(name for name in parameters if name not in _NOT_OPTIONS)
+
+
+def _least(given: object, left_ms: float) -> object:
+    """The smaller of the two; what is no number is left for the library to refuse."""
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return left_ms if number and given > left_ms else given  # type: ignore[operator]

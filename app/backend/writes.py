@@ -1,0 +1,245 @@
+"""What changes collections: made, written to, deleted; one writer a collection at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import retrieval
+from app.backend.collections import Collections
+from app.backend.models import Models
+from app.settings.settings import Settings, storage
+from retrieval import Document, IngestProgress, IngestReport, Store, TwoStageRetriever
+from retrieval.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    InvalidInput,
+    RetrievalError,
+)
+from retrieval.types import Manifest
+
+# A write waits so long for another one: a request should not wait for a job of hours.
+PATIENCE_SECONDS = 30.0
+# A new collection's language and fields are judged by so many documents, see `ingest`.
+FIRST_DOCUMENTS = 200
+
+_CREATE_OPTIONS = (
+    "encoder", "language", "max_tokens", "overlap_tokens", "fields", "storage", "lexical",
+    "token_vectors", "tenants",
+)  # fmt: skip
+
+Progress = Callable[[IngestProgress], None]
+Source: TypeAlias = "str | Sequence[Document] | Callable[[], Iterable[Document]]"
+"""A path, documents, or what gives the documents anew each time."""
+
+
+class Writing:
+    """Writes, all blocking; they run under their request's control.
+
+    Args:
+        settings: how collections are made.
+        store: where they are.
+        collections: those that are open.
+        models: what new ones are made with.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, collections: Collections, models: Models
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._collections = collections
+        self._models = models
+
+    def create(self, name: str, options: dict[str, Any]) -> Manifest:
+        """A new, empty collection.
+
+        Raises:
+            CollectionExists: there is one of that name.
+            InvalidInput: an option that does not exist, or cannot be used.
+        """
+        for option in options:
+            if option not in _CREATE_OPTIONS:
+                raise InvalidInput(
+                    f"a collection has no option {option!r}; it has {', '.join(_CREATE_OPTIONS)}",
+                    fix="Correct its name, or leave it out.",
+                )
+        with self._collections.writing(name, "it is being made", patience_s=PATIENCE_SECONDS):
+            if self._exists(name):
+                raise CollectionExists(
+                    f"there is already a collection {name!r}; nothing was changed",
+                    fix="Choose another name, or write documents to it as it is.",
+                )
+            return self._made(name, [], options)
+
+    def upsert(
+        self,
+        source: Source,
+        name: str,
+        *,
+        tenant: str | None,
+        check: Callable[[Manifest], object] = lambda manifest: None,
+        what: str = "documents are being written",
+        prune: bool = False,
+        progress: Progress | None = None,
+        patience_s: float = PATIENCE_SECONDS,
+    ) -> IngestReport:
+        """Write documents; made durable; makes the collection where it is missing.
+
+        Args:
+            source: what is written.
+            name: of the collection.
+            tenant: whose they are.
+            check: is given the manifest before anything is written, and raises where it may not.
+            what: is done, for the message to other writers.
+            prune, progress: as for `retrieval.ingest`.
+            patience_s: how long to wait for another writer.
+
+        Raises:
+            Conflict: another writer took too long.
+            As `retrieval.ingest`.
+        """
+        arguments = (source, name, tenant, check, what, prune, progress, patience_s)
+        try:
+            return self._upsert(*arguments)
+        except CollectionNotFound:
+            # Somebody else deleted a collection that was open here: it is made anew.
+            return self._upsert(*arguments)
+
+    def _upsert(
+        self,
+        source: Source,
+        name: str,
+        tenant: str | None,
+        check: Callable[[Manifest], object],
+        what: str,
+        prune: bool,
+        progress: Progress | None,
+        patience_s: float,
+    ) -> IngestReport:
+        with self._collections.writing(name, what, patience_s=patience_s):
+            before: IngestReport | None = None
+            if not self._exists(name):
+                first = list(itertools.islice(_documents(source), FIRST_DOCUMENTS))
+                with self._collections.making(name):
+                    before = self._first(name, first, tenant, progress)
+                if not isinstance(source, str) and len(first) < FIRST_DOCUMENTS:
+                    with contextlib.suppress(RetrievalError), self._collections.using(name):
+                        pass  # searches come next
+                    return before
+            with self._collections.using(name) as retriever:
+                check(retriever.index.manifest)
+                retriever.index.document_states([], tenant=tenant)  # refuses a wrong tenant
+                given = source() if callable(source) else source
+                report = retrieval.ingest(
+                    given, retriever, tenant=tenant, prune=prune, progress=progress
+                )
+            return report if before is None else _joined(before, report)
+
+    def delete_documents(
+        self,
+        ids: Sequence[str],
+        name: str,
+        *,
+        tenant: str | None,
+        check: Callable[[Manifest], object],
+    ) -> tuple[str, ...]:
+        """Delete documents, and say which were there.
+
+        Raises:
+            CollectionNotFound, Conflict
+        """
+        what = "documents are being deleted"
+        with (
+            self._collections.writing(name, what, patience_s=PATIENCE_SECONDS),
+            self._collections.using(name) as retriever,
+        ):
+            check(retriever.index.manifest)
+            there = retriever.index.document_states(ids, tenant=tenant)
+            found = tuple(one for one in dict.fromkeys(ids) if one in there)
+            if found:
+                retriever.index.delete_documents(found, tenant=tenant)
+            return found
+
+    def delete(self, name: str) -> None:
+        """Delete a collection with all its versions.
+
+        Raises:
+            CollectionNotFound, Conflict
+        """
+        with self._collections.writing(name, "it is being deleted", patience_s=PATIENCE_SECONDS):
+            self._collections.delete(name)
+
+    def _exists(self, name: str) -> bool:
+        if self._collections.opened(name) is not None:
+            return True
+        try:
+            self._collections.manifest(name)
+        except CollectionNotFound:
+            return False
+        return True
+
+    def _made(self, name: str, documents: list[Document], options: dict[str, Any]) -> Manifest:
+        options = dict(options)
+        encoder = self._models.encoder_to_build_with(options.pop("encoder", None))
+        # Which tenant asks does not matter: none of its documents is written here.
+        tenant = name if options.pop("tenants", False) else None
+        with self._collections.making(name):
+            retrieval.ingest(
+                documents, name, store=self._store, encoder=encoder, tenant=tenant,
+                **self._kept(options),
+            )  # fmt: skip
+        return self._collections.manifest(name)
+
+    def _first(
+        self, name: str, documents: list[Document], tenant: str | None, progress: Progress | None
+    ) -> IngestReport:
+        """A new collection with its first documents, by which it is made."""
+        if not documents:
+            raise InvalidInput(
+                f"there is no collection {name!r} yet, and no document to make it with",
+                fix="Send at least one document, or create the collection first.",
+            )
+        return retrieval.ingest(
+            documents, name, store=self._store, encoder=self._models.encoder_to_build_with(None),
+            tenant=tenant, progress=progress, **self._kept({}),
+        )  # fmt: skip
+
+    def _kept(self, options: dict[str, Any]) -> dict[str, Any]:
+        """With how a server is to keep what the service makes, where the request leaves it open."""
+        given = options.get("storage")
+        if given is not None and not isinstance(given, dict):
+            return options
+        merged = {**(storage(self._settings) if self._store.is_server else {}), **(given or {})}
+        return {**options, "storage": merged or None}
+
+
+def document_there(
+    retriever: TwoStageRetriever, document_id: str, tenant: str | None
+) -> tuple[retrieval.Passage, ...]:
+    """All passages of a document; none where it is not stored."""
+    found = retriever.index.document_passages([document_id], tenant=tenant)
+    return found.get(document_id, ())
+
+
+def _documents(source: Source) -> Iterable[Document]:
+    if isinstance(source, str):
+        return retrieval.read_documents(source)
+    return source() if callable(source) else source
+
+
+def _joined(first: IngestReport, whole: IngestReport) -> IngestReport:
+    """The report of a run whose first documents were written before the rest; it read all."""
+    return replace(
+        whole,
+        new=first.new + whole.new,
+        unchanged=max(0, whole.unchanged - first.new),
+        passages=first.passages + whole.passages,
+        tokens=first.tokens + whole.tokens,
+        truncated_passages=first.truncated_passages + whole.truncated_passages,
+        seconds=first.seconds + whole.seconds,
+        notices=tuple(dict.fromkeys((*first.notices, *whole.notices))),
+    )

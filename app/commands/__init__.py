@@ -1,0 +1,1 @@
+"""The commands of the app, which `retrieval` finds through entry points."""

@@ -1,0 +1,1 @@
+"""The app put together, and a process that serves it."""

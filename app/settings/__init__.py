@@ -1,0 +1,1 @@
+"""The service's settings: what there is, where values come from."""
