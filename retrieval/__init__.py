@@ -16,10 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.api.ingest import ingest, open, parse_where
+    from retrieval.api.ingest import ingest
     from retrieval.api.live import FollowingRetriever
+    from retrieval.api.open import open
     from retrieval.errors import RetrievalError
     from retrieval.evaluation.evaluate import evaluate
+    from retrieval.index.filter_syntax import parse_where
     from retrieval.index.store import Store
     from retrieval.models.encoders.bi_encoder import BiEncoder
     from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
@@ -47,8 +49,8 @@ _HOME = {
     "TwoStageRetriever": "retrieval.search.retriever",
     "evaluate": "retrieval.evaluation.evaluate",
     "ingest": "retrieval.api.ingest",
-    "open": "retrieval.api.ingest",
-    "parse_where": "retrieval.api.ingest",
+    "open": "retrieval.api.open",
+    "parse_where": "retrieval.index.filter_syntax",
     "read_documents": "retrieval.readers.read",
     "result_as_dict": "retrieval.serialization",
 }

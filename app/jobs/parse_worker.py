@@ -3,8 +3,8 @@
     {"path": "0001.pdf", "memory_mb": 2048, "seconds": 120}        one line of JSON on stdin
     {"document": {…}} | {"problem": {…}} … {"done": true}          lines of JSON on stdout
 
-`app.jobs.uploads` starts it and kills it. The limits are set before the file is looked at, and are for
-what reading it takes beyond the process itself; a worker that ends without its last line has
+`app.jobs.uploads` starts it and kills it. The limits are set before the file is looked at, and are
+for what reading it takes beyond the process itself; a worker that ends without its last line has
 failed. Needs a POSIX system.
 """
 

@@ -262,7 +262,7 @@ def _environment() -> dict[str, str]:
     found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     found["OPENBLAS_NUM_THREADS"] = "1"  # each thread would take memory of its own
     found["MALLOC_ARENA_MAX"] = "1"  # and so would each of the C library's arenas
-    here = str(Path(__file__).resolve().parent.parent)
+    here = str(Path(__file__).resolve().parents[2])
     found["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [found.get("PYTHONPATH")])])
     return found
 

@@ -105,5 +105,5 @@ async def _checked(backend: Backend) -> Readiness:
 
 
 def _may_know(caller: Caller) -> bool:
-    """Whether to tell sentences, which can name folders and servers; see `app.security.middleware`."""
+    """Whether to say sentences, which can name folders and servers (`app.security.middleware`)."""
     return caller.collections != ()

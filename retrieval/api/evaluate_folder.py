@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from retrieval.api.ingest import DEFAULT_STORE, ingest, open
+from retrieval.api.ingest import ingest
+from retrieval.api.open import open
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.beir import load_beir
 from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
-from retrieval.index.store import StoreLike
+from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.ingestion import IngestProgressCallback
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked, without_reranker

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from retrieval.api.ingest import DEFAULT_COLLECTION, open
+from retrieval.api.open import open
 from retrieval.errors import InvalidInput, RetrievalError
-from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
+from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import SearchResult
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.api.evaluate_folder import evaluate_folder
-from retrieval.api.ingest import DEFAULT_COLLECTION, ingest
+from retrieval.api.ingest import ingest
 from retrieval.errors import StoreLocked
 from retrieval.evaluation.metrics import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
-from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
+from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.serialization import report_as_dict
 from retrieval.types import Encoder, IngestReport, Manifest
 

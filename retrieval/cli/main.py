@@ -253,7 +253,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
             "program; run again with --debug for the traceback and report it."
         )
         return 1
-
-
-if __name__ == "__main__":
-    main()

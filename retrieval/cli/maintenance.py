@@ -139,7 +139,7 @@ def doctor(
     """Look whether all is well with a collection, and say how to mend what is not."""
     from dataclasses import asdict
 
-    from retrieval.api.ingest import load_encoder_of
+    from retrieval.api.models import load_encoder_of
     from retrieval.cli.progress import points_bar
     from retrieval.maintenance.doctor import examine
 
@@ -186,7 +186,7 @@ def recall(
     """What the approximate index misses, against an exact scan."""
     from dataclasses import asdict
 
-    from retrieval.api.ingest import load_encoder_of
+    from retrieval.api.models import load_encoder_of
     from retrieval.maintenance.ann_recall import measure_recall, parse_depths
 
     place = _place(store, api_key)

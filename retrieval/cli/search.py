@@ -133,8 +133,9 @@ def search(
     model_options: dict[str, Any],
 ) -> None:
     """Answer a question with the passages that fit it best."""
-    from retrieval.api.ingest import open, parse_where
+    from retrieval.api.open import open
     from retrieval.cli.progress import show_notices
+    from retrieval.index.filter_syntax import parse_where
     from retrieval.serialization import plain, result_as_dict, result_as_text
 
     asked = _asked(query, queries)

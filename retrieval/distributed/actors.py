@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from retrieval.api.ingest import load_encoder_of
+from retrieval.api.models import load_encoder_of
 from retrieval.distributed.messages import (
     Counts,
     Encoded,

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from retrieval.api.ingest import DEFAULT_COLLECTION, ingest
+from retrieval.api.ingest import ingest
 from retrieval.distributed.actor_counts import READ_CPUS, SPLIT_CPUS, WRITE_CPUS, Plan, plan_actors
 from retrieval.distributed.actors import Encode, EncoderFactory, Job, Read, Split, Write
 from retrieval.distributed.cluster import connected, limits, one_item_a_block
@@ -20,7 +20,7 @@ from retrieval.distributed.report import Total
 from retrieval.distributed.sources import AnySource, Source, check_source, opened
 from retrieval.distributed.writers import Place, gate_of, make_keeper, this_machine
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
-from retrieval.index.store import DEFAULT_STORE, Store, StoreLike
+from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion.collection_settings import SAMPLE_DOCUMENTS
 from retrieval.types import Document, IngestReport
 

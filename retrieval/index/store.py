@@ -23,8 +23,9 @@ from retrieval.index.server import index as server
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.types import Manifest
 
-__all__ = ["DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
+__all__ = ["DEFAULT_COLLECTION", "DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
 
+DEFAULT_COLLECTION = "docs"
 DEFAULT_STORE = ".retrieval"
 
 

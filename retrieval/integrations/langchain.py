@@ -50,9 +50,8 @@ try:
 except ImportError as error:
     raise missing("langchain-core", "langchain", "langchain") from error
 
-from retrieval.api.ingest import DEFAULT_COLLECTION
 from retrieval.api.live import FollowingRetriever
-from retrieval.index.store import DEFAULT_STORE, StoreLike
+from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, StoreLike
 from retrieval.search.retriever import close_models
 from retrieval.types import Blend, Encoder, Fusion, Mode, ProgressCallback, Reranker, SearchResult
 

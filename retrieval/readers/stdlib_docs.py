@@ -27,7 +27,7 @@ def python_docs() -> Iterator[Document]:
     Raises:
         CorpusError: the interpreter cannot be started a second time to read its documentation.
     """
-    script = Path(__file__).with_name("docstrings.py")
+    script = Path(__file__).with_name("_stdlib_script.py")
     # Isolated and without site-packages: nothing but the standard library can be imported.
     options = ["-I", "-S", "-B", "-X", "utf8", "-W", "ignore"]
     version = ".".join(platform.python_version_tuple()[:2])

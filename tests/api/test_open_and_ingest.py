@@ -10,7 +10,8 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 from retrieval.api.evaluate_folder import evaluate_folder
-from retrieval.api.ingest import ingest, open, parse_where
+from retrieval.api.ingest import ingest
+from retrieval.api.open import open
 from retrieval.errors import (
     InvalidFilter,
     InvalidInput,
@@ -18,6 +19,7 @@ from retrieval.errors import (
     StoreFault,
     StoreLocked,
 )
+from retrieval.index.filter_syntax import parse_where
 from retrieval.index.store import Store
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.types import Document

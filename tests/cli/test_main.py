@@ -373,7 +373,7 @@ def test_a_full_disk_while_indexing(
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     arguments = ["index", str(tmp_path / "rows.jsonl"), "--store", str(small_disk / "store")]
     done = subprocess.run(
-        [sys.executable, "-m", "retrieval.cli.main", *arguments, "--encoder", "starter"],
+        [sys.executable, "-m", "retrieval.cli", *arguments, "--encoder", "starter"],
         check=False,
         capture_output=True,
         text=True,
@@ -392,7 +392,7 @@ def test_ctrl_c_ends_at_once_and_what_was_written_is_kept(tmp_path: Path) -> Non
     store = tmp_path / "store"
     running = subprocess.Popen(
         [
-            *[sys.executable, "-m", "retrieval.cli.main", "index", str(tmp_path / "rows.jsonl")],
+            *[sys.executable, "-m", "retrieval.cli", "index", str(tmp_path / "rows.jsonl")],
             *["--store", str(store), "--encoder", "starter"],
         ],
         stderr=subprocess.PIPE,

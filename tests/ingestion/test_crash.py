@@ -26,7 +26,7 @@ from doubles.qdrant_http import qdrant_http
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.point_store import PointData
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 KILLS = 50
 
 Points = list[tuple[Any, ...]]

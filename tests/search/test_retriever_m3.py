@@ -15,7 +15,7 @@ import torch
 from hashing_encoder import HashingEncoder
 
 from retrieval.api.evaluate_folder import evaluate_folder
-from retrieval.api.ingest import open
+from retrieval.api.open import open
 from retrieval.errors import InvalidInput
 from retrieval.fusion import rrf
 from retrieval.index.bm25 import bm25_info

@@ -1,19 +1,4 @@
-"""Haystack: embedders, a retriever and a ranker (extra `haystack`).
-
-    from haystack import Pipeline
-    from retrieval.integrations.haystack import TwoStageHaystackRetriever
-
-    pipeline = Pipeline()
-    pipeline.add_component("retriever", TwoStageHaystackRetriever("docs", top_k=4))
-    found = pipeline.run({"retriever": {"query": "how are invoices approved?"}})
-    for document in found["retriever"]["documents"]:
-        print(document.meta["relevance"], document.content)
-
-Components that name their models and collections can be saved with their pipeline and loaded
-again, with `Pipeline.loads(saved, allowed_modules=["retrieval.integrations.*"])`; those that were
-given objects cannot. `warm_up` loads, `close` lets go; `run` warms up by
-itself. Errors of the library pass through unchanged.
-"""
+"""The retriever and the ranker of Haystack."""
 
 from __future__ import annotations
 
@@ -39,8 +24,6 @@ from retrieval.integrations._search import (
     search,
 )
 from retrieval.integrations.haystack.embedders import (
-    RetrievalDocumentEmbedder,
-    RetrievalTextEmbedder,
     content_of,
     named,
 )
@@ -53,18 +36,12 @@ try:
 except ImportError as error:
     raise missing("haystack-ai", "haystack", "haystack") from error
 
-import retrieval.api.ingest
+import retrieval.api.open
 from retrieval.errors import InvalidInput
+from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE
 from retrieval.search.options import positive
 from retrieval.search.retriever import close_models
 from retrieval.types import Blend, ProgressCallback, Reranker, SearchResult, Where
-
-__all__ = [
-    "RetrievalDocumentEmbedder",
-    "RetrievalRanker",
-    "RetrievalTextEmbedder",
-    "TwoStageHaystackRetriever",
-]
 
 
 @component
@@ -87,8 +64,8 @@ class TwoStageHaystackRetriever:
 
     def __init__(
         self,
-        collection: str | Searcher = retrieval.api.ingest.DEFAULT_COLLECTION,
-        store: str = str(retrieval.api.ingest.DEFAULT_STORE),
+        collection: str | Searcher = DEFAULT_COLLECTION,
+        store: str = str(DEFAULT_STORE),
         api_key: Secret | None = None,
         top_k: int = 10,
         filters: dict[str, Any] | None = None,
@@ -170,7 +147,7 @@ class TwoStageHaystackRetriever:
             if self._retriever is None:
                 assert self.collection is not None
                 key = None if self.api_key is None else self.api_key.resolve_value()
-                opened = retrieval.api.ingest.open(
+                opened = retrieval.api.open.open(
                     self.collection, store=self.store, api_key=key, **self.open_options
                 )
                 try:

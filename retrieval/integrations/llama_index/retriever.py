@@ -1,15 +1,4 @@
-"""LlamaIndex: a retriever, a reranking postprocessor and an embedding (extra `llama-index`).
-
-    from llama_index.core.query_engine import RetrieverQueryEngine
-    from retrieval.integrations.llama_index import TwoStageLlamaIndexRetriever
-
-    with TwoStageLlamaIndexRetriever.from_collection("docs", top_k=4) as retriever:
-        for node in retriever.retrieve("how are invoices approved?"):
-            print(node.score, node.metadata["relevance"], node.text)
-
-Errors of the library pass through unchanged. The asynchronous methods work in a thread; where
-their task is cancelled, it goes on at once and the search ends at the next batch of its model.
-"""
+"""The retriever and the reranking postprocessor of LlamaIndex."""
 
 from __future__ import annotations
 
@@ -43,18 +32,13 @@ try:
 except ImportError as error:
     raise missing("llama-index-core", "llama-index", "llama_index") from error
 
-from retrieval.api.ingest import DEFAULT_COLLECTION
 from retrieval.api.live import FollowingRetriever
-from retrieval.index.store import DEFAULT_STORE, StoreLike
+from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, StoreLike
 from retrieval.integrations.llama_index.models import (
-    RetrievalEmbedding,
-    RetrievalReranker,
     ScoreKind,
 )
 from retrieval.search.options import one_of
 from retrieval.types import Encoder, Hit, Reranker, SearchResult
-
-__all__ = ["RetrievalEmbedding", "RetrievalReranker", "ScoreKind", "TwoStageLlamaIndexRetriever"]
 
 # For programs, not for models: neither the language model nor an embedding reads them.
 _FOR_PROGRAMS = (

@@ -52,7 +52,8 @@ class CrossEncoderReranker:
         max_length: longest pair in tokens, special tokens included; None takes the model's own.
         long_passages: what becomes of a passage that does not fit beside its query. `truncate`:
             it is cut. `windows`: it is read in parts, of which the best gives the score
-            (see `retrieval.models.rerankers.long_passages`). `error`: a pair that would be cut is refused.
+            (see `retrieval.models.rerankers.long_passages`). `error`: a pair that would be cut is
+            refused.
         window_overlap: tokens that two neighbouring windows share; beside a query that leaves
             little room, at most three quarters of a window.
         token_budget: padded tokens in a batch; None for what suits the engine.

@@ -1,0 +1,81 @@
+"""Files that appear whole or not at all, also after a crash of the machine.
+
+    with atomic_write(path) as file:
+        json.dump(value, file)
+
+Errors of the system (`OSError`) pass through: what they mean to a user is known where a file is
+written, not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, TextIO, overload
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new path beside `target`, for a file that takes the target's name when the block ends.
+
+    The block makes the file. It and its folder are on disk when the `with` statement is left;
+    after an error in the block nothing is left behind and an older target is unchanged.
+
+    Raises:
+        OSError: the file cannot be made durable, or cannot get its name.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@overload
+def atomic_write(
+    target: str | os.PathLike[str], mode: Literal["w"] = "w", *, permissions: int = 0o666
+) -> contextlib.AbstractContextManager[TextIO]: ...
+@overload
+def atomic_write(
+    target: str | os.PathLike[str], mode: Literal["wb"], *, permissions: int = 0o666
+) -> contextlib.AbstractContextManager[IO[bytes]]: ...
+@contextlib.contextmanager
+def atomic_write(
+    target: str | os.PathLike[str], mode: Literal["w", "wb"] = "w", *, permissions: int = 0o666
+) -> Iterator[Any]:
+    """An open file, UTF-8 with `\\n` or binary, that replaces `target` when the block ends.
+
+    Args:
+        target: the file's final place; its folder must exist.
+        mode: "w" for text, "wb" for bytes.
+        permissions: of a new file, less the process' umask, from its first byte on.
+
+    Raises:
+        OSError: the file cannot be written; an older target is unchanged.
+    """
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    with atomic_path(target) as path:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags, permissions), mode, **text) as file:
+            yield file
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make names in a folder durable: files that were made, renamed or deleted there."""
+    if os.name == "nt":  # a folder cannot be opened there; NTFS keeps a journal of names
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
