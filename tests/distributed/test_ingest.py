@@ -27,6 +27,7 @@ from hashing_encoder import HashingEncoder
 import retrieval
 from retrieval import Document, IngestReport, Store
 from retrieval.distributed import ingest as ray_ingest
+from retrieval.distributed import ingest_with_ray
 from retrieval.distributed.cluster import limits, one_item_a_block, translated
 from retrieval.distributed.messages import Counts
 from retrieval.distributed.report import Total
@@ -38,7 +39,6 @@ from retrieval.errors import (
     StoreFault,
     UserError,
 )
-from retrieval.scaling import ingest_with_ray
 from retrieval.types import Encoding, IngestProgress, Problem
 
 TESTS = Path(__file__).resolve().parent.parent

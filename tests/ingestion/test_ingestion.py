@@ -221,7 +221,7 @@ KILLED = textwrap.dedent(
 def test_a_killed_run_continued_ends_as_an_unkilled_one(tmp_path: Path, version: int) -> None:
     """SIGKILL before or after every second write, in the first run and in an update."""
     script = tmp_path / "killed.py"
-    script.write_text(KILLED.format(tests=str(Path(__file__).parent), this=__file__))
+    script.write_text(KILLED.format(tests=str(Path(__file__).parents[1]), this=__file__))
     whole = tmp_path / "whole"
     run(whole, corpus(), window=16)
     if version == 2:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus.pdf_files import IMAGE, Line, lines, pdf
+from readers.pdf_files import IMAGE, Line, lines, pdf
 
 from retrieval.errors import CorpusError
 from retrieval.readers import blocks as page_texts
