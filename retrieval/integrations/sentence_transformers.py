@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
 from retrieval.integrations._models import encoder_from, reranker_from
+from retrieval.models.tensors import as_tensor
 from retrieval.search.options import checked_query, positive
 from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, ProgressCallback, Reranker
@@ -126,22 +127,18 @@ class EncoderLikeST:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Cosine of each of n vectors with each of m: a float32 tensor (n, m)."""
-        import torch
-
         first, second = _unit(embeddings1), _unit(embeddings2)
-        return torch.from_numpy(first @ second.T)
+        return as_tensor(first @ second.T)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Cosine of each of n vectors with the one at its place: a float32 tensor (n,)."""
-        import torch
-
         first, second = _unit(embeddings1), _unit(embeddings2)
         if first.shape != second.shape:
             raise InvalidInput(
                 f"vectors of the shapes {first.shape} and {second.shape} cannot be paired",
                 fix="Give as many of one as of the other.",
             )
-        return torch.from_numpy(np.sum(first * second, axis=1))
+        return as_tensor(np.sum(first * second, axis=1))
 
     def get_sentence_embedding_dimension(self) -> int:
         """How many numbers a vector has."""
@@ -317,9 +314,8 @@ class RerankerLikeST:
     ) -> FloatArray:
         if activation_fn is None:
             return self.reranker.relevance(raw).astype(np.float32)
-        import torch
-
-        return np.asarray(activation_fn(torch.from_numpy(raw.astype(np.float32))), dtype=np.float32)
+        scores = as_tensor(raw.astype(np.float32))
+        return np.asarray(activation_fn(scores), dtype=np.float32)
 
 
 def _converted(
@@ -328,9 +324,7 @@ def _converted(
     """Values in the form that was asked for; the one that there is for a single text or pair."""
     found: Any = np.ascontiguousarray(values, dtype=np.float32)
     if convert_to_tensor or not convert_to_numpy:
-        import torch
-
-        found = torch.from_numpy(found)
+        found = as_tensor(found)
         if not convert_to_tensor:
             found = list(found)
     return found[0] if single else found
