@@ -10,7 +10,7 @@ float32 and L2-normalised unless a docstring says otherwise.
 
 from __future__ import annotations
 
-from retrieval.types.corpus import Document, Passage, Problem
+from retrieval.types.documents import Document, Passage, Problem
 from retrieval.types.index import (
     Bm25Info,
     Candidate,

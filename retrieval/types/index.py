@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
-from retrieval.types.corpus import Passage
+from retrieval.types.documents import Passage
 from retrieval.types.models import EncoderInfo, FloatArray, LexicalWeights
 
 if TYPE_CHECKING:

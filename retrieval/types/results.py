@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retrieval.types.corpus import Passage, Problem
+from retrieval.types.documents import Passage, Problem
 from retrieval.types.index import Candidate, Mode
 from retrieval.types.models import Blend
 

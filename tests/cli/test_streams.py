@@ -31,7 +31,7 @@ CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONUNB
 
 def shell(place: Path, line: str) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which `retrieval` is the command line; its code is the first one's."""
-    function = f'retrieval() {{ "{sys.executable}" -m retrieval.cli.main "$@"; }}'
+    function = f'retrieval() {{ "{sys.executable}" -m retrieval.cli "$@"; }}'
     return subprocess.run(
         ["bash", "-c", f"{function}; {line}; exit ${{PIPESTATUS[0]}}"],
         cwd=place,
