@@ -9,12 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a reader yields: one text with an id that is stable from run to run.
+    """One text, as a reader yields it, with an id that is the same from run to run.
 
-    `metadata` holds JSON values only; it can be filtered on with `where=`.
-    `source` says where the text came from (a path, a path and line, a Python object's name).
-    `pages` are the offsets in characters at which the pages, or slides, begin, rising; the first
-    is page 1. A page without text begins where the next one does. Empty where there are none.
+    Attributes:
+        id: names the document in its collection; a document of the same id replaces it.
+        text: all of it.
+        title: put before every passage that is encoded.
+        metadata: JSON values by name; `where=` filters by them.
+        source: where the text came from: a path, a path and line, a Python object's name.
+        pages: offsets in characters at which the pages, or slides, begin, rising; the first is
+            page 1. A page without text begins where the next one does. Empty without pages.
+
+    Example:
+        >>> from retrieval import Document
+        >>> document = Document("faq-7", "The gate closes at ten.", metadata={"team": "office"})
+        >>> document.metadata["team"]
+        'office'
     """
 
     id: str
@@ -29,9 +39,26 @@ class Document:
 class Passage:
     """A slice of a document: the unit that is encoded, stored, found and re-ranked.
 
-    `text == document.text[start:end]`, offsets in characters. `id` is the uuid5 of document id
-    and position, so indexing twice writes the same points. `document_hash` and
-    `document_passages` (how many passages the document has) let an interrupted run be continued.
+    Attributes:
+        id: uuid5 of document id and position, so that indexing twice writes the same points.
+        document_id: of the document it is a slice of.
+        position: of the passage in its document, from 0.
+        text: `document.text[start:end]`.
+        start: offset of its first character in the document.
+        end: offset after its last character in the document.
+        title: the document's.
+        headings: those it stands under, the outermost first.
+        metadata: the document's.
+        source: the document's.
+        document_hash: of the document's content; shows whether the document has changed.
+        document_passages: how many passages the document has; fewer in an index means that a run
+            was interrupted.
+
+    Example:
+        >>> from retrieval import Passage
+        >>> passage = Passage("p", "rules.md", 0, "Paid in ten days.", 9, 26, headings=("Travel",))
+        >>> passage.content
+        'Travel Paid in ten days.'
     """
 
     id: str
@@ -55,7 +82,13 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A part of the input that could not be used, and why. `line` counts from 1."""
+    """A part of the input that could not be used, and why.
+
+    Attributes:
+        source: the file, or the row of it.
+        reason: a sentence.
+        line: of the file, from 1; None where it is not about one line.
+    """
 
     source: str
     reason: str

@@ -11,14 +11,33 @@ from retrieval.types.models import Blend
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer: the passage, its final rank (from 1), and what each stage said of it.
+    """One answer: a passage, its place in the final order, and what each stage said of it.
 
-    `score` is what the final order follows: the raw reranker score, the blended RRF score, or
-    the first stage's score where nothing was re-ranked. `relevance` is in [0, 1], or None where
-    no stage has such a scale (BM25 or fused scores alone). `best_span`: character offsets in
-    `passage.text` of the part that the reranker scored highest, where it read the passage by
-    windows. `before` and `after`: the neighbouring passages of the same document, in their order,
-    where neighbours were asked for.
+    Attributes:
+        passage: what was found.
+        rank: place in the final order, from 1; it goes on from page to page.
+        score: what the final order follows: the reranker's raw score, the blended RRF score, or
+            the first stage's score where nothing was re-ranked.
+        relevance: from 0 to 1: the sigmoid of the reranker's score (for late interaction, and for
+            vectors alone, the cosine, cut to that range). None where no stage has such a scale:
+            BM25 or fused scores without a reranker.
+        stage1_rank: place in the first stage's order, from 1.
+        stage1_score: the first stage's score, on the scale of its mode: cosine (dense), BM25
+            score (sparse), product of term weights (lexical), sum of the fusion (hybrid), or
+            MaxSim with `refine`.
+        stage2_rank: place in the reranker's own order, from 1; None if it did not read the passage.
+        stage2_score: the reranker's raw score; None if it did not read the passage.
+        best_span: start and end, in characters of `passage.text`, of the part that scored
+            highest; None unless the reranker reads long passages in windows.
+        before: passages of the same document before this one, in its order, with `neighbours`.
+        after: passages of the same document after this one, in its order, with `neighbours`.
+
+    Example:
+        >>> from retrieval import Hit, Passage
+        >>> passage = Passage("p-1", "rules.md", 0, "Travel is paid back.", 0, 20)
+        >>> hit = Hit(passage, rank=1, score=2.1, relevance=0.89, stage1_rank=4, stage1_score=0.61)
+        >>> hit.stage1_rank - hit.rank  # places that re-ranking moved it up
+        3
     """
 
     passage: Passage
@@ -36,7 +55,14 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds per stage."""
+    """Milliseconds of one search. In a batch, each query's equal share of the batch.
+
+    Attributes:
+        encode_ms: the query to its vector.
+        retrieve_ms: the first stage in the index, and the choice of hits at the end.
+        rerank_ms: the second stage; 0.0 without one.
+        total_ms: all of it.
+    """
 
     encode_ms: float
     retrieve_ms: float
@@ -46,10 +72,33 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits in final order, with the candidates in first-stage order and how it all was done.
+    """Hits in their final order, the candidates they were chosen from, and how it was done.
 
-    `reranked`: how many of the candidates the second stage read; fewer than asked for where a time
-    budget ended it. `offset`: how many hits were skipped before the first of these; ranks go on.
+    Attributes:
+        query: the question as it was asked, without the encoder's instruction.
+        hits: best first, at most `top_k`.
+        candidates: what the first stage found, in its order.
+        mode: which first stage it was.
+        blend: how the two orders were joined.
+        encoder: name of the encoder.
+        reranker: name of the reranker; None without a second stage.
+        timings: milliseconds by stage.
+        notices: sentences about truncated texts, models that were chosen, a time budget that
+            ended early.
+        reranked: how many of the candidates the second stage read; fewer than asked for where a
+            time budget ended it, 0 without a second stage.
+        offset: how many hits were skipped before the first of these.
+
+    Example:
+        >>> import retrieval
+        >>> document = retrieval.Document("rules.md", "Travel costs are paid back in ten days.")
+        >>> _ = retrieval.ingest([document], "results", encoder="starter")
+        >>> with retrieval.open("results") as retriever:
+        ...     result = retriever.search("when do I get my expenses back?")
+        >>> [hit.passage.document_id for hit in result.hits]
+        ['rules.md']
+        >>> result.timings.total_ms >= result.timings.rerank_ms
+        True
     """
 
     query: str
@@ -67,10 +116,22 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far an indexing run is. Totals are None until the source has been read to its end.
+    """How far an indexing run is.
 
-    `passages` and `tokens`: written so far. `passages_per_second`: the rate of the last minute or
-    so; 0 before there is one. `remaining_seconds`: an estimate; None while there is none.
+    Attributes:
+        documents: read so far.
+        total_documents: None until the source has been read to its end.
+        passages: written so far.
+        tokens: of the passages written so far.
+        seconds: since the run began.
+        passages_per_second: rate of about the last minute; 0.0 before there is one.
+        remaining_seconds: an estimate; None while there is none.
+
+    Example:
+        >>> from retrieval import IngestProgress
+        >>> seen = IngestProgress(10, 40, passages=25, tokens=3000, seconds=2.0)
+        >>> f"{seen.documents} of {seen.total_documents}"
+        '10 of 40'
     """
 
     documents: int
@@ -84,11 +145,31 @@ class IngestProgress:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an indexing run did, in documents unless said otherwise.
+    """What an indexing run did; in documents, unless an attribute says otherwise.
 
-    `duplicates`: of documents that were read, how many have the same content as another one;
-    `duplicate_examples` names the first of them, as (id, id of the one read before). `pruned`:
-    documents deleted since their source no longer has them.
+    Attributes:
+        collection: its name.
+        read: documents that the source gave.
+        new: written for the first time.
+        changed: written again, since their content differs from what the collection held.
+        unchanged: passed over, since the collection holds them already.
+        failed: what could not be used, one `Problem` each.
+        passages: passages that were written.
+        tokens: tokens of those passages, before truncation, special tokens included.
+        truncated_passages: passages of which the encoder read only the beginning.
+        seconds: of the whole run.
+        notices: sentences about the models in use and about the collection's size.
+        pruned: deleted, since their source no longer has them (`prune=True`).
+        duplicates: how many have the same content as another document of this run.
+        duplicate_examples: the first of them, as (id, id of the one that was read before).
+
+    Example:
+        >>> import retrieval
+        >>> documents = [retrieval.Document("a", "One text."), retrieval.Document("b", "Another.")]
+        >>> first = retrieval.ingest(documents, "reports", encoder="starter")
+        >>> second = retrieval.ingest(documents, "reports")
+        >>> (first.new, second.new, second.unchanged)
+        (2, 0, 2)
     """
 
     collection: str
