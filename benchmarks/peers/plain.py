@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from systems import MAX_LENGTH, System
+from base import MAX_LENGTH, System
 
 
 def onnxruntime_int8(settings: dict[str, Any]) -> System:

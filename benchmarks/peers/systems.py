@@ -1,7 +1,6 @@
 """How each system is loaded and run, each as its own documentation shows it.
 
-`load(settings)` gives a `System`. `computed` counts the tokens that went through the model, padding
-and batches that were run twice included, where the system lets itself be watched.
+`load(settings)` gives a `System`.
 """
 
 from __future__ import annotations
@@ -9,48 +8,20 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from base import MAX_LENGTH, System
+from plain import onnxruntime_int8, reference
 
-MAX_LENGTH = 512
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "FlagEmbedding", "onnxruntime")
 _PACKAGES += ("onnx", "optimum", "optimum-onnx", "optimum-intel", "openvino", "nncf", "numpy")
 
 
-@dataclass
-class System:
-    """run: texts → vectors, or pairs → logits. run_query: one query, or one query's pairs.
-
-    dtype: what its matrix products are computed in. detail: how it runs, in words.
-    """
-
-    run: Callable[[list[Any]], Any]
-    detail: str
-    dtype: str
-    run_query: Callable[[Any], Any]
-    computed: int = 0
-
-    def watch(self, model: Any) -> None:
-        """Count the tokens of every forward of a torch module, or of what looks like one."""
-        forward = model.forward
-
-        def counted(*args: Any, **inputs: Any) -> Any:
-            ids = inputs["input_ids"] if "input_ids" in inputs else args[0]
-            self.computed += int(np.prod(ids.shape))
-            return forward(*args, **inputs)
-
-        model.forward = counted
-
-
 def load(settings: dict[str, Any]) -> System:
     """Settings: system, task, model (folder), device, cache (folder), and the system's options."""
-    from plain import onnxruntime_int8, reference
-
     loaders = {
         "retrieval": _retrieval,
         "FlagEmbedding": _flag_embedding,

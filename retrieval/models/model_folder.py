@@ -199,6 +199,16 @@ def has_tokenizer(transformer: Path) -> bool:
     return any((transformer / name).is_file() for name in TOKENIZER_FILES)
 
 
+def own_config(path: Path) -> dict[str, Any]:
+    """`{"config": …}` where transformers would otherwise look into foreign code; else empty."""
+    architecture = read_folder(path).architecture
+    if architecture not in OWN_ARCHITECTURES:
+        return {}
+    from transformers import Gemma2Config, LlamaConfig
+
+    return {"config": Gemma2Config() if architecture == COST_WISE else LlamaConfig()}
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None where there is no such file.
 

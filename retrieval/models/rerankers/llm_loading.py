@@ -74,16 +74,6 @@ def load_decoder(path: Path, dtype: torch.dtype, cut: Cut, yes: int) -> Decoder:
     return YesLogit(model.eval().requires_grad_(False), yes)
 
 
-def own_config(path: Path) -> dict[str, Any]:
-    """`{"config": …}` for what transformers would look for in foreign code, else nothing."""
-    from transformers import Gemma2Config, LlamaConfig
-
-    architecture = read_folder(path).architecture
-    if architecture not in (LAYER_WISE, COST_WISE):
-        return {}
-    return {"config": Gemma2Config() if architecture == COST_WISE else LlamaConfig()}
-
-
 def _load_layered(
     path: Path, config: dict[str, Any], dtype: torch.dtype, cut: Cut, cost_wise: bool
 ) -> LayeredDecoder:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import ModelNotFound
+from retrieval.models.model_folder import own_config
 from retrieval.types import ResolvedModel
 
 PROMPT = (
@@ -51,7 +52,6 @@ class Template:
         from transformers import AutoTokenizer
 
         from retrieval.models.engines.transformers import quiet
-        from retrieval.models.rerankers.llm_loading import own_config
 
         with quiet():
             try:
