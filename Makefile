@@ -13,10 +13,12 @@ SOURCES := pyproject.toml constraints.txt scripts/setup_venv.py
 
 # More options for a target: make demo ARGS='--port 8000', make test ARGS='-k index'.
 ARGS ?=
+# Processes that share the tests. A worker takes up to 4 GB.
+WORKERS ?= 2
 BENCH ?= --quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint audit bench
+.PHONY: help setup demo serve test coverage lint audit bench
 
 help:  ## list the targets
 	@echo 'Two-stage retrieval. Targets:'
@@ -31,7 +33,10 @@ serve: $(BASE)  ## answer RAG backends, agents and people on one port (index fir
 	@$(BIN)/retrieval serve $(ARGS)
 
 test: $(DEV)  ## run the tests; those of the page need Chromium (Debian: apt install chromium)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+coverage: $(DEV)  ## run the tests and measure which lines and branches they reach
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(DEV)  ## check style, types and the layers of imports
 	@$(BIN)/ruff check .

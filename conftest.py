@@ -12,6 +12,10 @@ from collections.abc import Generator
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: one thread each, for the programs that a test starts, too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 VARIABLE = "RETRIEVAL_TEST_REQUIRE"
 
 # Part → (marker of the tests that need it, what their reason for skipping says).
