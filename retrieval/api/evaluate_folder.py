@@ -27,7 +27,8 @@ from retrieval.models.options import (
 )
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
-from retrieval.search.options import checked_fusion, one_of
+from retrieval.search.options import one_of
+from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import Blend, Encoder, Fusion, Mode, SearchResult
