@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,12 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from app.observability.metrics import Metrics
-from app.protocols import errors
-from app.protocols import health as operations
+from app.observability.requests import observed
+from app.protocols import errors, health
 from app.protocols.requests import caller_of
 from app.security.api_keys import KeyRing
 from app.security.headers import SecurityHeaders
 from app.security.middleware import Guard
+from app.server.app import ERROR_FORMS
 from app.settings.settings import Settings
 from app.types import Readiness
 from retrieval.errors import InvalidInput
@@ -31,6 +33,11 @@ class Prepared:
         return Readiness(not self.problems, self.problems)
 
 
+def observing(metrics: Metrics) -> dict[str, Any]:
+    """What the guard is given to count in."""
+    return {"observe": functools.partial(observed, metrics), "shed": metrics.shed}
+
+
 def guarded(
     *, keys: KeyRing | None = None, metrics: Metrics | None = None, **options: Any
 ) -> tuple[FastAPI, Prepared]:
@@ -38,8 +45,8 @@ def guarded(
     metrics = metrics or Metrics()
     backend = Prepared()
     app = FastAPI()
-    errors.install(app)
-    app.include_router(operations.router(backend, metrics))  # type: ignore[arg-type]
+    errors.install(app, ERROR_FORMS)
+    app.include_router(health.router(backend, metrics))  # type: ignore[arg-type]
 
     @app.get("/")
     async def page() -> str:
@@ -90,6 +97,6 @@ def guarded(
 
         return StreamingResponse(parts(), media_type="text/plain")
 
-    app.add_middleware(Guard, keys=keys, settings=Settings(**options), metrics=metrics)
+    app.add_middleware(Guard, keys=keys, settings=Settings(**options), **observing(metrics))
     app.add_middleware(SecurityHeaders)
     return app, backend

@@ -122,6 +122,11 @@ class Answering:
             )
         return self._model
 
+    async def close(self) -> None:
+        """Close the language model's connections, where there is one."""
+        if self._model is not None:
+            await self._model.close()
+
     async def ground(self, caller: Caller, ask: Ask) -> Grounds:
         """Search, and build the prompt.
 

@@ -286,7 +286,7 @@ def mcp(
         logs.setup(chosen)  # to standard error: standard output carries the protocol
         backend = RetrievalBackend(chosen)
         try:
-            asyncio.run(protocol.run_stdio(backend, chosen, opened=backend))
+            asyncio.run(protocol.run_stdio(backend, chosen, lifecycle=backend))
         finally:
             backend.close()
 

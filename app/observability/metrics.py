@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,11 +14,6 @@ from prometheus_client import (
 
 import retrieval
 from app.observability import tracing
-
-if TYPE_CHECKING:
-    from starlette.types import Scope
-
-    from app.observability.request_middleware import Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -123,12 +115,6 @@ class Metrics:
         self._shed.labels(reason).inc()
 
     # --- requests ---
-
-    def watch(self, scope: Scope) -> AbstractContextManager[Watched]:
-        """Count, trace and log a request from here to the end of the context."""
-        from app.observability.request_middleware import watched
-
-        return watched(scope, self)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request has ended. `route`: its template. `status` 499: the client went away."""

@@ -1,7 +1,7 @@
 """How errors are answered: one place decides status, headers and, by the address, the body's form.
 
-Addresses under `/v1` share one body, which is also the one that OpenAI's clients read; those of
-other protocols have the forms that their own clients read.
+Addresses under `/v1` share one body, which OpenAI's clients read, too (`NATIVE`). Each protocol
+whose clients read another body has an `ErrorForm` of its own, which `install` gets from the app.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from app.errors import (
@@ -33,60 +33,11 @@ from retrieval.errors import InvalidInput, RetrievalError
 
 log = logging.getLogger(__name__)
 
-Shape = tuple[Callable[[RetrievalError, str], dict[str, Any]], Callable[[RetrievalError], int]]
-"""The body and the status of an error in one protocol."""
-
 CLIENT_GONE = 499
-"""nginx's word in logs for a client that did not wait; nobody reads the answer."""
+"""What nginx writes into its log for a client that did not wait; nobody reads the answer."""
 
 _MOST_SHOWN = 3
 _MOST_CHARACTERS = 2000
-
-ErrorType = Literal[
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
-    "rate_limit_error",
-    "server_error",
-]
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong, and what to do next."""
-
-    message: str = Field(description="`problem` and `fix`, for people")
-    type: ErrorType = Field(description="kind of error, in OpenAI's words")
-    param: str | None = Field(description="the field at fault, with dots into it; null if none")
-    code: str = Field(description="a stable word for programs, such as `collection_not_found`")
-    problem: str = Field(description="what was given and what was expected")
-    fix: str = Field(description="what to do next")
-    request_id: str = Field(description="finds the request in the service's log")
-
-
-class ErrorBody(BaseModel):
-    """Every error under `/v1`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": {
-                        "message": "there is no collection 'doks'; there are 'docs'. Check the "
-                        "name, or make it first by writing documents to it.",
-                        "type": "not_found_error",
-                        "param": None,
-                        "code": "collection_not_found",
-                        "problem": "there is no collection 'doks'; there are 'docs'",
-                        "fix": "Check the name, or make it first by writing documents to it.",
-                        "request_id": "5f0c8f1e7d3a4f0b",
-                    }
-                }
-            ]
-        }
-    )
-
-    error: ErrorDetail
 
 
 class InvalidField(ServiceError, InvalidInput):
@@ -99,7 +50,7 @@ class InvalidField(ServiceError, InvalidInput):
         self.param = param
 
 
-class PlainHttpError(ServiceError):
+class FrameworkError(ServiceError):
     """What the web framework refuses by itself: an unknown address, another method."""
 
     def __init__(self, problem: str, *, fix: str, status: int, code: str) -> None:
@@ -107,60 +58,54 @@ class PlainHttpError(ServiceError):
         self.status, self.code = status, code
 
 
-_DESCRIPTIONS = {
-    400: "the body is no JSON, or cannot be read",
-    401: "no API key, or an unknown one",
-    403: "the key may not do this",
-    404: "no such collection, document, model or job",
-    405: "another method is expected here",
-    408: "the body did not arrive in time",
-    409: "it is there already, or something else is being done to it",
-    413: "the body is too large",
-    415: "a content type that is not read here",
-    422: "a field or an option that cannot be used; `param` says which",
-    429: "too much to do, or the key's own limit; see Retry-After",
-    500: "a fault of the service; its log has more under the request id",
-    501: "not installed or not configured",
-    502: "the language model's endpoint failed",
-    503: "the index or a model cannot be reached, or the service is stopping",
-    504: "not answered within `timeout_ms`",
-    507: "the disk is full",
-}
-_ALWAYS = (400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504)
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """How a protocol answers errors.
 
+    prefixes: its addresses; one that ends in "/" stands for all addresses below it. body: makes
+    the body of an error and the request's id. status: the HTTP status of an error.
+    """
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI is told of a route's errors: those any route can have, and these."""
-    return {
-        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
-        for status in sorted({*_ALWAYS, *statuses})
-    }
+    prefixes: tuple[str, ...]
+    body: Callable[[RetrievalError, str], dict[str, Any]]
+    status: Callable[[RetrievalError], int] = http_status
+
+    def covers(self, path: str) -> bool:
+        """Whether an address is one of this protocol's."""
+        return any(
+            path == prefix or (prefix.endswith("/") and path.startswith(prefix))
+            for prefix in self.prefixes
+        )
 
 
 def answer(
-    path: str,
     error: RetrievalError,
     request_id: str,
+    form: ErrorForm,
     *,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The answer to a request that failed.
 
     Args:
-        path: of the request; decides the body's form.
         error: status, code and Retry-After follow from it.
         request_id: for the body, so that the log can be searched for it.
+        form: of the protocol that the request's address belongs to; see `form_of`.
         headers: further ones.
     """
-    body, status = _shape_of(path)
     all_headers = dict(headers or {})
-    code = status(error)
+    code = form.status(error)
     wait = retry_after(error)
     if wait is not None and math.isfinite(wait):
         all_headers.setdefault("Retry-After", str(max(1, math.ceil(wait))))
     if code == HTTPStatus.UNAUTHORIZED:
         all_headers.setdefault("WWW-Authenticate", "Bearer")
-    return JSONResponse(_clean(body(error, request_id)), code, headers=all_headers)
+    return JSONResponse(_clean(form.body(error, request_id)), code, headers=all_headers)
+
+
+def form_of(path: str, forms: Sequence[ErrorForm]) -> ErrorForm:
+    """The form that covers an address, and `NATIVE` where none does."""
+    return next((form for form in forms if form.covers(path)), NATIVE)
 
 
 def error_body(error: RetrievalError, request_id: str) -> dict[str, Any]:
@@ -178,9 +123,13 @@ def error_body(error: RetrievalError, request_id: str) -> dict[str, Any]:
     }
 
 
-def error_type(status: int) -> ErrorType:
+NATIVE = ErrorForm(("/v1/",), error_body)
+"""The form under `/v1`, and of all addresses that no other protocol has."""
+
+
+def error_type(status: int) -> str:
     """OpenAI's word for the kind of an error."""
-    known: dict[int, ErrorType] = {
+    known = {
         401: "authentication_error",
         403: "permission_error",
         404: "not_found_error",
@@ -198,30 +147,36 @@ def request_id_of(request: Request) -> str:
     return known
 
 
-def install(app: FastAPI) -> None:
-    """Let the app answer every error in the form of the address that was asked."""
+def install(app: FastAPI, forms: Sequence[ErrorForm] = ()) -> None:
+    """Let the app answer every error in the form of the address that was asked.
 
-    def told(
+    Args:
+        app: whose handlers of errors are set.
+        forms: of the protocols that have one of their own; all else is answered in `NATIVE`.
+    """
+
+    def answered(
         request: Request, error: RetrievalError, headers: Mapping[str, str] | None = None
     ) -> Response:
         request.state.error_code = error_code(error)  # for the metrics
-        return answer(request.url.path, error, request_id_of(request), headers=headers)
+        form = form_of(request.url.path, forms)
+        return answer(error, request_id_of(request), form, headers=headers)
 
-    async def known(request: Request, error: Exception) -> Response:
+    async def expected(request: Request, error: Exception) -> Response:
         assert isinstance(error, RetrievalError)
         if http_status(error) >= 500:
             log.warning("request %s: %s", request_id_of(request), error)
-        return told(request, error)
+        return answered(request, error)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return told(request, _invalid(request, error))
+        return answered(request, _validation_error(request, error))
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return told(request, _plain(request, error), error.headers)
+        return answered(request, _framework_error(request, error), error.headers)
 
-    async def gone(_: Request, __: Exception) -> Response:
+    async def client_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
 
     async def unexpected(request: Request, error: Exception) -> Response:
@@ -232,12 +187,12 @@ def install(app: FastAPI) -> None:
             "the service has a fault, and the request was not answered",
             fix=f"Try again; the service's log says more about request {request_id}.",
         )
-        return told(request, fault)
+        return answered(request, fault)
 
-    app.add_exception_handler(RetrievalError, known)
+    app.add_exception_handler(RetrievalError, expected)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(ClientGone, gone)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(ClientGone, client_gone)
     app.add_exception_handler(Exception, unexpected)
 
 
@@ -249,23 +204,7 @@ def is_json(content_type: str) -> bool:
     )
 
 
-def _shape_of(path: str) -> Shape:
-    if path.startswith("/v2/"):
-        from app.protocols.rerank.routes import cohere_error_body
-
-        return cohere_error_body, http_status
-    if path in ("/embed", "/embed_sparse", "/rerank", "/predict", "/info", "/health"):
-        from app.protocols.tei import routes as tei
-
-        return tei.error_body, getattr(tei, "error_status", http_status)
-    if path == "/retrieval":
-        from app.protocols.dify import routes as dify
-
-        return dify.error_body, dify.error_status
-    return error_body, http_status
-
-
-def _invalid(request: Request, error: RequestValidationError) -> ServiceError:
+def _validation_error(request: Request, error: RequestValidationError) -> ServiceError:
     """What pydantic refused, in the words of this service."""
     problems = error.errors()
     first = problems[0]
@@ -284,7 +223,7 @@ def _invalid(request: Request, error: RequestValidationError) -> ServiceError:
             f"the body has the content type {given[:100]!r}, and this address reads JSON",
             fix="Send JSON, with Content-Type: application/json.",
         )
-    told = [_told(problem) for problem in problems[:_MOST_SHOWN]]
+    told = [_sentence(problem) for problem in problems[:_MOST_SHOWN]]
     more = len(problems) - len(told)
     text = "; ".join(told) + (f"; and {more:,} more" if more > 0 else "")
     unknown = first["type"] == "extra_forbidden"
@@ -297,7 +236,7 @@ def _invalid(request: Request, error: RequestValidationError) -> ServiceError:
     )
 
 
-def _told(problem: Mapping[str, Any]) -> str:
+def _sentence(problem: Mapping[str, Any]) -> str:
     place = _place(problem)
     if problem["type"] == "extra_forbidden":
         return f"there is no field {place!r} here"
@@ -320,16 +259,16 @@ def _place(problem: Mapping[str, Any]) -> str | None:
     return ".".join(parts) or None
 
 
-def _plain(request: Request, error: HTTPException) -> ServiceError:
+def _framework_error(request: Request, error: HTTPException) -> ServiceError:
     path, method = request.url.path[:200], request.method
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return PlainHttpError(
+        return FrameworkError(
             f"there is no address {path!r}", fix="See /openapi.json for all there are.",
             status=404, code="address_not_found",
         )  # fmt: skip
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return PlainHttpError(
+        return FrameworkError(
             f"{path!r} does not take {method}, but {allowed}", fix="Use that method.",
             status=405, code="method_not_allowed",
         )  # fmt: skip
@@ -342,7 +281,7 @@ def _plain(request: Request, error: HTTPException) -> ServiceError:
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return BodyTooLarge("the body is too large", fix="Send less at once.")
     phrase = str(error.detail)[:_MOST_CHARACTERS]
-    return PlainHttpError(
+    return FrameworkError(
         phrase, fix="See /openapi.json for what is expected.",
         status=error.status_code, code=phrase.lower().replace(" ", "_")[:60],
     )  # fmt: skip

@@ -53,24 +53,12 @@ _MB = 1_000_000
 _SMALL_BODY = 65_536
 
 
-class Seen(Protocol):
-    """What is counted of a request; `app.observability.request_middleware.Watched` is one."""
+class Stats(Protocol):
+    """What the guard counts of a request; `app.observability.requests.RequestStats` is one."""
 
     status: int
     sent_bytes: int
     received_bytes: int
-
-
-class Watcher(Protocol):
-    """Counts requests; `app.observability.metrics.Metrics` is one."""
-
-    def watch(self, scope: Scope) -> AbstractContextManager[Seen]:
-        """Around a request."""
-        ...
-
-    def shed(self, reason: str) -> None:
-        """A request was refused."""
-        ...
 
 
 class Guard:
@@ -82,15 +70,23 @@ class Guard:
         app: what it guards; asked for its handler of `RetrievalError`.
         keys: API keys; None lets everyone in.
         settings: limits, and the origins of pages that may call.
-        metrics: counts requests and what is refused.
+        observe: counts, traces and logs a request, from its start to the end of the context.
+        shed: counts a request that is refused, by reason.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: KeyRing | None, settings: Settings, metrics: Watcher
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing | None,
+        settings: Settings,
+        observe: Callable[[Scope], AbstractContextManager[Stats]],
+        shed: Callable[[str], None],
     ) -> None:
         self._app = app
         self._keys = keys
-        self._metrics = metrics
+        self._observe = observe
+        self._shed = shed
         self._rate = settings.rate_limit
         self._collection = settings.collection
         self._rates = RateLimits()
@@ -112,12 +108,12 @@ class Guard:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state["request_id"] = request_id
-        with self._metrics.watch(scope) as seen:
+        with self._observe(scope) as stats:
             limit = self._body_bytes
             if _UPLOADS.fullmatch(scope["path"]) and _is_multipart(headers):
                 limit = self._upload_bytes
             body = Body(receive, headers, limit, self._body_seconds)
-            answer = _Answer(send, request_id, seen, body)
+            answer = _Answer(send, request_id, stats, body)
             try:
                 self._admit(scope, headers)
                 body.check_declared()
@@ -125,7 +121,7 @@ class Guard:
                 await self._refuse(scope, body, answer, error)
                 return
             finally:
-                seen.received_bytes = body.received
+                stats.received_bytes = body.received
             try:
                 await self._app(scope, body.receive, answer.send)
             except Refused:
@@ -138,7 +134,7 @@ class Guard:
                     raise
                 # else: the app's way to say that it could not read the body
             finally:
-                seen.received_bytes = body.received
+                stats.received_bytes = body.received
             if body.refusal is not None and not answer.started:
                 await self._refuse(scope, body, answer, body.refusal)
 
@@ -160,7 +156,7 @@ class Guard:
         client = f"key {key.id}" if key is not None else f"at {(scope.get('client') or ('?',))[0]}"
         wait = self._rates.wait(client, rate)
         if wait > 0:
-            self._metrics.shed("rate_limited")
+            self._shed("rate_limited")
             raise RateLimited(
                 f"more than {rate} requests were sent",
                 fix="Send the request again after the time in Retry-After, and fewer in all.",
@@ -230,10 +226,10 @@ class Guard:
 class _Answer:
     """What goes out: adds the request's id, counts, and closes after what is refused."""
 
-    def __init__(self, send: Send, request_id: str, seen: Seen, body: Body) -> None:
+    def __init__(self, send: Send, request_id: str, stats: Stats, body: Body) -> None:
         self._send = send
         self._id = request_id.encode()
-        self._seen = seen
+        self._stats = stats
         self._body = body
         self.started = False
 
@@ -263,11 +259,11 @@ class _Answer:
     async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            self._seen.status = message["status"]
+            self._stats.status = message["status"]
             names = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
             message = {**message, "headers": [*names, (b"x-request-id", self._id)]}
         elif message["type"] == "http.response.body":
-            self._seen.sent_bytes += len(message.get("body", b""))
+            self._stats.sent_bytes += len(message.get("body", b""))
         await self._send(message)
 
 

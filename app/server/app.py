@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+import functools
+from collections.abc import AsyncIterator, Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import retrieval
+from app.answering.answer import Answering
+from app.answering.llm_client import LanguageModel
+from app.backend.lifecycle import Lifecycle, opened
+from app.observability.metrics import Metrics
+from app.observability.requests import observed
+from app.protocols import errors, health
+from app.protocols.dify import routes as dify_routes
+from app.protocols.mcp import server as mcp_server
+from app.protocols.native import answer
+from app.protocols.native import search as native_routes
+from app.protocols.openai import chat, embeddings, vector_stores
+from app.protocols.rerank import routes as rerank_routes
+from app.protocols.tei import errors as tei_errors
+from app.protocols.tei import routes as tei_routes
+from app.security.api_keys import KeyRing
 from app.security.headers import SecurityHeaders
-from retrieval.errors import RetrievalError
-
-if TYPE_CHECKING:
-    from app.answering.llm_client import LanguageModel
-    from app.observability.metrics import Metrics
-    from app.security.api_keys import KeyRing
-    from app.settings.settings import Settings
-    from app.types import Backend
-
-log = logging.getLogger(__name__)
+from app.security.middleware import Guard
+from app.settings.settings import Settings
+from app.types import Backend
 
 DESCRIPTION = """\
 Search for RAG in two stages: vectors and BM25 find candidates, a re-ranker puts them in order.
@@ -34,35 +40,21 @@ With API keys configured, send one as `Authorization: Bearer KEY`.
 """
 
 
-class Opened(Protocol):
-    """What the app starts and stops: `app.backend.backend.RetrievalBackend` is one."""
-
-    def open(self) -> None:
-        """Load what is needed for the first request; raises the library's errors."""
-        ...
-
-    def close(self) -> None:
-        """Let what is running end, write what must be written, free the rest."""
-        ...
+ERROR_FORMS = (rerank_routes.ERROR_FORM, tei_errors.ERROR_FORM, dify_routes.ERROR_FORM)
+"""Of the protocols whose clients do not read the body of `/v1`."""
 
 
-def base_app(*, hosts: list[str] | None = None) -> FastAPI:
-    """An app with security headers and `GET /healthz`, and nothing else.
+def protect(app: FastAPI, *, hosts: Sequence[str] | None = None) -> None:
+    """Add the security headers to every answer, and refuse foreign names.
 
     Args:
-        hosts: names the service answers to; None answers to any. On a loopback address this
+        app: what is protected.
+        hosts: names that the service answers to; None answers to any. On a loopback address this
             keeps foreign web pages from reaching it through a name of theirs (DNS rebinding).
     """
-    app = FastAPI(title="two-stage-retrieval", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
     app.add_middleware(SecurityHeaders)
     if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    return app
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
 
 
 def create_app(
@@ -72,39 +64,27 @@ def create_app(
     metrics: Metrics | None = None,
     keys: KeyRing | None = None,
     language_model: LanguageModel | None = None,
-    hosts: list[str] | None = None,
-    opened: Opened | None = None,
+    hosts: Sequence[str] | None = None,
+    lifecycle: Lifecycle | None = None,
 ) -> FastAPI:
     """The whole service, but for the page, which `app.ui.page.mount` puts at `/` last.
 
     Args:
-        backend: what answers; shared by all protocols.
-        settings: limits, origins and what else the edges need to know.
-        metrics: what `/metrics` shows; None makes one of its own.
+        backend: answers; shared by all protocols.
+        settings: limits, allowed origins, and what answers need.
+        metrics: what `/metrics` shows; None makes new ones.
         keys: API keys; None lets everyone in who can reach the address.
         language_model: writes answers; None where none is configured.
-        hosts: see `base_app`.
-        opened: opened, in a thread, when the app starts to serve, and closed when it ends.
+        hosts: see `protect`.
+        lifecycle: opened, in a thread, when the app starts to serve, and closed when it ends.
     """
-    from app.observability.metrics import Metrics
-    from app.protocols import errors
-    from app.protocols import health as operations
-    from app.protocols.dify import routes as dify
-    from app.protocols.mcp import server as mcp
-    from app.protocols.native import answer as answers
-    from app.protocols.native import search as native
-    from app.protocols.openai import embeddings as openai
-    from app.protocols.openai import vector_stores
-    from app.protocols.rerank import routes as rerank
-    from app.protocols.tei import routes as tei
-    from app.security.middleware import Guard
-
     metrics = metrics or Metrics()
-    server = mcp.build_server(backend, settings)
+    mcp = mcp_server.build_server(backend, settings)
+    answering = Answering(backend, settings, language_model)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with mcp.running(server), _open(opened):
+        async with mcp_server.running(mcp), opened(lifecycle):
             yield
 
     app = FastAPI(
@@ -115,18 +95,25 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    errors.install(app)
-    app.include_router(operations.router(backend, metrics))
-    app.include_router(native.router(backend, settings))
-    app.include_router(openai.router(backend))
+    errors.install(app, ERROR_FORMS)
+    app.include_router(health.router(backend, metrics))
+    app.include_router(native_routes.router(backend, settings))
+    app.include_router(embeddings.router(backend))
     app.include_router(vector_stores.router(backend))
-    app.include_router(rerank.router(backend))
-    app.include_router(tei.router(backend))
-    app.include_router(dify.router(backend))
-    app.include_router(answers.router(backend, settings, language_model))
-    app.router.routes.append(mcp.route(server))
+    app.include_router(rerank_routes.router(backend))
+    app.include_router(tei_routes.router(backend))
+    app.include_router(dify_routes.router(backend))
+    app.include_router(answer.router(answering))
+    app.include_router(chat.router(answering))
+    app.router.routes.append(mcp_server.route(mcp))
 
-    app.add_middleware(Guard, keys=keys, settings=settings, metrics=metrics)
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        settings=settings,
+        observe=functools.partial(observed, metrics),
+        shed=metrics.shed,
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -135,31 +122,5 @@ def create_app(
             allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    app.add_middleware(SecurityHeaders)
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    protect(app, hosts=hosts)
     return app
-
-
-@contextlib.asynccontextmanager
-async def _open(opened: Opened | None) -> AsyncIterator[None]:
-    """Open beside serving, so that `/healthz` answers while models load, and close at the end."""
-    if opened is None:
-        yield
-        return
-
-    async def load() -> None:
-        try:
-            await asyncio.to_thread(opened.open)
-        except RetrievalError as error:
-            # `/readyz` says it, too, and the first request tries again
-            log.error("not ready: %s", error)
-        except Exception:
-            log.exception("not ready")
-
-    loading = asyncio.create_task(load())
-    try:
-        yield
-    finally:
-        await loading
-        await asyncio.to_thread(opened.close)

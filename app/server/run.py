@@ -131,7 +131,7 @@ def assemble(
         keys=None if chosen.keys_file is None else KeyRing.load(chosen.keys_file),
         language_model=language_model(chosen, observer=metrics),
         hosts=server.loopback_names(chosen.host) if local else None,
-        opened=backend,
+        lifecycle=backend,
     )
     if not chosen.page:
         return app, lambda: None

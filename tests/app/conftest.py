@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi import FastAPI
 
-from app.server import app as service
-from app.server import sockets as server
+from app.server import sockets
+from app.server.app import protect
 from retrieval.types import Blend, Candidate, Hit, Mode, Passage, SearchResult, Timings
 
 # What a hostile document or a careless template would need to break out of the page.
@@ -84,12 +85,13 @@ def make_result(
 def _serving(searcher: Any, **facts: Any) -> Iterator[str]:
     from app.ui import page
 
-    app = service.base_app(hosts=server.loopback_names("127.0.0.1"))
+    app = FastAPI()
+    protect(app, hosts=sockets.loopback_names("127.0.0.1"))
     stopping = page.mount(app, page.build(searcher, title="Test page", **facts))
-    sock = server.reserve_port("127.0.0.1", 0)
-    url = server.url_of(sock)
+    sock = sockets.reserve_port("127.0.0.1", 0)
+    url = sockets.url_of(sock)
     up = threading.Event()
-    running = server.make_server(app, ready=up.set, stopping=stopping)
+    running = sockets.make_server(app, ready=up.set, stopping=stopping)
     sock.listen(128)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

@@ -98,8 +98,9 @@ def test_ui_serves_and_ends_at_a_signal(office_store: Path, number: signal.Signa
 
 SLOW = """
 import time
-from app import running, server, service
-app = service.base_app()
+from fastapi import FastAPI
+from app.server import run as running, sockets as server
+app = FastAPI()
 @app.get("/slow")
 def slow():
     running.say("slow request began")

@@ -60,7 +60,7 @@ def serving(folder: Path, **options: Any) -> Any:
 
     settings = make_settings(folder, **options)
     backend = RetrievalBackend(settings)
-    return create_app(backend, settings, opened=backend)
+    return create_app(backend, settings, lifecycle=backend)
 
 
 def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.errors import Forbidden, Unauthorized, http_status
 from app.protocols.dify.conditions import Holds, MetadataCondition, Selection, selection_of
+from app.protocols.errors import ErrorForm
 from app.protocols.json_limits import plain_text
+from app.protocols.openapi_responses import described
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.scores import unit_scores
 from app.types import Backend, Caller
@@ -126,9 +128,11 @@ def _code(error: RetrievalError) -> int:
     return 2001 if isinstance(error, CollectionNotFound) else http_status(error)
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": DifyError, "description": text}
-    for status, text in {
+ERROR_FORM = ErrorForm(("/retrieval",), error_body, error_status)
+
+_RESPONSES = described(
+    DifyError,
+    {
         400: "a condition or a body that cannot be used",
         403: "no key, an unknown one, or one that may not do this (1001, 1002)",
         404: "no such knowledge (2001)",
@@ -136,8 +140,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         429: "too much to do; see Retry-After",
         503: "the index or a model cannot be reached",
         504: "not answered in time",
-    }.items()
-}
+    },
+)
 
 
 def router(backend: Backend) -> APIRouter:
@@ -147,7 +151,7 @@ def router(backend: Backend) -> APIRouter:
     @routes.post(
         "/retrieval",
         response_model=RetrievalResponse,
-        responses=_ERRORS,
+        responses=_RESPONSES,
         operation_id="dify_retrieval",
         summary="Search a knowledge base for Dify",
         description="Dify tries the address and the key, when they are registered, by a request "

@@ -7,7 +7,6 @@ whoever started the process. Addresses and origins are checked in front of all r
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import retrieval
+from app.backend.lifecycle import Lifecycle, opened
 from app.errors import Forbidden, error_code
 from app.protocols.mcp import tools
 from app.protocols.requests import ANYONE, caller_of, until_gone
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from mcp import types
     from mcp.server import Server, ServerRequestContext
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from app.server.app import Opened
+    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -132,16 +130,11 @@ def build_server(
     return McpServer(server, manager)
 
 
-def http_app(server: McpServer) -> ASGIApp:
-    """What answers at `/mcp`, by POST alone: nothing is ever sent to a client unasked.
-
-    Works only while `running`.
-    """
-    return _HttpApp(server.manager)
-
-
 def route(server: McpServer) -> Route:
-    """The route `/mcp`, exactly: a mounted app would answer `/mcp/` and redirect there."""
+    """The route `/mcp`, which answers while `running`.
+
+    It is not a mounted app, which would answer `/mcp/` and redirect there.
+    """
     return Route(PATH, endpoint=_HttpApp(server.manager), include_in_schema=False)
 
 
@@ -157,7 +150,7 @@ async def run_stdio(
     settings: Settings,
     *,
     caller: Caller = STDIO_CALLER,
-    opened: Opened | None = None,
+    lifecycle: Lifecycle | None = None,
 ) -> None:
     """Speak MCP over this process's standard input and output until the input ends.
 
@@ -167,33 +160,18 @@ async def run_stdio(
         backend: what answers.
         settings: see `build_server`.
         caller: who asks.
-        opened: opened, in a thread, beside the first messages, so that clients which give a
-            server little time to start are answered while models load, and closed at the end.
-            What it raises is logged; calls then say what is wrong. None: it is open already.
+        lifecycle: opened, in a thread, beside the first messages, because some clients give a
+            server little time to start, and closed at the end. None: the backend is open.
     """
     from mcp.server.stdio import stdio_server
 
-    async def load(part: Opened) -> None:
-        try:
-            await asyncio.to_thread(part.open)
-        except RetrievalError as error:
-            log.error("not ready: %s", error)
-        except Exception:
-            log.exception("not ready")
-
     server = build_server(backend, settings, local_caller=caller).server
-    async with stdio_server() as (incoming, outgoing):
-        loading = None if opened is None else asyncio.create_task(load(opened))
-        try:
-            await server.run(incoming, outgoing, server.create_initialization_options())
-        finally:
-            if opened is not None and loading is not None:
-                await loading
-                await asyncio.to_thread(opened.close)
+    async with stdio_server() as (incoming, outgoing), opened(lifecycle):
+        await server.run(incoming, outgoing, server.create_initialization_options())
 
 
 class _HttpApp:
-    """An instance, so that a route takes it for an ASGI app."""
+    """An ASGI app (a route takes an instance for one); POST alone, since it never sends unasked."""
 
     def __init__(self, manager: StreamableHTTPSessionManager) -> None:
         self._manager = manager

@@ -11,14 +11,10 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Request, Response
 
 from app.answering.answer import Answer, Answering, Grounds
-from app.answering.llm_client import LanguageModel
-from app.protocols.errors import responses
 from app.protocols.native import answer_schemas as models
-from app.protocols.openai import chat
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.sse import SCHEMA, EventStream, event, failed
-from app.settings.settings import Settings
-from app.types import Backend
 
 DESCRIPTION = """\
 Searches, gives the passages to the language model, and returns its answer with the passages it
@@ -30,25 +26,17 @@ if something fails midway, `error` is the last one.
 """
 
 
-def router(backend: Backend, settings: Settings, language_model: LanguageModel | None) -> APIRouter:
-    """The routes that answer questions.
-
-    Args:
-        backend: searches.
-        settings: least relevance, and the prompt's size.
-        language_model: writes; None answers 501, but for `"generate": false`.
-    """
+def router(answering: Answering) -> APIRouter:
+    """The route `/v1/answer`; closes the language model's connections when the app stops."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            if language_model is not None:
-                await language_model.close()
+            await answering.close()
 
     routes = APIRouter(tags=["answers"], lifespan=lifespan)
-    answering = Answering(backend, settings, language_model)
 
     @routes.post(
         "/v1/answer",
@@ -100,7 +88,6 @@ def router(backend: Backend, settings: Settings, language_model: LanguageModel |
         except Exception as error:  # noqa: BLE001 - told to the client, and logged
             yield event(failed(request, error), name="error")
 
-    routes.include_router(chat.router(answering))
     return routes
 
 

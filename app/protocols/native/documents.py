@@ -13,7 +13,6 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from app.errors import NotHere
-from app.protocols.errors import responses
 from app.protocols.native.requests import (
     MOST_DOCUMENTS,
     CreateCollection,
@@ -32,6 +31,7 @@ from app.protocols.native.responses import (
     collection_body,
     document_body,
 )
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of
 from app.types import Backend, Caller
 from retrieval import Document

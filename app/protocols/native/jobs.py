@@ -21,10 +21,11 @@ from starlette.exceptions import HTTPException
 
 from app.errors import BadRequest, BodyTooLarge, UnsupportedBody
 from app.jobs.state_dir import UPLOADING, state_folder, translated
-from app.protocols.errors import InvalidField, error_body, is_json, request_id_of, responses
+from app.protocols.errors import InvalidField, error_body, is_json, request_id_of
 from app.protocols.native.documents import documents_of
 from app.protocols.native.requests import IngestRequest
 from app.protocols.native.responses import JobBody, JobsBody, job_body
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of
 from app.settings.settings import Settings
 from app.types import Backend, Job, JobSource

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 import retrieval
 from app.errors import NotHere
-from app.protocols.errors import request_id_of, responses
+from app.protocols.errors import request_id_of
 from app.protocols.native import documents as native_documents
 from app.protocols.native import jobs as native_jobs
 from app.protocols.native.requests import (
@@ -30,6 +30,7 @@ from app.protocols.native.responses import (
     model_body,
     search_answer,
 )
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.settings.settings import Settings
 from app.types import Backend

@@ -22,8 +22,8 @@ from app.answering.answer import Answer, Answering, Ask, Grounds
 from app.answering.llm_client import Sampling
 from app.answering.prompt import Message
 from app.errors import BadRequest, NotHere
-from app.protocols.errors import responses
 from app.protocols.native import answer_schemas as models
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.sse import SCHEMA, EventStream, event, failed
 
@@ -221,7 +221,7 @@ class ChatResponse(BaseModel):
 
 def router(answering: Answering) -> APIRouter:
     """The route `/v1/chat/completions`."""
-    routes = APIRouter()
+    routes = APIRouter(tags=["answers"])
 
     @routes.post(
         "/v1/chat/completions",

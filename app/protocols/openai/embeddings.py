@@ -15,13 +15,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.errors import BadRequest
-from app.protocols.errors import responses
 from app.protocols.json_limits import plain_text
+from app.protocols.model_calls import (
+    PromptUsage,
+    TruncatedText,
+    json_of_numbers,
+    model_info,
+    truncated_texts,
+)
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.types import Backend, Caller, Embedded, ModelInfo, TextKind
 
@@ -136,28 +142,13 @@ class Embedding(BaseModel):
     embedding: list[float] | str = Field(description="numbers, or base64 of float32 bytes")
 
 
-class EmbeddingUsage(BaseModel):
-    """Tokens of all texts, instructions and special tokens included, before truncation."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class TruncatedText(BaseModel):
-    """A text of which the model read only the beginning."""
-
-    index: int = Field(description="which of the texts, from 0")
-    tokens: int = Field(description="how long it is")
-    max_tokens: int | None = Field(description="how much of it the model reads")
-
-
 class EmbeddingResponse(BaseModel):
     """Vectors in the order of the texts; `encoder`, `input_type` and `truncated` are additions."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str = Field(description="the name that the request gave")
-    usage: EmbeddingUsage
+    usage: PromptUsage
     encoder: str = Field(description="the model's own name")
     input_type: Literal["query", "passage"] = Field(description="what the texts were taken for")
     truncated: list[TruncatedText] = Field(description="texts that are longer than the model reads")
@@ -180,7 +171,7 @@ def router(backend: Backend) -> APIRouter:
         texts = [body.input] if isinstance(body.input, str) else body.input
         told: TextKind = kind
         if body.instruction:
-            _check_instruction(_info(backend, caller, model))
+            _check_instruction(model_info(backend, caller, "encoder", model))
             # the encoder adds nothing of its own to passages
             texts, told = [body.instruction + text for text in texts], "passage"
         embedded = await until_gone(
@@ -189,23 +180,22 @@ def router(backend: Backend) -> APIRouter:
         )
         info = None
         if body.instruction or embedded.truncated.any():
-            info = _info(backend, caller, embedded.model)
+            info = model_info(backend, caller, "encoder", embedded.model)
         if body.instruction:
             _check_instruction(info)  # a model that was not loaded is known only now
         content = {
             "object": "list",
             "data": _data(embedded, body.encoding_format),
             "model": body.model or embedded.model,
-            "usage": _usage(embedded),
+            "usage": PromptUsage.of(embedded.tokens).model_dump(),
             "encoder": embedded.model,
             "input_type": kind,
-            "truncated": _truncated(embedded, info),
+            "truncated": [
+                one.model_dump()
+                for one in truncated_texts(embedded.truncated, embedded.tokens, info)
+            ],
         }
-        # written by hand: a hundred thousand numbers are not worth validating one by one
-        return Response(
-            orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
-            media_type="application/json",
-        )
+        return json_of_numbers(content)
 
     return routes
 
@@ -222,7 +212,7 @@ def _chosen(
     if body.input_type is not None:
         asked = "query" if body.input_type in ("query", "search_query") else "passage"
     model = body.model or None
-    if model is None or _info(backend, caller, model) is not None:
+    if model is None or model_info(backend, caller, "encoder", model) is not None:
         return model, asked or "passage"
     for suffix, kind in _SUFFIXES.items():
         if model.endswith(suffix):
@@ -234,15 +224,6 @@ def _chosen(
                 )
             return model.removesuffix(suffix) or None, kind
     return model, asked or "passage"
-
-
-def _info(backend: Backend, caller: Caller, model: str | None) -> ModelInfo | None:
-    """What is known of an encoder, the default one for None; None where it is not here."""
-    encoders = [info for info in backend.models(caller) if info.kind == "encoder"]
-    for info in encoders:
-        if info.default if model is None else model in info.names:
-            return info
-    return None
 
 
 def _check_instruction(info: ModelInfo | None) -> None:
@@ -268,19 +249,3 @@ def _data(embedded: Embedded, encoding_format: str) -> list[dict[str, Any]]:
         else list(vectors)
     )
     return [{"object": "embedding", "index": at, "embedding": row} for at, row in enumerate(rows)]
-
-
-def _usage(embedded: Embedded) -> dict[str, int]:
-    tokens = int(embedded.tokens.sum())
-    return {"prompt_tokens": tokens, "total_tokens": tokens}
-
-
-def _truncated(embedded: Embedded, info: ModelInfo | None) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": int(at),
-            "tokens": int(embedded.tokens[at]),
-            "max_tokens": None if info is None else info.max_length,
-        }
-        for at in np.flatnonzero(embedded.truncated)
-    ]

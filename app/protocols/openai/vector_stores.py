@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 
 from app.errors import BadRequest
-from app.protocols.errors import responses
 from app.protocols.openai.attribute_filters import where_of
 from app.protocols.openai.vector_store_schemas import (
     FileCounts,
@@ -29,6 +28,7 @@ from app.protocols.openai.vector_store_schemas import (
     VectorStore,
     VectorStoreList,
 )
+from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.scores import unit_scores
 from app.types import Backend, CollectionInfo

@@ -1,10 +1,12 @@
-"""What `/v1/rerank` and `/v2/rerank` are sent, and what they answer."""
+"""Requests and responses of `/v1/rerank` and `/v2/rerank`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from app.protocols.model_calls import PromptUsage, TruncatedText
 
 MOST_DOCUMENTS = 10_000
 MOST_QUERY = 100_000
@@ -48,15 +50,19 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-class RerankRequest(BaseModel):
-    """A query and what is to be ranked for it. Fields that are not named here are ignored."""
-
+class _Ranking(BaseModel):
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [_EXAMPLE]})
 
+    model: Model = None
     query: Query
     documents: Documents
-    model: Model = None
     top_n: TopN = None
+    timeout_ms: TimeoutMs = None
+
+
+class RerankRequest(_Ranking):
+    """A query and the documents to rank for it. Fields that are not named here are ignored."""
+
     return_documents: bool = Field(True, description="whether results carry their document")
     rank_fields: list[Annotated[str, Field(max_length=512)]] | None = Field(
         None,
@@ -67,21 +73,11 @@ class RerankRequest(BaseModel):
     truncate_prompt_tokens: int | None = Field(
         None, description="not applied: a pair may be as long as the model reads"
     )
-    timeout_ms: TimeoutMs = None
 
 
-class CohereRerankRequest(BaseModel):
+class CohereRerankRequest(_Ranking):
     """As Cohere's second version has it. Fields that are not named here are ignored."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        json_schema_extra={"examples": [{**_EXAMPLE, "model": "default"}]},
-    )
-
-    model: Model = None
-    query: Query
-    documents: Documents
-    top_n: TopN = None
     max_tokens_per_doc: int | None = Field(
         None,
         ge=1,
@@ -89,7 +85,6 @@ class CohereRerankRequest(BaseModel):
         "`meta.warnings` says so",
     )
     return_documents: bool = Field(False, description="whether results carry their document")
-    timeout_ms: TimeoutMs = None
 
 
 class RankedDocument(BaseModel):
@@ -97,35 +92,20 @@ class RankedDocument(BaseModel):
 
     index: int = Field(description="which of the documents, from 0")
     relevance_score: float = Field(ge=0, le=1, description="how relevant it is, from 0 to 1")
-    raw_score: float = Field(description="what the model said; the order follows it")
+    raw_score: float = Field(description="the model's own score, which the order follows")
     document: dict[str, Any] | None = Field(
         None, description='the document: {"text": …}, or the object that was sent'
     )
 
 
-class TruncatedDocument(BaseModel):
-    """A document that, with the query, is longer than the model reads: its end was not read."""
-
-    index: int = Field(description="which of the documents, from 0")
-    tokens: int = Field(description="how long query and document are together")
-    max_tokens: int | None = Field(description="how much of it the model reads")
-
-
-class Usage(BaseModel):
-    """Tokens of all pairs of query and document, before truncation."""
-
-    total_tokens: int
-    prompt_tokens: int
-
-
 class ApiVersion(BaseModel):
-    """Whose form the answer has."""
+    """The version of Cohere's API that the answer has the form of."""
 
     version: str
 
 
 class BilledUnits(BaseModel):
-    """What Cohere would count: a unit for every hundred documents. Nothing is billed here."""
+    """Cohere's units, one for every hundred documents. This service bills nothing."""
 
     search_units: int
 
@@ -146,18 +126,6 @@ class Meta(BaseModel):
     warnings: list[str] | None = Field(None, description="what was not done as it was asked")
 
 
-class RerankResponse(BaseModel):
-    """Results, best first; the superset that clients of Jina, vLLM and Cohere read."""
-
-    id: str
-    object: str = "list"
-    model: str = Field(description="the reranker's own name")
-    results: list[RankedDocument]
-    usage: Usage
-    meta: Meta
-    truncated: list[TruncatedDocument] = Field(description="documents that were not read whole")
-
-
 class CohereRerankResponse(BaseModel):
     """Results, best first; `model` and `truncated` are additions to Cohere's form."""
 
@@ -165,7 +133,14 @@ class CohereRerankResponse(BaseModel):
     results: list[RankedDocument]
     meta: Meta
     model: str = Field(description="the reranker's own name")
-    truncated: list[TruncatedDocument] = Field(description="documents that were not read whole")
+    truncated: list[TruncatedText] = Field(description="documents that were not read whole")
+
+
+class RerankResponse(CohereRerankResponse):
+    """Results, best first; the superset that clients of Jina, vLLM and Cohere read."""
+
+    object: str = "list"
+    usage: PromptUsage
 
 
 class CohereError(BaseModel):

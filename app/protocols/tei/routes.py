@@ -10,177 +10,119 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 import retrieval
-from app.errors import (
-    BadRequest,
-    BodyTooLarge,
-    DeadlinePassed,
-    NotHere,
-    ServiceError,
-    Stopping,
-    http_status,
-    retry_after,
-)
+from app.errors import BadRequest
+from app.protocols.model_calls import check_text, json_of_numbers, model_info
 from app.protocols.requests import caller_of, until_gone
-from app.protocols.rerank import routes as rerank
+from app.protocols.rerank.core import rank, rerank_documents
 from app.protocols.rerank.schemas import MOST_DOCUMENTS, RerankRequest, RerankResponse
+from app.protocols.tei.errors import (
+    RESPONSES,
+    EmptyBatch,
+    InputTooLong,
+    TooManyInputs,
+    Unhealthy,
+)
 from app.protocols.tei.schemas import (
     MOST_INPUTS,
     AnyRerankRequest,
     EmbeddingModel,
     EmbedRequest,
     EmbedSparseRequest,
-    ErrorType,
     Info,
     Rank,
     RerankerInfo,
     SparseValue,
-    TeiError,
 )
-from app.types import Backend, Caller, ModelInfo, TextKind
-from retrieval import RetrievalError
-from retrieval.errors import Fault, ModelFault, ModelNotFound
+from app.types import Backend, ModelInfo, TextKind
 
 _PROMPTS: dict[str, TextKind] = {"query": "query", "passage": "passage", "document": "passage"}
 
 
-class EmptyBatch(BadRequest):
-    """A list without a text in it."""
-
-    code = "empty_batch"
-
-
-class TooManyInputs(BodyTooLarge):
-    """More texts than are taken at once."""
-
-    code = "too_many_inputs"
-
-
-class InputTooLong(BodyTooLarge):
-    """A text is longer than the model reads, and was not to be truncated."""
-
-    code = "input_too_long"
-
-
-class Unhealthy(ServiceError):
-    """The service cannot answer now."""
-
-    status, code = 503, "unhealthy"
-
-
-def error_body(error: RetrievalError, request_id: str) -> dict[str, Any]:
-    """The body of every error of these routes. The request's id is in the header X-Request-ID."""
-    text = str(error)
-    return TeiError(error=text, error_type=_error_type(error), message=text).model_dump()
-
-
-def error_status(error: RetrievalError) -> int:
-    """TEI's own status for an error: 424 where the model cannot do it, else the service's."""
-    return 424 if isinstance(error, (NotHere, ModelFault)) else http_status(error)
-
-
-def _error_type(error: RetrievalError) -> ErrorType:
-    if isinstance(error, EmptyBatch):
-        return "Empty"
-    if isinstance(error, (Unhealthy, Stopping)):
-        return "Unhealthy"
-    if isinstance(error, DeadlinePassed) or retry_after(error) is not None:
-        return "Overloaded"
-    if isinstance(error, (NotHere, Fault, ModelNotFound)) or http_status(error) >= 500:
-        return "Backend"
-    return "Validation"
-
-
 def router(backend: Backend) -> APIRouter:
     """The routes of TEI."""
-    routes = APIRouter(tags=["Text Embeddings Inference"])
+    routes = APIRouter(tags=["Text Embeddings Inference"], responses=RESPONSES)
+    _add_embedding(routes, backend)
+    _add_reranking(routes, backend)
+    _add_status(routes, backend)
+    return routes
 
+
+def _add_embedding(routes: APIRouter, backend: Backend) -> None:
     @routes.post(
         "/embed",
         response_model=list[list[float]],
-        responses=_ERRORS,
         operation_id="tei_embed",
         summary="Embed texts",
     )
     async def embed(request: Request, body: EmbedRequest) -> Response:
         started = time.perf_counter()
-        texts = _texts(body.inputs)
-        kind = _kind(body.prompt_name)
-        _check_direction(body.truncate, body.truncation_direction)
+        texts, kind = _inputs(body)
         caller = caller_of(request)
         embedded = await until_gone(
             request, backend.embed(caller, texts, kind=kind, dimensions=body.dimensions)
         )
         if not body.truncate:
-            cut = np.flatnonzero(embedded.truncated)
-            limit = _max_length(backend, caller, "encoder", embedded.model)
-            _refuse_long("inputs", cut, embedded.tokens, limit)
+            info = model_info(backend, caller, "encoder", embedded.model)
+            _refuse_long("inputs", embedded.truncated, embedded.tokens, info)
         vectors = _scaled(embedded.vectors, body.normalize)
-        return _json(list(vectors), _compute(started, texts, embedded.tokens))
+        return json_of_numbers(list(vectors), _cost(started, texts, embedded.tokens))
 
     @routes.post(
         "/embed_sparse",
         response_model=list[list[SparseValue]],
-        responses=_ERRORS,
         operation_id="tei_embed_sparse",
         summary="Term weights of texts",
     )
     async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Response:
         started = time.perf_counter()
-        texts = _texts(body.inputs)
-        kind = _kind(body.prompt_name)
-        _check_direction(body.truncate, body.truncation_direction)
+        texts, kind = _inputs(body)
         caller = caller_of(request)
         sparse = await until_gone(request, backend.embed_sparse(caller, texts, kind=kind))
-        limit = _max_length(backend, caller, "encoder", sparse.model)
-        if not body.truncate and limit is not None:
-            _refuse_long("inputs", np.flatnonzero(sparse.tokens > limit), sparse.tokens, limit)
+        info = model_info(backend, caller, "encoder", sparse.model)
+        if not body.truncate and info is not None:
+            _refuse_long("inputs", sparse.tokens > info.max_length, sparse.tokens, info)
         content = [
             [{"index": index, "value": value} for index, value in weights.as_dict().items()]
             for weights in sparse.weights
         ]
-        return _json(content, _compute(started, texts, sparse.tokens))
+        return json_of_numbers(content, _cost(started, texts, sparse.tokens))
 
+
+def _add_reranking(routes: APIRouter, backend: Backend) -> None:
     @routes.post(
         "/rerank",
         response_model=list[Rank] | RerankResponse,
-        responses=_ERRORS,
         operation_id="tei_rerank",
         summary="Rank texts for a query (TEI, vLLM)",
     )
-    async def rank(request: Request, body: AnyRerankRequest) -> Response:
+    async def rerank(request: Request, body: AnyRerankRequest) -> Response:
         if isinstance(body, RerankRequest):
-            answer = await rerank.rerank_documents(request, backend, body)
-            return _json(answer.model_dump(exclude_none=True), {})
+            answer = await rerank_documents(request, backend, body)
+            return json_of_numbers(answer.model_dump(exclude_none=True))
         started = time.perf_counter()
         _check_size("texts", body.texts, MOST_DOCUMENTS)
         _check_direction(body.truncate, body.truncation_direction)
-        ranking = await rerank.rank(request, backend, body.query, body.texts)
+        ranking = await rank(request, backend, body.query, body.texts)
         scored = ranking.scored
         if not body.truncate:
-            cut = np.flatnonzero(scored.truncated)
-            _refuse_long("texts", cut, scored.tokens, ranking.max_length)
+            _refuse_long("texts", scored.truncated, scored.tokens, ranking.model)
         values = scored.scores if body.raw_scores else scored.relevance
         content = [
             {"index": at, "score": float(values[at])}
             | ({"text": body.texts[at]} if body.return_text else {})
             for at in ranking.order
         ]
-        return _json(content, _compute(started, [body.query, *body.texts], scored.tokens))
+        return json_of_numbers(content, _cost(started, [body.query, *body.texts], scored.tokens))
 
-    @routes.get(
-        "/info",
-        responses=_ERRORS,
-        operation_id="tei_info",
-        summary="The models",
-    )
+
+def _add_status(routes: APIRouter, backend: Backend) -> None:
+    @routes.get("/info", operation_id="tei_info", summary="The models")
     async def info(request: Request) -> Info:
         known = backend.models(caller_of(request))
         encoder = next((one for one in known if one.kind == "encoder"), None)
@@ -188,13 +130,12 @@ def router(backend: Backend) -> APIRouter:
             raise Unhealthy(
                 "no model is loaded yet", fix="Ask again, or see what /readyz says is missing."
             )
-        second = next((one for one in known if one.kind == "reranker"), None)
-        return _info(encoder, second)
+        return _info(encoder, next((one for one in known if one.kind == "reranker"), None))
 
     @routes.get(
         "/health",
         response_class=Response,
-        responses={200: {"description": "The service can answer."}, **_ERRORS},
+        responses={200: {"description": "The service can answer."}},
         operation_id="tei_health",
         summary="Whether the service can answer",
     )
@@ -207,40 +148,21 @@ def router(backend: Backend) -> APIRouter:
             )
         return Response()
 
-    return routes
 
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": TeiError, "description": what}
-    for status, what in {
-        400: "Empty: no text was sent. Validation: the body, or a text in it, cannot be read.",
-        401: "Validation: no API key, or an unknown one.",
-        403: "Validation: the API key may not do this.",
-        408: "Validation: the body did not arrive in time.",
-        413: "Validation: too many texts, a text is too long, or the body too large.",
-        415: "Validation: the body is no JSON.",
-        422: "Validation: a value cannot be used.",
-        424: "Backend: the service has no such model, or it failed.",
-        429: "Overloaded: too many requests; Retry-After says when to come back.",
-        500: "Backend: a part of the service failed.",
-        503: "Unhealthy: the service cannot answer now.",
-        504: "Overloaded: the request took longer than it may.",
-    }.items()
-}
-
-
-def _texts(inputs: str | list[str]) -> list[str]:
-    """The inputs as a list.
+def _inputs(body: EmbedSparseRequest) -> tuple[list[str], TextKind]:
+    """The texts of a request as a list, and what they are.
 
     Raises:
-        EmptyBatch, TooManyInputs: none, or too many.
-        BadRequest: an empty one, or one with a NUL.
+        EmptyBatch, TooManyInputs: there is no text, or there are too many.
+        BadRequest: a text that no model can read, or an option that cannot be used.
     """
+    inputs = body.inputs
     texts = [inputs] if isinstance(inputs, str) else inputs
     _check_size("inputs", texts, MOST_INPUTS)
     for at, text in enumerate(texts):
-        rerank.check_text("inputs" if isinstance(inputs, str) else f"inputs[{at}]", text)
-    return texts
+        check_text("inputs" if isinstance(inputs, str) else f"inputs[{at}]", text)
+    _check_direction(body.truncate, body.truncation_direction)
+    return texts, _kind(body.prompt_name)
 
 
 def _check_size(name: str, texts: Sequence[str], most: int) -> None:
@@ -248,7 +170,7 @@ def _check_size(name: str, texts: Sequence[str], most: int) -> None:
         raise EmptyBatch(f"{name} is an empty list, expected a text", fix="Send at least one text.")
     if len(texts) > most:
         raise TooManyInputs(
-            f"{name} has {len(texts):,} texts, at most {most:,} are taken at once",
+            f"{name} has {len(texts):,} texts, expected at most {most:,} in one request",
             fix="Send them in several requests.",
         )
 
@@ -273,25 +195,21 @@ def _check_direction(truncate: bool | None, direction: str | None) -> None:
 
 
 def _refuse_long(
-    name: str, long: NDArray[np.int64], tokens: NDArray[np.int64], limit: int | None
+    name: str, long: NDArray[np.bool_], tokens: NDArray[np.int64], info: ModelInfo | None
 ) -> None:
-    """Raise InputTooLong if there is any, naming the first."""
-    if len(long):
-        first = int(long[0])
-        more = f", and {len(long) - 1} more like it" if len(long) > 1 else ""
-        # a model that does not count tokens beyond its length leaves it at that
-        length = f"{int(tokens[first]):,}" if tokens[first] > (limit or 0) else "more"
-        raise InputTooLong(
-            f"{name}[{first}] has {length} tokens, and the model reads {limit}{more}",
-            fix='Send "truncate": true to have the ends left out, or split the texts.',
-        )
-
-
-def _max_length(backend: Backend, caller: Caller, kind: str, model: str) -> int | None:
-    for info in backend.models(caller):
-        if info.kind == kind and model in info.names:
-            return info.max_length
-    return None
+    """Raise InputTooLong, naming the first text of which `long`, bool (n,), is true."""
+    places = np.flatnonzero(long)
+    if not len(places):
+        return
+    first = int(places[0])
+    limit = None if info is None else info.max_length
+    more = f", and {len(places) - 1} more like it" if len(places) > 1 else ""
+    # a model that does not count tokens beyond its length gives its length for all of them
+    length = f"{int(tokens[first]):,}" if tokens[first] > (limit or 0) else "more"
+    raise InputTooLong(
+        f"{name}[{first}] has {length} tokens, and the model reads {limit}{more}",
+        fix='Send "truncate": true to have the ends left out, or split the texts.',
+    )
 
 
 def _scaled(vectors: NDArray[np.float32], normalize: bool) -> NDArray[np.float32]:
@@ -332,7 +250,7 @@ def _info(encoder: ModelInfo, second: ModelInfo | None) -> Info:
     )
 
 
-def _compute(started: float, texts: Sequence[str], tokens: NDArray[np.int64]) -> dict[str, str]:
+def _cost(started: float, texts: Sequence[str], tokens: NDArray[np.int64]) -> dict[str, str]:
     """TEI's headers on what a request cost."""
     milliseconds = str(round((time.perf_counter() - started) * 1000))
     return {
@@ -341,12 +259,3 @@ def _compute(started: float, texts: Sequence[str], tokens: NDArray[np.int64]) ->
         "x-compute-time": milliseconds,
         "x-total-time": milliseconds,
     }
-
-
-def _json(content: Any, headers: dict[str, str]) -> Response:
-    # written by hand: a hundred thousand numbers are not worth validating one by one
-    return Response(
-        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
-        media_type="application/json",
-        headers=headers,
-    )

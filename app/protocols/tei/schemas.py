@@ -1,4 +1,4 @@
-"""What the addresses of Text Embeddings Inference are sent, and what they answer."""
+"""Requests and responses of the addresses of Text Embeddings Inference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.protocols.rerank import schemas as rerank
+from app.protocols.rerank.schemas import MOST_DOCUMENTS, Query, RerankRequest
 
 MOST_INPUTS = 2048
 
@@ -29,11 +29,11 @@ Inputs = Annotated[
 ]
 Truncate = Annotated[
     bool | None,
-    Field(description="whether the end of a text that is too long is left out; else it is refused"),
+    Field(description="true: the end of a text that is too long is left out; else it is refused"),
 ]
 Direction = Annotated[
     Literal["Right", "right", "Left", "left"] | None,
-    Field(description="which side of a long text is left out; only the right one can be"),
+    Field(description="the side of a long text that is left out; only the right one is supported"),
 ]
 PromptName = Annotated[
     str | None,
@@ -43,26 +43,6 @@ PromptName = Annotated[
         '"document" that for passages, which is also the default',
     ),
 ]
-
-
-class EmbedRequest(BaseModel):
-    """Texts to embed. Fields that are not named here are ignored."""
-
-    model_config = ConfigDict(
-        extra="ignore",
-        json_schema_extra={
-            "examples": [{"inputs": ["how do I get my expenses back?"], "prompt_name": "query"}]
-        },
-    )
-
-    inputs: Inputs
-    truncate: Truncate = None
-    truncation_direction: Direction = None
-    prompt_name: PromptName = None
-    normalize: bool = Field(True, description="whether vectors have the length 1")
-    dimensions: int | None = Field(
-        None, ge=1, le=65536, description="shorter vectors, where the model was trained for them"
-    )
 
 
 class EmbedSparseRequest(BaseModel):
@@ -77,6 +57,21 @@ class EmbedSparseRequest(BaseModel):
     truncate: Truncate = None
     truncation_direction: Direction = None
     prompt_name: PromptName = None
+
+
+class EmbedRequest(EmbedSparseRequest):
+    """Texts to embed. Fields that are not named here are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"inputs": ["how do I get my expenses back?"], "prompt_name": "query"}]
+        },
+    )
+
+    normalize: bool = Field(True, description="whether vectors have the length 1")
+    dimensions: int | None = Field(
+        None, ge=1, le=65536, description="shorter vectors, where the model was trained for them"
+    )
 
 
 class SparseValue(BaseModel):
@@ -102,10 +97,10 @@ class TeiRerankRequest(BaseModel):
         },
     )
 
-    query: rerank.Query
+    query: Query
     texts: list[str] = Field(
-        description=f"up to {rerank.MOST_DOCUMENTS:,} texts",
-        json_schema_extra={"minItems": 1, "maxItems": rerank.MOST_DOCUMENTS},
+        description=f"up to {MOST_DOCUMENTS:,} texts",
+        json_schema_extra={"minItems": 1, "maxItems": MOST_DOCUMENTS},
     )
     truncate: Truncate = None
     truncation_direction: Direction = None
@@ -122,7 +117,7 @@ class Rank(BaseModel):
 
 
 class EmbeddingModel(BaseModel):
-    """What TEI tells of an encoder."""
+    """What TEI says about an encoder."""
 
     embedding: dict[str, Any]
 
@@ -140,24 +135,24 @@ class Info(BaseModel):
 
     model_id: str
     model_sha: str = Field(description="the fingerprint of its weights and tokenizer")
-    model_dtype: str | None = Field(None, description="not told")
+    model_dtype: str | None = Field(None, description="always null")
     model_type: EmbeddingModel
     max_input_length: int = Field(description="tokens that the encoder reads of a text")
     max_client_batch_size: int = Field(description="how many texts are taken at once")
     max_batch_requests: int | None = None
-    auto_truncate: bool = Field(False, description="long texts are refused unless `truncate` is")
+    auto_truncate: bool = Field(False, description="long texts are refused without `truncate`")
     version: str
     sha: str | None = None
     docker_label: str | None = None
     reranker: RerankerInfo | None = None
 
 
-def _shape(body: object) -> str:
-    given = body if isinstance(body, dict) else {}
-    return "vllm" if "documents" in given and "texts" not in given else "tei"
+def _format(body: object) -> str:
+    fields = body if isinstance(body, dict) else {}
+    return "vllm" if "documents" in fields and "texts" not in fields else "tei"
 
 
 AnyRerankRequest = Annotated[
-    Annotated[TeiRerankRequest, Tag("tei")] | Annotated[rerank.RerankRequest, Tag("vllm")],
-    Discriminator(_shape),
+    Annotated[TeiRerankRequest, Tag("tei")] | Annotated[RerankRequest, Tag("vllm")],
+    Discriminator(_format),
 ]

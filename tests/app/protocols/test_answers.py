@@ -19,11 +19,13 @@ from language_model_peer import Peer, language_model_peer
 from service_help import DOCUMENTS, make_settings, running
 
 import retrieval
+from app.answering.answer import Answering
 from app.answering.llm_client import language_model
 from app.backend.backend import RetrievalBackend
 from app.observability.metrics import Metrics
 from app.protocols import errors
-from app.protocols.native import answer as answers
+from app.protocols.native import answer
+from app.protocols.openai import chat
 
 KEY = "sk-of-the-endpoint"
 QUESTION = "How long are copies of the database kept?"
@@ -61,7 +63,9 @@ def answering(store: Store, peer: Peer | None, **options: Any) -> Iterator[Serve
     app = FastAPI()
     errors.install(app)
     model = language_model(settings, observer=store.metrics)
-    app.include_router(answers.router(store.backend, settings, model))
+    writer = Answering(store.backend, settings, model)
+    app.include_router(answer.router(writer))
+    app.include_router(chat.router(writer))
     with running(app) as url:
         yield Served(url.rstrip("/"), peer or Peer(), store.metrics)
 

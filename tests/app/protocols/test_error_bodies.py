@@ -9,12 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Forbidden, NotHere, Overloaded, Stopping, Unauthorized
-from app.protocols import errors
+from app.protocols.errors import NATIVE, ErrorForm, answer, form_of, install
+from app.protocols.openapi_responses import ErrorBody
 from app.protocols.requests import ClientGone
+from app.server.app import ERROR_FORMS
 from retrieval.errors import CollectionNotFound, RetrievalError, StoreFault
 
 MISSING = CollectionNotFound("there is no collection 'x'", fix="Check the name.")
@@ -29,7 +31,7 @@ class Body(BaseModel):
 
 def app() -> FastAPI:
     made = FastAPI()
-    errors.install(made)
+    install(made)
 
     @made.post("/v1/echo")
     async def echo(body: Body) -> Body:
@@ -59,8 +61,13 @@ def ask(method: str, path: str, **options: Any) -> httpx.Response:
     return asyncio.run(call())
 
 
+def answered(path: str, error: RetrievalError) -> Response:
+    """The answer at an address of the whole service."""
+    return answer(error, "r", form_of(path, ERROR_FORMS))
+
+
 def detail(response: httpx.Response) -> dict[str, Any]:
-    errors.ErrorBody.model_validate(response.json())
+    ErrorBody.model_validate(response.json())
     found: dict[str, Any] = response.json()["error"]
     return found
 
@@ -80,9 +87,9 @@ def sent(content: bytes | str, media: str = "application/json") -> httpx.Respons
     ],
 )
 def test_the_native_body(error: RetrievalError, status: int, kind: str, code: str) -> None:
-    answer = errors.answer("/v1/search", error, "req-1")
-    assert answer.status_code == status
-    assert json.loads(bytes(answer.body))["error"] == {
+    response = answer(error, "req-1", NATIVE)
+    assert response.status_code == status
+    assert json.loads(bytes(response.body))["error"] == {
         "message": str(error),
         "type": kind,
         "param": None,
@@ -97,28 +104,35 @@ def test_the_native_body(error: RetrievalError, status: int, kind: str, code: st
 def test_retry_after_is_whole_seconds_and_at_least_one(seconds: float, header: str) -> None:
     full = Overloaded("full", fix="Wait.", retry_after_s=seconds)
     for path in ("/v1/search", "/v2/rerank", "/rerank", "/retrieval"):
-        answer = errors.answer(path, full, "r")
-        assert answer.status_code == 429
-        assert answer.headers["retry-after"] == header
+        response = answered(path, full)
+        assert response.status_code == 429
+        assert response.headers["retry-after"] == header
 
 
 def test_other_protocols_have_their_own_forms() -> None:
-    cohere = json.loads(bytes(errors.answer("/v2/rerank", MISSING, "r").body))
+    cohere = json.loads(bytes(answered("/v2/rerank", MISSING).body))
     assert isinstance(cohere["message"], str)
     for path in ("/embed", "/rerank", "/info"):
-        tei = json.loads(bytes(errors.answer(path, MISSING, "r").body))
+        tei = json.loads(bytes(answered(path, MISSING).body))
         assert isinstance(tei["error"], str)
         assert "error_type" in tei
     unknown = Unauthorized("an unknown key", fix="Check it.", reason="unknown")
-    dify = errors.answer("/retrieval", unknown, "r")
+    dify = answered("/retrieval", unknown)
     assert dify.status_code == 403
     assert json.loads(bytes(dify.body))["error_code"] == 1002
 
 
+@pytest.mark.parametrize(
+    ("path", "covered"),
+    [("/a/", True), ("/a/b", True), ("/a", False), ("/b", True), ("/b/c", False), ("/bc", False)],
+)
+def test_a_form_covers_addresses_and_those_below_a_slash(path: str, covered: bool) -> None:
+    assert ErrorForm(("/a/", "/b"), lambda error, request_id: {}).covers(path) is covered
+
+
 def test_unauthorized_says_how() -> None:
     error = Unauthorized("no key", fix="Send one.", reason="missing")
-    answer = errors.answer("/v1/search", error, "r")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answered("/v1/search", error).headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(
@@ -138,14 +152,14 @@ def test_unauthorized_says_how() -> None:
     ],
 )
 def test_bodies_that_cannot_be_used(content: bytes, status: int, code: str) -> None:
-    answer = sent(content)
-    assert (answer.status_code, detail(answer)["code"]) == (status, code)
+    response = sent(content)
+    assert (response.status_code, detail(response)["code"]) == (status, code)
 
 
 def test_the_field_at_fault_is_named() -> None:
-    answer = sent(b'{"text": "a", "other": 1}')
-    assert answer.status_code == 422
-    found = detail(answer)
+    response = sent(b'{"text": "a", "other": 1}')
+    assert response.status_code == 422
+    found = detail(response)
     assert found["param"] == "text"
     assert "at least 2 characters" in found["problem"]
     assert "no field 'other'" in found["problem"]
@@ -153,9 +167,9 @@ def test_the_field_at_fault_is_named() -> None:
 
 @pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_only_json_is_read(media: str) -> None:
-    answer = sent(b'{"text": "abc"}', media)
-    assert answer.status_code == 415
-    assert detail(answer)["code"] == "unsupported_media_type"
+    response = sent(b'{"text": "abc"}', media)
+    assert response.status_code == 415
+    assert detail(response)["code"] == "unsupported_media_type"
 
 
 def test_json_under_other_names_is_read() -> None:
@@ -165,12 +179,12 @@ def test_json_under_other_names_is_read() -> None:
 
 def test_a_fault_is_told_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        answer = ask("GET", "/v1/broken")
-    assert answer.status_code == 500
-    found = detail(answer)
+        response = ask("GET", "/v1/broken")
+    assert response.status_code == 500
+    found = detail(response)
     assert found["code"] == "internal"
-    assert "hunter2" not in answer.text
-    assert "Traceback" not in answer.text
+    assert "hunter2" not in response.text
+    assert "Traceback" not in response.text
     assert found["request_id"] in caplog.text
 
 
@@ -184,11 +198,11 @@ def test_unknown_addresses_and_methods() -> None:
 
 
 def test_nobody_is_answered_who_has_gone() -> None:
-    answer = ask("GET", "/v1/gone")
-    assert (answer.status_code, answer.content) == (499, b"")
+    response = ask("GET", "/v1/gone")
+    assert (response.status_code, response.content) == (499, b"")
 
 
 def test_what_utf8_cannot_hold_is_written_out() -> None:
     error = CollectionNotFound("no '\udcff'", fix="Check.")
     for path in ("/v1/search", "/v2/rerank", "/embed", "/retrieval"):
-        assert b"\\\\udcff" in bytes(errors.answer(path, error, "r").body)
+        assert b"\\\\udcff" in bytes(answered(path, error).body)

@@ -18,6 +18,7 @@ import httpx
 import httpx2
 import pytest
 from fastapi import FastAPI
+from guard_help import observing
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -36,7 +37,7 @@ ENTRY = """
 import sys
 import anyio
 from app.backend.backend import RetrievalBackend
-from app.protocols import mcp
+from app.protocols.mcp import server as mcp
 from app.settings.settings import Settings
 
 class Loud(RetrievalBackend):
@@ -47,7 +48,7 @@ class Loud(RetrievalBackend):
 async def main():
     settings = Settings(store=sys.argv[1], encoder="starter", reranker="starter", threads=2)
     backend = Loud(settings)
-    await mcp.run_stdio(backend, settings, opened=backend)
+    await mcp.run_stdio(backend, settings, lifecycle=backend)
 
 anyio.run(main)
 """
@@ -239,7 +240,7 @@ def test_the_caller_is_the_owner_of_the_key(served: Served, tmp_path: Path) -> N
     guard = {
         "keys": key_files.KeyRing.load(file),
         "settings": make_settings(served.folder, keys_file=file),
-        "metrics": Metrics(),
+        **observing(Metrics()),
     }
     with serving(served.backend, served.settings, guard=guard) as url:
         for key, tools in ((writer, 4), (reader, 3)):

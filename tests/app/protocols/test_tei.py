@@ -17,7 +17,7 @@ from protocol_service import instructed_service
 from service_help import small_service
 
 from app.errors import NotHere, Overloaded, Stopping
-from app.protocols.tei import routes as tei
+from app.protocols.tei.errors import EmptyBatch, error_body, error_status
 from app.protocols.tei.schemas import MOST_INPUTS
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.encoders.bge_m3 import BGEM3
@@ -243,15 +243,15 @@ def test_malformed_bodies_are_the_clients_fault(http: httpx.Client, raw: bytes) 
 
 def test_errors_have_teis_types_and_statuses() -> None:
     told = {
-        error_type: tei.error_status(error)
+        error_type: error_status(error)
         for error in (
             NotHere("no reranker", fix="Start one.", what="model"),
             Stopping("stopping", fix="Wait."),
             Overloaded("full", fix="Wait.", retry_after_s=1),
             InvalidInput("wrong", fix="Mend it."),
-            tei.EmptyBatch("none", fix="Send one."),
+            EmptyBatch("none", fix="Send one."),
         )
-        for error_type in [tei.error_body(error, "r")["error_type"]]
+        for error_type in [error_body(error, "r")["error_type"]]
     }
     assert told == {
         "Backend": 424,
@@ -261,8 +261,8 @@ def test_errors_have_teis_types_and_statuses() -> None:
         "Empty": 400,
     }
     fault = ModelFault("a device failed", fix="Look at it.")
-    assert tei.error_status(fault) == 424
-    assert tei.error_body(fault, "r") == {
+    assert error_status(fault) == 424
+    assert error_body(fault, "r") == {
         "error": "a device failed. Look at it.",
         "error_type": "Backend",
         "message": "a device failed. Look at it.",

@@ -7,25 +7,23 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from starlette.types import Scope
 
 from app.observability import tracing
+from app.observability.metrics import Metrics
 
-if TYPE_CHECKING:
-    from app.observability.metrics import Metrics
-
-log = logging.getLogger("app.backend.access")
+log = logging.getLogger("app.access")
 
 CLIENT_GONE = 499
-# Asked every few seconds by machines: of no interest while they go well.
+# Machines ask these every few seconds; logged only where they fail.
 _PROBES = ("/healthz", "/readyz", "/metrics", "/health")
 
 
 @dataclass(slots=True)
-class Watched:
+class RequestStats:
     """What is known of a request when it ends. status 0: nothing was answered."""
 
     status: int = 0
@@ -34,9 +32,9 @@ class Watched:
 
 
 @contextlib.contextmanager
-def watched(scope: Scope, metrics: Metrics) -> Iterator[Watched]:
-    """Around a request. Its id and its key's are in all log lines meanwhile."""
-    seen = Watched()
+def observed(metrics: Metrics, scope: Scope) -> Iterator[RequestStats]:
+    """Count, trace and log a request; log lines inside the block have the request's id."""
+    seen = RequestStats()
     outer = scope.get("app")
     began = time.perf_counter()
     headers = {
@@ -106,7 +104,7 @@ def _attributes(scope: Scope, route: str, status: int) -> dict[str, Any]:
     }
 
 
-def _line(scope: Scope, route: str, status: int, seconds: float, seen: Watched) -> None:
+def _line(scope: Scope, route: str, status: int, seconds: float, seen: RequestStats) -> None:
     quiet = route in _PROBES and status < 400
     log.log(
         logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO,
