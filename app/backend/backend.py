@@ -24,7 +24,7 @@ from app.backend.jobs import JobAccess
 from app.backend.models import Models
 from app.backend.readiness import Checks
 from app.backend.requests import Calls
-from app.backend.search import Ask, Searching, checked_options, warm_up
+from app.backend.search import Ask, Searching, warm_up
 from app.backend.writes import Writing, document_there
 from app.batching.deadline import Control, controlled
 from app.errors import NotHere
@@ -56,6 +56,7 @@ from retrieval.errors import (
     ManifestMismatch,
     RetrievalError,
 )
+from retrieval.search.options import check_option_names
 from retrieval.types import Encoder, Manifest, Reranker
 
 T = TypeVar("T")
@@ -196,7 +197,8 @@ class RetrievalBackend:
                 fix="Choose one of them, or leave it out.",
             )
         deadline = self._calls.deadline(timeout_ms)
-        ask = Ask(queries, owner, checked_options(options), deadline, on_timeout)
+        check_option_names(options)
+        ask = Ask(queries, owner, options, deadline, on_timeout)
         return ask, name, Control(client=caller.key_id, deadline=deadline)
 
     def _answer(self, caller: Caller, name: str, ask: Ask) -> list[SearchResult]:

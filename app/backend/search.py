@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from app.backend.models import Models
@@ -26,7 +24,6 @@ GRACE_SECONDS = 2.0
 _RERANK_SHARE = 0.9
 _LEAST_BUDGET_MS = 1.0
 _SMOOTHING = 0.2
-_NOT_OPTIONS = ("self", "queries", "progress", "tenant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +42,6 @@ class Ask:
         if self.deadline is None or self.on_timeout == "error":
             return self.deadline
         return self.deadline + GRACE_SECONDS
-
-
-def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options as they are, if a search has them.
-
-    Raises:
-        InvalidInput: says which there are.
-    """
-    known = _options()
-    for name in options:
-        if name not in known:
-            raise InvalidInput(
-                f"a search has no option {name!r}; it has {', '.join(sorted(known))}",
-                fix="Correct its name, or leave it out.",
-            )
-    return options
 
 
 def checked_timeout(timeout_ms: float | None) -> float | None:
@@ -199,12 +180,6 @@ def warm_up(models: Models) -> None:
     second = models.second_for(encoder).reranker
     if second is not None:
         second.inner.score([("warm up", "a passage to warm up with")])
-
-
-@cache
-def _options() -> frozenset[str]:
-    parameters = inspect.signature(TwoStageRetriever.search_batch).parameters
-    return frozenset(name for name in parameters if name not in _NOT_OPTIONS)
 
 
 def _least(given: object, left_ms: float) -> object:

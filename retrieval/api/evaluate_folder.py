@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, Unpack
 
 from retrieval.api.ingest import ingest
 from retrieval.api.open import open
@@ -16,14 +18,42 @@ from retrieval.evaluation.evaluate import EvaluationReport, check_settings, eval
 from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.ingestion import IngestProgressCallback
 from retrieval.models.defaults import AUTO, NONE
-from retrieval.models.options import check_reranker_named, checked, without_reranker
+from retrieval.models.options import (
+    SETTINGS,
+    EncoderOptions,
+    check_reranker_named,
+    checked,
+    without_reranker,
+)
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
-from retrieval.search.options import checked_fusion, one_of
+from retrieval.search.options import one_of
+from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import Blend, Encoder, Fusion, Mode, SearchResult
 
+INDEXING = frozenset({"language", *SETTINGS})
+"""The options that are for indexing the corpus alone."""
+
+
+class EvaluationOptions(EncoderOptions, total=False):
+    """How the corpus is indexed, and how both models run.
+
+    Attributes:
+        language: of BM25's words, see `ingest`.
+        pooling, query_instruction, passage_instruction, max_length: of the encoder, see `ingest`.
+        long_passages, window_overlap, token_cache_bytes: see `CrossEncoderReranker`.
+        device, engine, …: how the models run, see `open`.
+    """
+
+    language: str
+    long_passages: Literal["truncate", "windows", "error"]
+    window_overlap: int
+    token_cache_bytes: int
+
+
+_SCRATCH = "eval"
 DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")
 
 
@@ -43,17 +73,12 @@ def evaluate_folder(
     collection: str | None = None,
     store: StoreLike = DEFAULT_STORE,
     passages: Literal["whole", "split"] = "whole",
-    language: str = "auto",
-    pooling: str | None = None,
-    query_instruction: str | None = None,
-    passage_instruction: str | None = None,
-    max_length: int | None = None,
     limit: int | None = None,
     budget_ms: float | None = None,
     api_key: str | None = None,
     on_index: IngestProgressCallback | None = None,
     on_search: Callable[[str, int, int], None] | None = None,
-    **model_options: Any,
+    **options: Unpack[EvaluationOptions],
 ) -> EvaluationReport:
     """Measure every first stage, without and with re-ranking, on judged queries.
 
@@ -65,21 +90,57 @@ def evaluate_folder(
         fusion: how hybrid search joins its legs, see `Fusion`.
         corpus: another source of the documents, e.g. "python-docs".
         collection: an existing collection to search as it is; nothing is indexed.
-        passages: "whole" indexes one passage a document, as published BEIR figures do (what is
-            over the encoder's length is cut); "split" splits as `retrieval index` does.
-        pooling, query_instruction, passage_instruction, max_length: as for `ingest`.
-        limit: only the first so many queries, for a quick look.
+        passages: "whole" indexes one passage a document, as published BEIR figures do (text over
+            the encoder's length is cut); "split" splits as `retrieval index` does.
+        limit: only the first `limit` queries, for a quick look.
         budget_ms: milliseconds a query for the second stage, see `TwoStageRetriever.search`. The
             queries of a batch share what they have together.
-        api_key: for a Qdrant server that holds `collection`.
+        api_key: for the Qdrant server of `collection`.
         on_index, on_search: progress of indexing, and of searching as (what, done, total).
-        model_options: as for `open`.
+        options: how the corpus is indexed and how the models run, see `EvaluationOptions`.
+
+    Returns:
+        The measures of each combination of mode and second stage, and their runs.
 
     Raises:
         CorpusError: a file of the folder is missing or bad.
         InvalidInput: an argument's value cannot be used.
     """
-    # `evaluate` checks them as well, but only after the corpus has been indexed.
+    running: Any = {name: value for name, value in options.items() if name not in INDEXING}
+    # Checked now: a mistake must not cost the time of indexing the corpus.
+    check_settings(modes, measures, candidates=candidates)
+    _check_search(modes, fusion, budget_ms, lexical=collection is not None)
+    _check_models(reranker if rerank else NONE, running, passages, resolved=collection is None)
+    beir = load_beir(folder, split=split)
+    queries = dict(islice(beir.queries.items(), limit))
+    with contextlib.ExitStack() as stack:
+        if collection is None:
+            # A collection of its own, in a folder that goes away.
+            store = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrieval-eval-"))
+            _index(corpus or folder, store, encoder or "auto", modes, passages, on_index, options)
+            collection, encoder, api_key = _SCRATCH, None, None
+        running |= {"encoder": encoder, "reranker": reranker if rerank else None}
+        retriever = open(collection, store=store, api_key=api_key, **running)
+        stack.enter_context(retriever)
+        searcher = _Searches(retriever, budget_ms, fusion)
+        report = evaluate(
+            searcher,
+            queries,
+            {query: beir.qrels[query] for query in queries},
+            modes=modes,
+            rerank=rerank,
+            blend=blend,
+            candidates=candidates,
+            measures=measures,
+            progress=on_search,
+        )
+    return replace(report, notices=(*report.notices, *searcher.notices()))
+
+
+def _check_search(
+    modes: Sequence[Mode], fusion: Fusion | None, budget_ms: float | None, *, lexical: bool
+) -> None:
+    """lexical: whether a third leg is possible without the mode "lexical"."""
     for mode in modes:
         one_of(mode, Mode, "the mode")
     if fusion is not None:
@@ -88,67 +149,47 @@ def evaluate_folder(
                 f"a fusion was given, and hybrid is not among the modes ({', '.join(modes)})",
                 fix="Leave the fusion out, or measure the mode hybrid.",
             )
-        checked_fusion(fusion, legs=3 if "lexical" in modes or collection is not None else 2)
-    check_settings(modes, measures, candidates=candidates)
+        checked_fusion(fusion, legs=3 if "lexical" in modes or lexical else 2)
     if budget_ms is not None:
         checked_budget(budget_ms)
-    checked(model_options, reranker=rerank and reranker != NONE)
-    if rerank and reranker not in (AUTO, NONE):
-        check_reranker_named(reranker, model_options)
-    beir = load_beir(folder, split=split)
-    queries = beir.queries if limit is None else dict(list(beir.queries.items())[:limit])
-    qrels = {query: beir.qrels[query] for query in queries}
 
-    def run(name: str, where: StoreLike) -> EvaluationReport:
-        with open(
-            name,
-            store=where,
-            encoder=encoder if collection is not None else None,
-            reranker=reranker if rerank else None,
-            api_key=api_key if collection is not None else None,
-            **model_options,
-        ) as retriever:
-            searcher = _Searches(retriever, budget_ms, fusion)
-            report = evaluate(
-                searcher,
-                queries,
-                qrels,
-                modes=modes,
-                rerank=rerank,
-                blend=blend,
-                candidates=candidates,
-                measures=measures,
-                progress=on_search,
-            )
-            return replace(report, notices=(*report.notices, *searcher.notices()))
 
-    if collection is not None:
-        return run(collection, store)
+def _check_models(
+    reranker: str, options: Mapping[str, Any], passages: str, *, resolved: bool
+) -> None:
+    """resolved: whether a named reranker is looked for, too."""
+    checked(options, reranker=reranker != NONE)
+    if reranker not in (AUTO, NONE):
+        check_reranker_named(reranker, options)
+        if resolved:
+            resolve(reranker, "reranker")
     if passages not in ("whole", "split"):
         raise InvalidInput(
             f"passages is {passages!r}, expected 'whole' or 'split'",
             fix="Use 'whole' to compare with published figures, 'split' for what a user gets.",
         )
-    if rerank and reranker not in (AUTO, NONE):
-        resolve(reranker, "reranker")  # a mistyped name must not cost an hour of indexing
-    # A collection of its own, in a folder that goes away: an evaluation leaves nothing behind.
-    with tempfile.TemporaryDirectory(prefix="retrieval-eval-") as scratch:
-        ingest(
-            folder if corpus is None else corpus,
-            "eval",
-            store=scratch,
-            encoder=encoder or "auto",
-            language=language,
-            max_tokens="default" if passages == "split" else None,
-            pooling=pooling,
-            query_instruction=query_instruction,
-            passage_instruction=passage_instruction,
-            max_length=max_length,
-            lexical="lexical" in modes,
-            progress=on_index,
-            **without_reranker(model_options),
-        )
-        return run("eval", scratch)
+
+
+def _index(
+    source: str | os.PathLike[str],
+    store: str,
+    encoder: str | Encoder,
+    modes: Sequence[Mode],
+    passages: str,
+    progress: IngestProgressCallback | None,
+    options: EvaluationOptions,
+) -> None:
+    making: Any = without_reranker(options)
+    ingest(
+        source,
+        _SCRATCH,
+        store=store,
+        encoder=encoder,
+        max_tokens="default" if passages == "split" else None,
+        lexical="lexical" in modes,
+        progress=progress,
+        **making,
+    )
 
 
 class _Searches:

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from retrieval.api.open import open
 from retrieval.errors import InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
+from retrieval.search.options import SearchArguments
 from retrieval.search.retriever import TwoStageRetriever
-from retrieval.types import SearchResult
+from retrieval.types import ProgressCallback, SearchResult
 
 CHECK_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
@@ -109,14 +110,20 @@ class FollowingRetriever:
             if unused:
                 self._leave(generation)
 
-    def search(self, query: str, **options: Any) -> SearchResult:
+    def search(self, query: str, **options: Unpack[SearchArguments]) -> SearchResult:
         """Answer one query, see `TwoStageRetriever.search`."""
         return self.search_batch([query], **options)[0]
 
-    def search_batch(self, queries: Sequence[str], **options: Any) -> list[SearchResult]:
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        *,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[SearchArguments],
+    ) -> list[SearchResult]:
         """Answer many queries, all on the same version, see `TwoStageRetriever.search_batch`."""
         with self.using() as retriever:
-            results = retriever.search_batch(queries, **options)
+            results = retriever.search_batch(queries, progress=progress, **options)
         problem = self._problem
         if problem:
             results = [replace(one, notices=(*one.notices, problem)) for one in results]

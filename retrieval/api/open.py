@@ -8,12 +8,8 @@ from retrieval.api.models import encoder_of, language_notices, reranker_of
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked
-from retrieval.search.retriever import (
-    DEFAULT_CANDIDATES,
-    DEFAULT_MODE,
-    TwoStageRetriever,
-    close_models,
-)
+from retrieval.search.options import DEFAULT_CANDIDATES, DEFAULT_MODE
+from retrieval.search.retriever import TwoStageRetriever, close_models
 from retrieval.types import Blend, Encoder, Index, Mode, Reranker
 
 

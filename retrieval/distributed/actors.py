@@ -33,7 +33,7 @@ from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.prepare import DocumentSplitter, Preparing
 from retrieval.ingestion.seen_documents import Ledger
 from retrieval.models.resolve import resolve
-from retrieval.splitting.splitter import Splitter, document_hash
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import (
     Document,
     DocumentState,
@@ -172,7 +172,6 @@ class Split:
             preparing = Preparing(
                 index=cast("Index", _States(self._gate)),
                 splitter=cast("DocumentSplitter", _Late(self._splitter)),
-                document_hash=document_hash,
                 ledger=ledger,
                 problems=problems,
                 on_error="skip",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
@@ -17,11 +16,13 @@ from retrieval.distributed.cluster import connected, limits, one_item_a_block
 from retrieval.distributed.messages import Counts, Failure, unpacked
 from retrieval.distributed.partitions import PARCEL_CHARACTERS
 from retrieval.distributed.report import Total
-from retrieval.distributed.sources import AnySource, Source, check_source, opened
+from retrieval.distributed.sources import Source, check_source, opened
 from retrieval.distributed.writers import Place, gate_of, make_keeper, this_machine
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion.collection_settings import SAMPLE_DOCUMENTS
+from retrieval.ingestion.input_checks import AnySource
+from retrieval.models.options import of_encoder
 from retrieval.types import Document, IngestReport
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def ingest_with_ray(
             place.manifest(physical),
             None if place.is_server else make_keeper(at),
             encoder if callable(encoder) else None,
-            {k: v for k, v in options.items() if k not in _ingest_parameters()},
+            of_encoder(options),
         )
         total = Total(first, on_error, progress, started)
         with closing(gate_of(at, job.keeper)) as gate:
@@ -156,10 +157,6 @@ def _check(encoder: object, batch: object, on_error: object, options: dict[str, 
             fix="Index with Ray first, then once more without it and with prune: what is "
             "unchanged is skipped, and what the source no longer has is deleted.",
         )
-
-
-def _ingest_parameters() -> frozenset[str]:
-    return frozenset(inspect.signature(ingest).parameters)
 
 
 def _absolute(store: Store) -> Store:

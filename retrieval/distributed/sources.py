@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from typing import Any, cast
 
 from retrieval.distributed.messages import Parcel, packed
 from retrieval.distributed.partitions import files_of, grouped, portions_of
-from retrieval.errors import InvalidInput
+from retrieval.ingestion.input_checks import AnySource, check_encoding, is_path
 from retrieval.ingestion.seen_documents import Ledger
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.types import Document, Problem
-
-AnySource = str | os.PathLike[str] | Iterable[Document]
 
 
 def check_source(source: AnySource, encoding: str | None) -> None:
@@ -28,17 +25,9 @@ def check_source(source: AnySource, encoding: str | None) -> None:
         CorpusError: the source does not exist.
         InvalidInput: an encoding that does not exist, or is given for what is text already.
     """
-    if _is_path(source):
-        read(cast("str | os.PathLike[str]", source), encoding=encoding)
-    elif encoding is not None:
-        raise InvalidInput(
-            f"encoding={encoding!r} was given for documents, which are text already",
-            fix="Leave the encoding out; it is for files.",
-        )
-
-
-def _is_path(source: AnySource) -> bool:
-    return isinstance(source, (str, os.PathLike)) and source != PYTHON_DOCS
+    check_encoding(source, encoding)
+    if is_path(source):
+        read(source, encoding=encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +53,8 @@ def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> 
     """
     import ray
 
-    if _is_path(source):
-        path = Path(cast("str | os.PathLike[str]", source))
+    if is_path(source):
+        path = Path(source)
         files, problems = files_of(path, encoding)
         blocks = tuple(ray.put(packed(portion)) for portion in portions_of(files))
         documents = read(path, on_problem=lambda _: None, encoding=encoding)

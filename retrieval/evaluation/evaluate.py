@@ -116,10 +116,10 @@ def evaluate(
                 progress(mode, min(start + batch_size, len(ids)), len(ids))
         notices.update(dict.fromkeys(notice for result in results for notice in result.notices))
         encoder = results[0].encoder
-        rows.append(_first_stage_row(mode, ids, results, judged, names))
+        rows.append(_row(mode, ids, results, judged, names, reranked=False))
         if results[0].reranker is not None:
             reranker = results[0].reranker
-            rows.append(_second_stage_row(mode, ids, results, judged, names))
+            rows.append(_row(mode, ids, results, judged, names, reranked=True))
     return EvaluationReport(
         encoder=encoder,
         reranker=reranker,
@@ -134,32 +134,26 @@ def evaluate(
     )
 
 
-def _first_stage_row(
-    mode: Mode, ids: list[str], results: list[SearchResult], qrels: Qrels, names: tuple[str, ...]
+def _row(
+    mode: Mode,
+    ids: list[str],
+    results: list[SearchResult],
+    qrels: Qrels,
+    names: tuple[str, ...],
+    *,
+    reranked: bool,
 ) -> EvaluationRow:
-    run = {id_: _by_document(result.candidates) for id_, result in zip(ids, results, strict=True)}
+    run, milliseconds = {}, []
+    for id_, result in zip(ids, results, strict=True):
+        times = result.timings
+        run[id_] = _by_document(result.hits if reranked else result.candidates)
+        milliseconds.append(times.total_ms if reranked else times.encode_ms + times.retrieve_ms)
     return EvaluationRow(
         mode=mode,
-        reranked=False,
-        blend="none",
+        reranked=reranked,
+        blend=results[0].blend if reranked else "none",
         measures=measure(qrels, run, names),
-        ms_per_query=statistics.median(
-            result.timings.encode_ms + result.timings.retrieve_ms for result in results
-        ),
-        run=run,
-    )
-
-
-def _second_stage_row(
-    mode: Mode, ids: list[str], results: list[SearchResult], qrels: Qrels, names: tuple[str, ...]
-) -> EvaluationRow:
-    run = {id_: _by_document(result.hits) for id_, result in zip(ids, results, strict=True)}
-    return EvaluationRow(
-        mode=mode,
-        reranked=True,
-        blend=results[0].blend,
-        measures=measure(qrels, run, names),
-        ms_per_query=statistics.median(result.timings.total_ms for result in results),
+        ms_per_query=statistics.median(milliseconds),
         run=run,
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from retrieval.errors import InvalidInput
+from retrieval.index.bm25 import bm25_info
 from retrieval.index.tenants import Tenancy
 from retrieval.ingestion.infer_fields import payload_fields
+from retrieval.splitting.splitter import DEFAULT_MAX_TOKENS, DEFAULT_OVERLAP_TOKENS, Splitter
 from retrieval.types import (
     Document,
     Encoder,
@@ -18,6 +20,7 @@ from retrieval.types import (
     Layout,
     Manifest,
     MultiEncoder,
+    SplitterInfo,
     Storage,
 )
 
@@ -25,6 +28,22 @@ StorageOptions: TypeAlias = "Storage | Mapping[str, Any] | None"
 """A `Storage`, all of whose values are meant, or some of its values by name."""
 
 FieldOptions: TypeAlias = "Literal['auto'] | Mapping[str, FieldKind] | None"
+
+
+class CollectionOptions(TypedDict, total=False):
+    """How a new collection is made; of one that exists, each must be as it is.
+
+    See `retrieval.api.ingest.IngestOptions` for each, and `settle` for the defaults.
+    """
+
+    language: str
+    max_tokens: int | Literal["default"] | None
+    overlap_tokens: int | None
+    storage: StorageOptions
+    fields: FieldOptions
+    lexical: bool
+    token_vectors: bool
+
 
 SAMPLE_DOCUMENTS = 200
 """Documents from the beginning of a source that its language and its fields are judged by."""
@@ -48,7 +67,62 @@ _FORMS: dict[str, tuple[str, Any]] = {
 }
 
 
-def layout_for(
+def settle(
+    built: Manifest | None,
+    collection: str,
+    encoder: Encoder,
+    sample: Sequence[Document],
+    tenant: str | None,
+    *,
+    language: str = "auto",
+    max_tokens: int | Literal["default"] | None = "default",
+    overlap_tokens: int | None = None,
+    storage: StorageOptions = None,
+    fields: FieldOptions = "auto",
+    lexical: bool = False,
+    token_vectors: bool = False,
+) -> tuple[Manifest, Splitter]:
+    """The manifest that is asked for, and its splitter.
+
+    Args:
+        built: the manifest that the collection was built with; None for a new one. What the
+            options leave open stays as it says.
+        collection: its name, for a new one.
+        sample: the first documents, by which a new collection's language and fields are judged.
+        language, max_tokens, …: see `CollectionOptions`.
+
+    Raises:
+        InvalidInput: a value that cannot be used.
+    """
+    usual = SplitterInfo(min(DEFAULT_MAX_TOKENS, encoder.info.max_length), DEFAULT_OVERLAP_TOKENS)
+    if built is not None:
+        usual = built.splitter
+    if max_tokens == "default":
+        max_tokens = usual.max_tokens
+    if overlap_tokens is None:
+        overlap_tokens = usual.overlap_tokens
+    if built is None and max_tokens is None:
+        overlap_tokens = 0  # a whole document is one passage, which has no next one
+    splitter = Splitter(encoder.token_counter, max_tokens=max_tokens, overlap_tokens=overlap_tokens)
+    if built is None or language != "auto":
+        bm25 = bm25_info(language, [document.text for document in sample])
+    else:
+        bm25 = built.bm25
+    settled: dict[str, Any] = {
+        "encoder": encoder.info,
+        "splitter": splitter.info,
+        "bm25": bm25,
+        "layout": _layout(
+            built, encoder, lexical=lexical, token_vectors=token_vectors, tenant=tenant
+        ),
+        "storage": _storage(built, storage, fields, sample),
+    }
+    if built is None:
+        return Manifest(collection, **settled), splitter
+    return dataclasses.replace(built, **settled), splitter
+
+
+def _layout(
     built: Manifest | None,
     encoder: Encoder,
     *,
@@ -56,7 +130,7 @@ def layout_for(
     token_vectors: bool,
     tenant: str | None,
 ) -> Layout:
-    """The layout that is asked for: of a collection that is there, its own where nothing is said.
+    """The layout that is asked for; an existing collection's own where the options say nothing.
 
     Raises:
         InvalidInput: the encoder lacks an output that is to be stored, or the tenant is missing
@@ -73,13 +147,13 @@ def layout_for(
     return Layout(own.lexical or lexical, dimension, tenants)
 
 
-def storage_for(
+def _storage(
     built: Manifest | None,
     storage: StorageOptions,
     fields: FieldOptions,
     sample: Sequence[Document],
 ) -> Storage:
-    """The storage that is asked for: of a collection that is there, its own where nothing is said.
+    """The storage that is asked for; an existing collection's own where nothing is given.
 
     Args:
         built: what built the collection; None for a new one.

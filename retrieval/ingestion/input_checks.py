@@ -1,12 +1,36 @@
-"""What a caller gave for an indexing run, checked where no type checker may have looked."""
+"""Checks of a caller's arguments, for callers that no type checker has checked."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 from retrieval.errors import InvalidInput
+from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.types import Document
+
+AnySource: TypeAlias = "str | os.PathLike[str] | Iterable[Document]"
+"""A file or folder, "python-docs", or documents."""
+
+
+def is_path(source: AnySource) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether a source is a file or folder."""
+    return isinstance(source, (str, os.PathLike)) and source != PYTHON_DOCS
+
+
+def check_encoding(source: AnySource, encoding: str | None) -> None:
+    """Refuse an encoding for a source that is text already.
+
+    Raises:
+        InvalidInput: says which source that is.
+    """
+    if encoding is not None and not is_path(source):
+        what = "python-docs" if isinstance(source, str) else "documents"
+        raise InvalidInput(
+            f"encoding={encoding!r} was given for {what}, which are text already",
+            fix="Leave the encoding out; it is for files.",
+        )
 
 
 def checked_documents(documents: Iterable[Document]) -> Iterator[Document]:

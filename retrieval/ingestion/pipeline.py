@@ -59,7 +59,6 @@ def ingest_documents(
     index: Index,
     encoder: Encoder,
     splitter: DocumentSplitter,
-    document_hash: Callable[[Document], str],
     problems: list[Problem] | None = None,
     on_error: str = "skip",
     progress: IngestProgressCallback | None = None,
@@ -70,14 +69,12 @@ def ingest_documents(
 ) -> IngestReport:
     """Write documents to an open index; skip those it already holds unchanged.
 
-    Reading, splitting and writing go on in threads of their own while the encoder runs in the
-    caller's, with bounded queues between them. Progress is told in the caller's thread. Where the
-    source or a document fails, everything read before it is written first. After any other
-    failure, or an interrupt, at most a few windows were encoded in vain; what was acknowledged is
-    kept, and running again goes on from there.
+    Reading, splitting and writing run in threads of their own, the encoder and `progress` in the
+    caller's. Where the source or a document fails, everything read before it is written first.
+    After any other failure, or an interrupt, what was acknowledged is kept, and running again
+    goes on from there.
 
     Duplicates are documents of this run with another id and the same text; both are written.
-    Documents that an earlier run wrote and this one does not read are not compared with.
 
     Args:
         documents: read lazily, at most `READ_AHEAD_CHARACTERS` ahead.
@@ -106,7 +103,6 @@ def ingest_documents(
         preparing = Preparing(
             index=index,
             splitter=splitter,
-            document_hash=document_hash,
             ledger=ledger,
             problems=problems,
             on_error=on_error,
@@ -116,10 +112,10 @@ def ingest_documents(
         run = _Run(index, encoder, preparing, window, tenant, progress, size)
         run.over(documents)
         pruned = Pruned()
-        if prune_scope is not None and not preparing.read:
-            pruned = Pruned(notices=("Nothing was read, so nothing is pruned.",))
-        elif prune_scope is not None:
+        if prune_scope is not None and preparing.read:
             pruned = prune(index, prune_scope, ledger, tenant=tenant)
+        elif prune_scope is not None:
+            pruned = Pruned(notices=("Nothing was read, so nothing is pruned.",))
         if run.passages or pruned.documents:
             index.optimize()
         run.tell(force=True)

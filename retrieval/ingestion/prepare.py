@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.index.payload import passage_to_payload
 from retrieval.ingestion.seen_documents import Ledger
+from retrieval.splitting.splitter import document_hash
 from retrieval.types import Document, DocumentState, Index, Passage, Problem, SplitterInfo
 
 MOST_EXAMPLES = 10
@@ -51,7 +52,6 @@ class Preparing:
 
     index: Index
     splitter: DocumentSplitter
-    document_hash: Callable[[Document], str]
     ledger: Ledger
     problems: list[Problem]
     on_error: str
@@ -91,7 +91,7 @@ class Preparing:
                 yield done
 
     def _prepare(self, document: Document, state: DocumentState | None) -> Prepared | None:
-        content_hash = self.document_hash(document)
+        content_hash = document_hash(document)
         if state is not None and state.content_hash == content_hash:
             self.unchanged += 1
             self._compare(document)

@@ -5,53 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from retrieval.api.live import FollowingRetriever
 from retrieval.errors import InvalidInput, MissingExtra
 from retrieval.index.filters import compile_filter
-from retrieval.search.options import SearchOptions, plan_search
+from retrieval.search.options import check_option_names
 from retrieval.search.retriever import TwoStageRetriever
-from retrieval.types import (
-    Blend,
-    Fusion,
-    Hit,
-    Mode,
-    Passage,
-    ProgressCallback,
-    SearchResult,
-    Where,
-)
+from retrieval.types import Hit, Passage, ProgressCallback, SearchResult
 
 T = TypeVar("T")
 
 Searcher: TypeAlias = TwoStageRetriever | FollowingRetriever
 """What answers: an open retriever, of one version of a collection or following them."""
-
-
-class SearchArguments(TypedDict, total=False):
-    """The options of a search, as `TwoStageRetriever.search` takes them."""
-
-    top_k: int
-    candidates: int | None
-    mode: Mode | None
-    where: Where | None
-    rerank: bool
-    blend: Blend | None
-    min_relevance: float | None
-    budget_ms: float | None
-    offset: int
-    per_document: int | None
-    diversity: float | None
-    neighbours: int
-    min_score: float | None
-    fusion: Fusion | None
-    refine: int | None
-    exact: bool
-    tenant: str | None
-
-
-SEARCH_ARGUMENTS = tuple(SearchArguments.__annotations__)
 
 
 class Abandoned(Exception):
@@ -89,31 +55,13 @@ def checked_arguments(retriever: Searcher, given: Mapping[str, Any]) -> dict[str
             retriever.
         InvalidFilter: `where` cannot be understood.
     """
-    unknown = sorted(set(given) - set(SEARCH_ARGUMENTS))
-    if unknown:
-        raise InvalidInput(
-            f"there is no search option {unknown[0]!r}; expected one of "
-            f"{', '.join(sorted(SEARCH_ARGUMENTS))}",
-            fix="Correct its name, or leave it out.",
-        )
+    check_option_names(given)
     arguments = {name: value for name, value in given.items() if value is not None}
     if "where" in arguments:
         compile_filter(arguments["where"])
     open_one = retriever.retriever if isinstance(retriever, FollowingRetriever) else retriever
     if isinstance(open_one, TwoStageRetriever):
-        planned = {k: v for k, v in arguments.items() if k not in ("where", "rerank", "tenant")}
-        defaults: dict[str, Any] = {
-            "top_k": 10,
-            "candidates": open_one.candidates,
-            "mode": open_one.mode,
-            "blend": open_one.blend,
-        }
-        plan_search(
-            SearchOptions(**{**defaults, **planned}),
-            open_one.reranker if arguments.get("rerank", True) else None,
-            open_one.encoder,
-            open_one.index.manifest,
-        )
+        open_one.plan(**arguments)
     return arguments
 
 

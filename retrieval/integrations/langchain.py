@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from retrieval.integrations._models import (
     check_reranking,
@@ -26,8 +26,6 @@ from retrieval.integrations._models import (
     reranker_from,
 )
 from retrieval.integrations._search import (
-    SEARCH_ARGUMENTS,
-    SearchArguments,
     Searcher,
     beside_the_loop,
     checked_arguments,
@@ -46,14 +44,15 @@ try:
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
-    from pydantic import Field, PrivateAttr
+    from pydantic import Field, PrivateAttr, create_model
 except ImportError as error:
     raise missing("langchain-core", "langchain", "langchain") from error
 
 from retrieval.api.live import FollowingRetriever
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, StoreLike
+from retrieval.search.options import SearchArguments, search_options
 from retrieval.search.retriever import close_models
-from retrieval.types import Blend, Encoder, Fusion, Mode, ProgressCallback, Reranker, SearchResult
+from retrieval.types import Blend, Encoder, ProgressCallback, Reranker, SearchResult
 
 __all__ = ["RetrievalEmbeddings", "RetrievalReranker", "TwoStageLangChainRetriever"]
 
@@ -106,7 +105,17 @@ class RetrievalEmbeddings(Embeddings):
         return f"RetrievalEmbeddings({self.encoder.info.model!r})"
 
 
-class TwoStageLangChainRetriever(BaseRetriever):
+if TYPE_CHECKING:
+    _RetrieverFields = BaseRetriever
+else:  # each option of a search is a field
+    _RetrieverFields = create_model(
+        "_RetrieverFields",
+        __base__=BaseRetriever,
+        **{option.name: (Any, option.default) for option in search_options()},
+    )
+
+
+class TwoStageLangChainRetriever(_RetrieverFields):
     """Both stages as a LangChain retriever: `Document`s in final order, with their scores.
 
     Each document's `id` is the passage's; `metadata` has `document_id`, `passage_id`, `position`,
@@ -126,23 +135,6 @@ class TwoStageLangChainRetriever(BaseRetriever):
     """
 
     retriever: Any = Field(exclude=True, repr=False)
-    top_k: int = 10
-    candidates: int | None = None
-    mode: Mode | None = None
-    where: Any = None
-    rerank: bool = True
-    blend: Blend | None = None
-    min_relevance: float | None = None
-    budget_ms: float | None = None
-    offset: int = 0
-    per_document: int | None = None
-    diversity: float | None = None
-    neighbours: int = 0
-    min_score: float | None = None
-    fusion: Fusion | None = None
-    refine: int | None = None
-    exact: bool = False
-    tenant: str | None = None
     _owned: bool = PrivateAttr(default=False)
 
     def __init__(
@@ -239,7 +231,7 @@ class TwoStageLangChainRetriever(BaseRetriever):
     def _arguments(self, options: Mapping[str, Any]) -> dict[str, Any]:
         # `verbose` is LangChain's own, and comes through with the options of a call
         given = {name: value for name, value in options.items() if name != "verbose"}
-        own = {name: getattr(self, name) for name in SEARCH_ARGUMENTS}
+        own = {option.name: getattr(self, option.name) for option in search_options()}
         return checked_arguments(self.retriever, {**own, **given})
 
 

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from retrieval.errors import InvalidInput
 from retrieval.models import registry
+
+if TYPE_CHECKING:
+    from retrieval.models.engines.base import Dtype, EngineName
+    from retrieval.types import Pooling
+
+
+class EncoderOptions(TypedDict, total=False):
+    """What an encoder that is named can be loaded with; see `BiEncoder` for each."""
+
+    pooling: Pooling | None
+    query_instruction: str | None
+    passage_instruction: str | None
+    max_length: int | None
+    device: str | None
+    devices: Sequence[str] | None
+    engine: EngineName | None
+    dtype: Dtype | None
+    threads: int | None
+    deterministic: bool
+    calibration: Sequence[str] | None
+    token_budget: int | None
+    cache_dir: str | os.PathLike[str] | None
+    truncate_dim: int | None
+    allow_untrained_truncation: bool
+
+
+SETTINGS = ("pooling", "query_instruction", "passage_instruction", "max_length")
+"""Those that replace what the model declares of itself; a collection remembers them."""
 
 SHARED = (
     "device",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from retrieval.search.options import SearchPlan
-from retrieval.types import Candidate, Encoder, Index, IndexQuery, MultiEncoder, Where
+from retrieval.search.plan import SearchPlan
+from retrieval.types import Candidate, Encoder, Index, IndexQuery, MultiEncoder
 
 
 def encode(encoder: Encoder, texts: Sequence[str], plan: SearchPlan) -> list[IndexQuery]:
@@ -62,14 +62,10 @@ class FirstStage:
         index: Index,
         queries: Sequence[IndexQuery],
         plan: SearchPlan,
-        where: Where | None,
-        tenant: str | None,
     ) -> None:
         self._index = index
         self._queries = queries
         self._plan = plan
-        self._where = where
-        self._tenant = tenant
         self._limit = plan.fetch
         self.found = self._search(queries)
         self._open = [len(own) == self._limit for own in self.found]
@@ -93,15 +89,15 @@ class FirstStage:
         return more
 
     def _search(self, queries: Sequence[IndexQuery]) -> list[list[Candidate]]:
-        plan = self._plan
+        plan, options = self._plan, self._plan.options
         return self._index.search_batch(
             queries,
             mode=plan.mode,
             limit=self._limit,
-            where=self._where,
+            where=options.where,
             fusion=plan.fusion,
-            refine=None if plan.refine is None else max(plan.refine, self._limit),
-            exact=plan.exact,
-            min_score=plan.min_score,
-            tenant=self._tenant,
+            refine=None if options.refine is None else max(options.refine, self._limit),
+            exact=options.exact,
+            min_score=options.min_score,
+            tenant=options.tenant,
         )

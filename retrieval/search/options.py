@@ -1,6 +1,7 @@
-"""One search's settings, checked and settled before anything is computed.
+"""The options of a search: their names, types, defaults, bounds and help, declared once.
 
-A search takes its steps in this order, and each option belongs to one of them:
+`TwoStageRetriever`, the command line, the service's protocols and the adapters all take them from
+`SearchOptions`. They act in this order:
 
     first stage    mode, where, tenant, fusion, exact: candidates, best first
     min_score      candidates below it are left out
@@ -22,146 +23,342 @@ not read has no relevance).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TypeVar, get_args
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
 from retrieval.errors import InvalidInput, InvalidQuery
-from retrieval.models.rerankers.time_budget import checked_budget
-from retrieval.types import Blend, Encoder, Fusion, Layout, Manifest, Mode, MultiEncoder, Reranker
+from retrieval.types import Blend, Fusion, Mode, Where
 
 T = TypeVar("T")
 
+DEFAULT_CANDIDATES = 50
+DEFAULT_MODE: Mode = "hybrid"
 
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What a search was asked for, see `TwoStageRetriever.search`; None leaves it open."""
+Surface: TypeAlias = Literal["python", "cli", "http", "answers", "mcp"]
+"""Where searches are asked for: library and adapters, `retrieval search`, `/v1/search`,
+`/v1/answer` with its chat form, and the tool `search` of MCP."""
 
-    top_k: int
-    candidates: int
-    mode: Mode
-    fetch: int | None = None
-    blend: Blend | None = None
-    min_relevance: float | None = None
-    budget_ms: float | None = None
-    offset: int = 0
-    per_document: int | None = None
-    diversity: float | None = None
-    neighbours: int = 0
-    min_score: float | None = None
-    fusion: Fusion | None = None
-    refine: int | None = None
-    exact: bool = False
+_SERVICE = ("http", "answers", "mcp")
+_EVALUATION_ONLY = ("cli", *_SERVICE)
+# A language model chooses better among few arguments; how a search is tuned is not its business.
+_NO_TUNING = ("mcp",)
+# An answer is written from the best hits; there is no second page of it.
+_NO_PAGES = ("answers",)
 
 
 @dataclass(frozen=True, slots=True)
-class SearchPlan:
-    """Settled settings.
+class _Declared:
+    """What a field of `SearchOptions` declares beside name, type and default.
 
-    reranker: None for no second stage. depth: how many candidates it reads. fetch: how deep the
-    first stage goes at first. dense, lexical, token_vectors: what of a query is encoded.
+    help: its first sentence alone is shown on the command line. fix: of the error for a value
+    that cannot be used. least, above, most: bounds of the value. limits: the largest value that a
+    surface of the service takes. defaults: where a surface has another one. hidden: the surfaces
+    that do not offer it. panel: its part of the command line's help.
     """
 
+    help: str
+    fix: str = ""
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    limits: Mapping[Surface, float] = field(default_factory=dict)
+    defaults: Mapping[Surface, Any] = field(default_factory=dict)
+    hidden: Collection[Surface] = ()
+    panel: str | None = None
+    expected: str = "a finite number"
+
+
+def _option(default: T, help_: str, **declared: Any) -> T:
+    declaration = {"declared": _Declared(help_, **declared)}
+    return field(default=default, metadata=declaration)
+
+
+def _limits(http: float, answers: float, mcp: float) -> dict[str, float]:
+    return {"http": http, "answers": answers, "mcp": mcp}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """The options of a search, each value checked by itself.
+
+    They act in the order that `retrieval.search.options` gives.
+
+    Example:
+        >>> from retrieval import SearchOptions
+        >>> SearchOptions(top_k=3, mode="dense").top_k
+        3
+
+    Raises:
+        InvalidInput: a value cannot be used.
+    """
+
+    top_k: int = _option(
+        10,
+        "How many hits at most.",
+        least=1,
+        limits=_limits(1000, 50, 50),
+        defaults={"cli": 5, "answers": 8, "mcp": 5},
+    )
+    candidates: int | None = _option(
+        None,
+        "How many first-stage passages are re-ranked, at least `top_k`.",
+        least=1,
+        limits=_limits(5000, 10_000, 5000),
+        defaults={"cli": DEFAULT_CANDIDATES},
+        hidden=_NO_TUNING,
+    )
+    fetch: int | None = _option(
+        None,
+        "How deep the first stage goes, where that is deeper than the `candidates`. Passages "
+        "between the two follow in first-stage order.",
+        least=1,
+        hidden=_EVALUATION_ONLY,
+    )
+    mode: Mode | None = _option(
+        None,
+        "First stage: dense (vectors, by meaning), sparse (BM25, for exact words and codes), "
+        "lexical (the encoder's own term weights) or hybrid (all joined).",
+        defaults={"cli": DEFAULT_MODE},
+    )
+    where: Where | None = _option(
+        None,
+        "Filter over passages. Keys are metadata fields (`author.name` goes into objects, "
+        "`authors[].name` into lists of them) or `document_id`, `source`, `title`, `position`. A "
+        "value is equal (a list in the metadata matches by any element); a list means any of; "
+        '`{"gte": 2000, "lt": 2010}` (gt, gte, lt, lte) is a range of numbers or ISO dates; '
+        '`{"exists": true}` asks for a value, null for none. Several keys must all hold; `and`, '
+        "`or` take lists of filters, `not` takes one.",
+    )
+    rerank: bool = _option(
+        True, "Second stage; without it the first stage's order stays.", hidden=_NO_TUNING
+    )
+    blend: Blend | None = _option(
+        None,
+        "Final order: the reranker's (none) or joined with the first stage's (rrf).",
+        hidden=_NO_TUNING,
+    )
+    min_relevance: float | None = _option(
+        None,
+        "Leave out hits below this relevance, from 0 to 1.",
+        fix="Relevance is the sigmoid of the reranker's score; try 0.3 and look at the "
+        "`relevance` of your own hits.",
+        least=0,
+        most=1,
+        expected="a number from 0 to 1",
+    )
+    budget_ms: float | None = _option(
+        None,
+        "Milliseconds for re-ranking: as many candidates as fit, best first. At least one is "
+        "read; the others follow in first-stage order, and the result says how many were read "
+        "(`reranked`). The queries of a batch share it.",
+        fix="Give budget_ms as 50, 200 …, or leave it out to re-rank all candidates.",
+        above=0,
+        expected="a positive number of milliseconds",
+        limits=_limits(600_000, 600_000, 600_000),
+        hidden=_NO_TUNING,
+    )
+    offset: int = _option(
+        0,
+        "How many hits to skip: the next page. Pages of one `top_k` continue one another exactly "
+        "(with a time budget: as far as it goes equally deep); passages beyond the `candidates` "
+        "follow in first-stage order.",
+        least=0,
+        limits=_limits(10_000, 0, 1000),
+        hidden=_NO_PAGES,
+        panel="Results",
+    )
+    per_document: int | None = _option(
+        None,
+        "How many hits of one document at most, its best ones. The first stage goes deeper until "
+        "there are enough hits.",
+        least=1,
+        limits=_limits(1000, 50, 50),
+        panel="Results",
+    )
+    diversity: float | None = _option(
+        None,
+        "Less repetition (MMR): from 0, by relevance alone, to 1, by difference alone.",
+        fix="0 orders by relevance alone, 1 by difference alone; try 0.3.",
+        least=0,
+        most=1,
+        expected="a number from 0 to 1",
+        hidden=_NO_TUNING,
+        panel="Results",
+    )
+    neighbours: int = _option(
+        0,
+        "How many passages before and after each hit, of its document, come along.",
+        least=0,
+        limits=_limits(20, 10, 5),
+        panel="Results",
+    )
+    min_score: float | None = _option(
+        None,
+        "Leave out candidates below this first-stage score. It is on the mode's own scale: "
+        "cosine for dense, BM25 score for sparse, product of term weights for lexical, sum of "
+        "the fusion for hybrid.",
+        fix="It is on the scale of the hits' `stage1_score`: cosines for mode dense, BM25 for "
+        "sparse, sums of the fusion for hybrid.",
+        limits=_limits(1e9, 1e9, 1e9),
+        hidden=_NO_TUNING,
+        panel="First stage",
+    )
+    fusion: Fusion | None = _option(
+        None,
+        "How the legs of a hybrid search are joined.",
+        hidden=_NO_TUNING,
+        panel="First stage",
+    )
+    refine: int | None = _option(
+        None,
+        "Order so many first-stage results by MaxSim over stored token vectors. The reranker "
+        "then reads the best of them.",
+        least=1,
+        limits=_limits(5000, 5000, 5000),
+        hidden=_NO_TUNING,
+        panel="First stage",
+    )
+    exact: bool = _option(
+        False,
+        "Compare with every vector instead of the approximate index; slower.",
+        fix="True compares the query with every vector; leave it out otherwise.",
+        hidden=_NO_TUNING,
+        panel="First stage",
+    )
+    tenant: str | None = _option(None, "Whose passages, where the collection keeps tenants apart.")
+
+    def __post_init__(self) -> None:
+        for option in search_options():
+            option.check(getattr(self, option.name))
+
+
+class SearchArguments(TypedDict, total=False):
+    """The fields of `SearchOptions`, for signatures that take them as keyword arguments."""
+
     top_k: int
-    offset: int
-    depth: int
-    fetch: int
-    mode: Mode
-    dense: bool
-    lexical: bool
-    token_vectors: bool
-    reranker: Reranker | None
-    blend: Blend
+    candidates: int | None
+    fetch: int | None
+    mode: Mode | None
+    where: Where | None
+    rerank: bool
+    blend: Blend | None
     min_relevance: float | None
     budget_ms: float | None
+    offset: int
     per_document: int | None
     diversity: float | None
     neighbours: int
     min_score: float | None
-    fusion: Fusion
+    fusion: Fusion | None
     refine: int | None
     exact: bool
-
-    @property
-    def end(self) -> int:
-        """How many hits there must be for the page to be full."""
-        return self.offset + self.top_k
-
-    @property
-    def cosines(self) -> bool:
-        """Whether first-stage scores are cosines, a relevance scale of a kind."""
-        return self.mode == "dense" and self.refine is None
+    tenant: str | None
 
 
-def plan_search(
-    options: SearchOptions, reranker: Reranker | None, encoder: Encoder, manifest: Manifest
-) -> SearchPlan:
-    """Check what a search was given and settle what it left open.
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as a surface offers it.
 
-    Raises:
-        InvalidInput: an option's value cannot be used, alone, with another one, with this
-            encoder, or with this collection.
+    Attributes:
+        name: of the field in `SearchOptions`.
+        type: of its values other than None.
+        optional: whether None is one of its values.
+        default: on this surface.
+        most: the largest value on this surface, or None.
+        declared: what `SearchOptions` declares of it beside these.
     """
-    top_k = positive(options.top_k, "top_k")
-    depth = max(positive(options.candidates, "candidates"), top_k)
-    mode = one_of(options.mode, Mode, "mode")
-    fetch = depth
-    if options.fetch is not None:
-        # who says how deep the first stage goes says how much is re-ranked, too
-        depth = options.candidates
-        fetch = max(positive(options.fetch, "fetch"), depth, top_k)
-    if options.blend is not None:
-        one_of(options.blend, Blend, "blend")
-    if options.min_relevance is not None:
-        _check_threshold(options, reranker)
-    if options.budget_ms is not None:
-        checked_budget(options.budget_ms)
-    if options.per_document is not None:
-        positive(options.per_document, "per_document")
-    _check_numbers(options)
-    _check_collection(options, fetch, manifest)
-    layout = manifest.layout
-    plan = SearchPlan(
-        top_k=top_k,
-        offset=_not_negative(options.offset, "offset"),
-        depth=depth,
-        fetch=fetch,
-        mode=mode,
-        dense=mode in ("dense", "hybrid"),
-        lexical=layout.lexical and mode in ("lexical", "hybrid"),
-        token_vectors=options.refine is not None,
-        reranker=reranker,
-        blend="none" if reranker is None else options.blend or reranker.info.default_blend,
-        min_relevance=options.min_relevance,
-        budget_ms=options.budget_ms,
-        per_document=options.per_document,
-        diversity=options.diversity or None,
-        neighbours=_not_negative(options.neighbours, "neighbours"),
-        min_score=options.min_score,
-        fusion=_fusion(options, layout),
-        refine=options.refine,
-        exact=options.exact,
-    )
-    if (plan.lexical or plan.token_vectors) and not isinstance(encoder, MultiEncoder):
-        what = "lexical weights" if plan.lexical else "token vectors"
-        raise InvalidInput(
-            f"the search needs {what} of the query, and the encoder {encoder.info.model!r} as it "
-            "was given has no encode_all() to make them",
-            fix="Let retrieval.open() load the encoder, or search with mode='dense' or "
-            "mode='sparse' and without refine.",
+
+    name: str
+    type: Any
+    optional: bool
+    default: Any
+    most: float | None
+    declared: _Declared
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a Literal type; empty for another type."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the help."""
+        return self.declared.help.partition(". ")[0].rstrip(".") + "."
+
+    def check(self, value: Any) -> None:
+        """Raise InvalidInput unless it is a value of this option."""
+        name, declared = self.name, self.declared
+        if value is None and self.optional:
+            return
+        if self.choices:
+            one_of(value, self.type, name)
+        elif self.type is int:
+            whole_number(value, name, at_least=int(declared.least or 0))
+        elif self.type is bool and not isinstance(value, bool):
+            raise InvalidInput(
+                f"{name} is {value!r}, expected True or False",
+                fix=declared.fix or f"Give {name} as True or False, or leave it out.",
+            )
+        elif self.type is float and not (is_number(value) and self._within(value)):
+            raise InvalidInput(
+                f"{name} is {value!r}, expected {declared.expected}", fix=declared.fix
+            )
+
+    def _within(self, value: float) -> bool:
+        declared = self.declared
+        return (
+            (declared.least is None or value >= declared.least)
+            and (declared.above is None or value > declared.above)
+            and (declared.most is None or value <= declared.most)
         )
-    return plan
 
 
-def _fusion(options: SearchOptions, layout: Layout) -> Fusion:
-    if options.fusion is None:
-        return Fusion()
-    fusion = checked_fusion(options.fusion, legs=3 if layout.lexical else 2)
-    if options.mode != "hybrid":
-        raise InvalidInput(
-            f"fusion joins the legs of a hybrid search, and the mode is {options.mode!r}",
-            fix="Leave fusion out, or search with mode='hybrid'.",
+def search_options(surface: Surface = "python") -> tuple[Option, ...]:
+    """The options that a surface offers, in the order of `SearchOptions`."""
+    return _offered(SearchOptions, surface)
+
+
+@cache
+def _offered(options: type[SearchOptions], surface: Surface) -> tuple[Option, ...]:
+    types = get_type_hints(options, localns={"Where": dict[str, Any]})
+    offered = []
+    for one in fields(options):
+        declared: _Declared = one.metadata["declared"]
+        if surface in declared.hidden:
+            continue
+        kinds = get_args(types[one.name])
+        optional = NoneType in kinds
+        offered.append(
+            Option(
+                name=one.name,
+                type=kinds[0] if optional else types[one.name],
+                optional=optional,
+                default=declared.defaults.get(surface, one.default),
+                most=declared.limits.get(surface, declared.most),
+                declared=declared,
+            )
         )
-    return fusion
+    return tuple(offered)
+
+
+def check_option_names(names: Iterable[str]) -> None:
+    """Raise InvalidInput where a search has no option of such a name; it says which it has."""
+    known = {option.name for option in search_options()}
+    for name in names:
+        if name not in known:
+            raise InvalidInput(
+                f"there is no search option {name!r}; expected one of {', '.join(sorted(known))}",
+                fix="Correct its name, or leave it out.",
+            )
+
+
+SearchOptions.__doc__ = "\n".join(
+    [SearchOptions.__doc__ or "", "    Attributes:"]
+    + [f"        {option.name}: {option.declared.help}" for option in search_options()]
+)
 
 
 def checked_query(query: object) -> str:
@@ -188,18 +385,24 @@ def checked_query(query: object) -> str:
     return query
 
 
-def positive(value: int, name: str) -> int:
-    """A whole number of at least 1, as it is.
+def whole_number(value: int, name: str, *, at_least: int) -> int:
+    """A whole number that is large enough, as it is.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: it is another value.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        example = "1, 10, 50 …" if at_least else "0, 1, 2 …, or leave it out"
         raise InvalidInput(
-            f"{name} is {value!r}, expected a whole number of at least 1",
-            fix=f"Give {name} as 1, 10, 50 …",
+            f"{name} is {value!r}, expected a whole number of at least {at_least}",
+            fix=f"Give {name} as {example}.",
         )
     return value
+
+
+def positive(value: int, name: str) -> int:
+    """A whole number of at least 1, as it is. Raises: as `whole_number`."""
+    return whole_number(value, name, at_least=1)
 
 
 def one_of(value: T, choices: object, name: str) -> T:
@@ -217,108 +420,7 @@ def one_of(value: T, choices: object, name: str) -> T:
     return value
 
 
-def _not_negative(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInput(
-            f"{name} is {value!r}, expected a whole number of at least 0",
-            fix=f"Give {name} as 0, 1, 2 …, or leave it out.",
-        )
-    return value
-
-
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a finite number; a bool is none."""
     # compared, not converted: a whole number may be too large for a float
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _check_numbers(options: SearchOptions) -> None:
-    diversity = options.diversity
-    if diversity is not None and not (_is_number(diversity) and 0.0 <= diversity <= 1.0):
-        raise InvalidInput(
-            f"diversity is {diversity!r}, expected a number from 0 to 1",
-            fix="0 orders by relevance alone, 1 by difference alone; try 0.3.",
-        )
-    if options.min_score is not None and not _is_number(options.min_score):
-        raise InvalidInput(
-            f"min_score is {options.min_score!r}, expected a finite number",
-            fix="It is on the scale of the hits' `stage1_score`: cosines for mode dense, BM25 for "
-            "sparse, sums of the fusion for hybrid.",
-        )
-    if not isinstance(options.exact, bool):
-        raise InvalidInput(
-            f"exact is {options.exact!r}, expected True or False",
-            fix="True compares the query with every vector; leave it out otherwise.",
-        )
-
-
-def _check_collection(options: SearchOptions, fetch: int, manifest: Manifest) -> None:
-    layout, name = manifest.layout, manifest.collection
-    if options.mode == "lexical" and not layout.lexical:
-        raise InvalidInput(
-            f"mode is 'lexical', but the collection {name!r} stores no lexical weights",
-            fix="Search with mode='sparse' (BM25), or index with bge-m3 and lexical=True.",
-        )
-    if options.refine is None:
-        return
-    if layout.token_dimension is None:
-        raise InvalidInput(
-            f"refine is {options.refine!r}, but the collection {name!r} stores no token vectors to "
-            "refine by",
-            fix="Leave refine out, or index with token_vectors=True.",
-        )
-    if positive(options.refine, "refine") < fetch:
-        raise InvalidInput(
-            f"refine is {options.refine}, fewer than the {fetch} candidates that come of it",
-            fix=f"Give refine as {fetch} or more, or ask for fewer candidates.",
-        )
-
-
-def checked_fusion(fusion: Fusion, *, legs: int) -> Fusion:
-    """How a hybrid of so many legs (2, or 3 with lexical weights) is joined; weights as floats.
-
-    Raises:
-        InvalidInput: a value cannot be used, or no leg has any weight.
-    """
-    if not isinstance(fusion, Fusion):
-        raise InvalidInput(
-            f"fusion is {fusion!r}, expected a Fusion",
-            fix="Make one with retrieval.types.Fusion(method='rrf', weights=(2, 1, 1)).",
-        )
-    one_of(fusion.method, ("rrf", "dbsf"), "the fusion method")
-    positive(fusion.k, "the fusion's k")
-    weights = fusion.weights
-    fine = isinstance(weights, (tuple, list)) and len(weights) == 3
-    if not fine or not all(_is_number(weight) and weight >= 0 for weight in weights):
-        raise InvalidInput(
-            f"the fusion's weights are {weights!r}, expected three numbers of at least 0",
-            fix="Give the weights of the dense, the BM25 and the lexical leg, such as (2, 1, 1).",
-        )
-    if not any(weights[:legs]):
-        names = "dense, BM25 and lexical" if legs == 3 else "dense and BM25"
-        raise InvalidInput(
-            f"the fusion's weights {weights!r} leave nothing of the {legs} legs of this "
-            f"collection ({names})",
-            fix="Give at least one of them a weight above 0.",
-        )
-    first, second, third = map(float, weights)
-    return replace(fusion, weights=(first, second, third))
-
-
-def _check_threshold(options: SearchOptions, reranker: Reranker | None) -> None:
-    if not _is_number(options.min_relevance) or not 0.0 <= (options.min_relevance or 0.0) <= 1.0:
-        raise InvalidInput(
-            f"min_relevance is {options.min_relevance!r}, expected a number from 0 to 1",
-            fix="Relevance is the sigmoid of the reranker's score; try 0.3 and look at "
-            "the `relevance` of your own hits.",
-        )
-    if reranker is None and options.mode != "dense":
-        raise InvalidInput(
-            f"min_relevance needs a relevance scale, and {options.mode} search without a reranker "
-            "has none",
-            fix="Re-rank, or use mode='dense', or leave min_relevance out.",
-        )
-    if reranker is None and options.refine is not None:
-        raise InvalidInput(
-            "min_relevance needs a relevance scale, and refine without a reranker has none",
-            fix="Re-rank, or leave refine or min_relevance out.",
-        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retrieval.models.rerankers.time_budget import score_within
 from retrieval.search.hits import first_stage_hits, reranked_hits, threshold
-from retrieval.search.options import SearchPlan
+from retrieval.search.plan import SearchPlan
 from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores
 
 BUDGET_NOTICE = "The time budget of"
@@ -44,10 +44,10 @@ def read_candidates(
         [(text, candidate.passage.content) for candidate in own[: plan.depth]]
         for text, own in zip(texts, found, strict=True)
     ]
-    if plan.budget_ms is None:
+    if plan.options.budget_ms is None:
         scores = _score_all(plan.reranker, groups, progress)
     else:
-        scores = score_within(plan.reranker, groups, plan.budget_ms, progress=progress)
+        scores = score_within(plan.reranker, groups, plan.options.budget_ms, progress=progress)
     return [
         _read(
             reranked_hits(own, score, plan.reranker.relevance(score.values), plan.blend),
@@ -80,11 +80,11 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
         shared = f" for {queries:,} queries" if queries > 1 else ""
         others = (
             "follow in first-stage order"
-            if plan.min_relevance is None
+            if plan.options.min_relevance is None
             else "have no relevance and are left out"
         )
         notices.append(
-            f"{BUDGET_NOTICE} {plan.budget_ms:g} ms{shared} re-ranked {read.reranked} of "
+            f"{BUDGET_NOTICE} {plan.options.budget_ms:g} ms{shared} re-ranked {read.reranked} of "
             f"{read.of} candidates; the others {others}."
         )
         return notices
@@ -100,8 +100,8 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
 def _read(
     hits: Sequence[Hit], depth: int, plan: SearchPlan, *, of: int = 0, truncated: int = 0
 ) -> Read:
-    kept = threshold(hits[:depth], plan.min_relevance)
-    rest = threshold(hits[depth:], plan.min_relevance)
+    kept = threshold(hits[:depth], plan.options.min_relevance)
+    rest = threshold(hits[depth:], plan.options.min_relevance)
     return Read(
         hits=kept,
         rest=rest,

@@ -7,35 +7,35 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from retrieval.errors import InvalidQuery
 from retrieval.index.manifest import check_manifest
 from retrieval.search.first_stage import FirstStage, encode, query_notices
 from retrieval.search.options import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_MODE,
+    SearchArguments,
     SearchOptions,
     checked_query,
     one_of,
-    plan_search,
     positive,
 )
 from retrieval.search.paging import choose_hits
-from retrieval.search.rerank import read_candidates, reading_notices
+from retrieval.search.plan import SearchPlan, plan_search
+from retrieval.search.rerank import Read, read_candidates, reading_notices
 from retrieval.types import (
     Blend,
+    Candidate,
     Encoder,
-    Fusion,
+    Hit,
     Index,
     Mode,
     ProgressCallback,
     Reranker,
     SearchResult,
     Timings,
-    Where,
 )
-
-DEFAULT_CANDIDATES = 50
-DEFAULT_MODE: Mode = "hybrid"
 
 
 class TwoStageRetriever:
@@ -81,141 +81,46 @@ class TwoStageRetriever:
         self.notices = tuple(notices)
         self._owned = tuple(owned)
 
-    def search(
-        self,
-        query: str,
-        *,
-        top_k: int = 10,
-        candidates: int | None = None,
-        mode: Mode | None = None,
-        where: Where | None = None,
-        rerank: bool = True,
-        blend: Blend | None = None,
-        min_relevance: float | None = None,
-        budget_ms: float | None = None,
-        offset: int = 0,
-        per_document: int | None = None,
-        diversity: float | None = None,
-        neighbours: int = 0,
-        min_score: float | None = None,
-        fusion: Fusion | None = None,
-        refine: int | None = None,
-        exact: bool = False,
-        tenant: str | None = None,
-    ) -> SearchResult:
+    def search(self, query: str, **options: Unpack[SearchArguments]) -> SearchResult:
         """Answer one query; best passage first, ties by passage id.
-
-        In which order the options act is told in `retrieval.search.options`.
 
         Args:
             query: what the user asks, in their words; the instruction is added here.
-            top_k: how many hits at most.
-            candidates: how many first-stage passages are re-ranked (at least `top_k` are).
-            mode: first stage for this search.
-            where: filter over passages, see `retrieval.index.filters`.
-            rerank: False keeps the first stage's order.
-            blend: "none" (reranker's order) or "rrf" (joined with the first stage's).
-            min_relevance: hits below this relevance, in [0, 1], are left out.
-            budget_ms: milliseconds that the second stage may take. It reads the best candidates
-                first and as many as fit, at least one; the others follow in first-stage order,
-                and the result says how many were read (`reranked`). None reads all.
-            offset: how many hits to skip. Pages of one `top_k` continue one another exactly
-                (with a time budget: as far as it goes equally deep); passages beyond the
-                `candidates` follow in first-stage order.
-            per_document: at most so many hits of one document, its best ones. The first stage
-                goes deeper until there are enough hits.
-            diversity: from 0 to 1, how much less a hit counts that is like one before it (maximal
-                marginal relevance, see `retrieval.search.paging.diverse`); None or 0: not at all.
-            neighbours: how many passages before and after each hit, of its document, come along.
-            min_score: candidates whose first-stage score is lower are left out before they are
-                re-ranked. On the mode's own scale: cosine for dense, BM25 score for sparse,
-                product of term weights for lexical, sum of the fusion for hybrid.
-            fusion: how the legs of a hybrid search are joined.
-            refine: so many first-stage results are put in order by MaxSim over the stored token
-                vectors of the collection, before the reranker reads the best of them.
-            exact: compare with every vector, instead of the approximate index: slower.
-            tenant: whose passages are searched, where the collection keeps tenants apart; None
-                for the retriever's own.
+            options: the fields of `SearchOptions`. Where mode, candidates, blend or tenant is
+                left out, the retriever's own stands.
+
+        Returns:
+            The hits of one page, and how they came about.
 
         Raises:
-            InvalidQuery: empty or not text.
-            InvalidInput: another argument's value cannot be used, here or at all.
+            InvalidQuery: the query is empty or not text.
+            InvalidInput: an option's value cannot be used, here or at all.
             InvalidFilter: `where` cannot be understood.
         """
-        return self.search_batch(
-            [query],
-            top_k=top_k,
-            candidates=candidates,
-            mode=mode,
-            where=where,
-            rerank=rerank,
-            blend=blend,
-            min_relevance=min_relevance,
-            budget_ms=budget_ms,
-            offset=offset,
-            per_document=per_document,
-            diversity=diversity,
-            neighbours=neighbours,
-            min_score=min_score,
-            fusion=fusion,
-            refine=refine,
-            exact=exact,
-            tenant=tenant,
-        )[0]
+        return self.search_batch([query], **options)[0]
 
     def search_batch(
         self,
         queries: Sequence[str],
         *,
-        top_k: int = 10,
-        candidates: int | None = None,
-        fetch: int | None = None,
-        mode: Mode | None = None,
-        where: Where | None = None,
-        rerank: bool = True,
-        blend: Blend | None = None,
-        min_relevance: float | None = None,
-        budget_ms: float | None = None,
-        offset: int = 0,
-        per_document: int | None = None,
-        diversity: float | None = None,
-        neighbours: int = 0,
-        min_score: float | None = None,
-        fusion: Fusion | None = None,
-        refine: int | None = None,
-        exact: bool = False,
-        tenant: str | None = None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[SearchArguments],
     ) -> list[SearchResult]:
         """Answer many queries, each as `search` does; they share the calls of both stages.
 
-        `fetch` is the first stage's depth where it should be deeper than the `candidates` that
-        are re-ranked; passages between the two follow in first-stage order. The times of a batch
-        are shared equally among its queries. `budget_ms` is for the second stage of the whole
-        batch: the queries take turns, so all get equally deep. `progress` counts re-ranked pairs.
+        Args:
+            queries: any number of them.
+            progress: called with the pairs that are re-ranked so far, and all of them.
+            options: of every query, as for `search`. `budget_ms` is for the second stage of the
+                whole batch: the queries take turns, so all get equally deep.
+
+        Returns:
+            One result a query, in their order. The times of the batch are shared equally.
+
+        Raises:
+            As `search`.
         """
-        plan = plan_search(
-            SearchOptions(
-                top_k=top_k,
-                candidates=self.candidates if candidates is None else candidates,
-                mode=self.mode if mode is None else mode,
-                fetch=fetch,
-                blend=self.blend if blend is None else blend,
-                min_relevance=min_relevance,
-                budget_ms=budget_ms,
-                offset=offset,
-                per_document=per_document,
-                diversity=diversity,
-                neighbours=neighbours,
-                min_score=min_score,
-                fusion=fusion,
-                refine=refine,
-                exact=exact,
-            ),
-            self.reranker if rerank else None,
-            self.encoder,
-            self.index.manifest,
-        )
+        plan = self.plan(**options)
         if isinstance(queries, str):
             raise InvalidQuery(
                 "queries is one text, expected a list of them",
@@ -224,18 +129,15 @@ class TwoStageRetriever:
         texts = [checked_query(query) for query in queries]
         if not texts:
             return []
-        owner = self.tenant if tenant is None else tenant
-
         started = time.perf_counter()
         encoded = encode(self.encoder, texts, plan)
         encode_seconds = time.perf_counter() - started
-        first = FirstStage(self.index, encoded, plan, where, owner)
+        first = FirstStage(self.index, encoded, plan)
         reading = time.perf_counter()
         read = read_candidates(texts, first.found, plan, progress)
         read_seconds = time.perf_counter() - reading
-        pages = choose_hits(self.index, first, read, plan, owner)
+        pages = choose_hits(self.index, first, read, plan)
         total_seconds = time.perf_counter() - started
-
         share = 1000.0 / len(texts)
         timings = Timings(
             encode_ms=encode_seconds * share,
@@ -244,25 +146,52 @@ class TwoStageRetriever:
             total_ms=total_seconds * share,
         )
         return [
-            SearchResult(
-                query=text,
-                hits=tuple(hits),
-                candidates=tuple(candidates_),
-                mode=plan.mode,
-                blend=plan.blend,
-                encoder=self.encoder.info.model,
-                reranker=plan.reranker.info.model if plan.reranker else None,
-                timings=timings,
-                notices=(
-                    *self.notices,
-                    *query_notices(self.encoder, text, plan),
-                    *reading_notices(own, plan, hits, len(texts)),
-                ),
-                reranked=own.reranked,
-                offset=plan.offset,
-            )
-            for text, candidates_, own, hits in zip(texts, first.found, read, pages, strict=True)
+            self._result(text, found, hits, own, plan, timings, len(texts))
+            for text, found, hits, own in zip(texts, first.found, pages, read, strict=True)
         ]
+
+    def plan(self, **options: Unpack[SearchArguments]) -> SearchPlan:
+        """What a search with these options would do; nothing is computed.
+
+        Raises:
+            InvalidInput: an option's value cannot be used, here or at all.
+        """
+        given = SearchOptions(**options)
+        own = {
+            name: getattr(self, name)
+            for name in ("mode", "candidates", "blend", "tenant")
+            if getattr(given, name) is None
+        }
+        settled = replace(given, **own)
+        return plan_search(settled, self.reranker, self.encoder, self.index.manifest)
+
+    def _result(
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        hits: Sequence[Hit],
+        read: Read,
+        plan: SearchPlan,
+        timings: Timings,
+        queries: int,
+    ) -> SearchResult:
+        return SearchResult(
+            query=query,
+            hits=tuple(hits),
+            candidates=tuple(candidates),
+            mode=plan.mode,
+            blend=plan.blend,
+            encoder=self.encoder.info.model,
+            reranker=plan.reranker.info.model if plan.reranker else None,
+            timings=timings,
+            notices=(
+                *self.notices,
+                *query_notices(self.encoder, query, plan),
+                *reading_notices(read, plan, hits, queries),
+            ),
+            reranked=read.reranked,
+            offset=plan.options.offset,
+        )
 
     def count(self, *, tenant: str | None = None) -> int:
         """Passages in the collection; with tenants, those of this one or the retriever's own."""

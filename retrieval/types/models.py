@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line's help reads types, and must not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float32]
+FloatArray: TypeAlias = "NDArray[np.float32]"
 """float32 array; the docstring that uses it gives the shape."""
 
 Blend: TypeAlias = Literal["none", "rrf"]
@@ -107,6 +108,8 @@ class LexicalWeights:
 
     def dot(self, other: LexicalWeights) -> float:
         """The sum, over the tokens both have, of the products of their weights."""
+        import numpy as np
+
         _, mine, its = np.intersect1d(
             self.indices, other.indices, assume_unique=True, return_indices=True
         )

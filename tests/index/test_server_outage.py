@@ -15,7 +15,7 @@ from retrieval.errors import StoreFault
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.server.index import ServerIndex, ServerOptions, delete_collection
 from retrieval.ingestion import ingest_documents
-from retrieval.splitting.splitter import Splitter, document_hash
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, IngestReport, Manifest, SplitterInfo
 
 COUNT = 60
@@ -39,7 +39,7 @@ def _ingest(
     with ServerIndex.open_or_create(server.url, name, manifest, options=options) as index:
         return ingest_documents(
             _documents(version), index=index, encoder=encoder, splitter=splitter,
-            document_hash=document_hash, window=16,
+            window=16,
         )  # fmt: skip
 
 

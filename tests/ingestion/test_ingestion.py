@@ -17,7 +17,7 @@ from retrieval.errors import CorpusError, ManifestMismatch
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.ingestion import ingest_documents
-from retrieval.splitting.splitter import Splitter, document_hash
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, IngestProgress, Manifest
 
 
@@ -35,7 +35,6 @@ def run(store: Path, documents: Any, encoder: HashingEncoder | None = None, **op
             index=index,
             encoder=encoder,
             splitter=splitter,
-            document_hash=document_hash,
             **options,
         )
 
@@ -156,7 +155,6 @@ def test_another_encoder_or_splitter_is_refused_before_anything_is_written(tmp_p
                     index=index,
                     encoder=bad_encoder,
                     splitter=splitter,
-                    document_hash=document_hash,
                 )
     assert contents(tmp_path) == before
 

@@ -19,7 +19,7 @@ from retrieval.ingestion import pipeline as run_module
 from retrieval.ingestion.queues import Channel, Flow, Stopped
 from retrieval.ingestion.seen_documents import Ledger
 from retrieval.ingestion.throughput import Pace
-from retrieval.splitting.splitter import Splitter, document_hash
+from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Encoding, IngestProgress, IngestReport, Layout, Manifest
 
 
@@ -37,7 +37,6 @@ def run(index: Any, documents: Any, encoder: Any = None, **options: Any) -> Inge
         index=index,
         encoder=encoder,
         splitter=Splitter(encoder.token_counter, max_tokens=40, overlap_tokens=8),
-        document_hash=document_hash,
         **options,
     )
 

@@ -22,7 +22,7 @@ from retrieval.fusion import rrf
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.embedded.index import EmbeddedIndex
-from retrieval.search.paging import diverse
+from retrieval.search.mmr import diverse
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import (
     Fusion,

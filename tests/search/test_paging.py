@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.search.paging import Page, diverse
+from retrieval.search.mmr import diverse
+from retrieval.search.paging import Page
 from retrieval.types import Hit, Passage
 
 

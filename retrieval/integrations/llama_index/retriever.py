@@ -9,7 +9,6 @@ from typing import Any, Self, Unpack
 from retrieval.errors import InvalidInput
 from retrieval.integrations._search import (
     STAGES,
-    SearchArguments,
     Searcher,
     beside_the_loop,
     checked_arguments,
@@ -37,7 +36,7 @@ from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, StoreLike
 from retrieval.integrations.llama_index.models import (
     ScoreKind,
 )
-from retrieval.search.options import one_of
+from retrieval.search.options import SearchArguments, one_of
 from retrieval.types import Encoder, Hit, Reranker, SearchResult
 
 # For programs, not for models: neither the language model nor an embedding reads them.

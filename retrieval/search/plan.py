@@ -1,0 +1,192 @@
+"""A search, settled before anything is computed: its options, checked with one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from retrieval.errors import InvalidInput
+from retrieval.search.options import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_MODE,
+    SearchOptions,
+    is_number,
+    one_of,
+    positive,
+)
+from retrieval.types import Blend, Encoder, Fusion, Layout, Manifest, Mode, MultiEncoder, Reranker
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """The options of a search and what follows from them.
+
+    Attributes:
+        options: as they were given.
+        reranker: None for no second stage.
+        depth: how many candidates the reranker reads.
+        fetch: how deep the first stage goes at first.
+        mode, blend, fusion: of the options, or what stands for None.
+        lexical: whether the query's term weights are encoded.
+    """
+
+    options: SearchOptions
+    reranker: Reranker | None
+    depth: int
+    fetch: int
+    mode: Mode
+    blend: Blend
+    fusion: Fusion
+    lexical: bool
+
+    @property
+    def dense(self) -> bool:
+        """Whether the query's vector is encoded."""
+        return self.mode in ("dense", "hybrid")
+
+    @property
+    def token_vectors(self) -> bool:
+        """Whether the query's token vectors are encoded."""
+        return self.options.refine is not None
+
+    @property
+    def end(self) -> int:
+        """How many hits there must be for the page to be full."""
+        return self.options.offset + self.options.top_k
+
+    @property
+    def cosines(self) -> bool:
+        """Whether first-stage scores are cosines, a relevance scale of a kind."""
+        return self.mode == "dense" and self.options.refine is None
+
+
+def plan_search(
+    options: SearchOptions, reranker: Reranker | None, encoder: Encoder, manifest: Manifest
+) -> SearchPlan:
+    """Settle what the options leave open.
+
+    Args:
+        options: of the search; None takes the library's default.
+        reranker: of the retriever; left out where the options say so.
+        encoder, manifest: of the collection.
+
+    Raises:
+        InvalidInput: an option cannot be used with another one, with this encoder, or with this
+            collection.
+    """
+    reranker = reranker if options.rerank else None
+    mode = options.mode or DEFAULT_MODE
+    candidates = options.candidates or DEFAULT_CANDIDATES
+    depth = fetch = max(candidates, options.top_k)
+    if options.fetch is not None:
+        # whoever says how deep the first stage goes says how much is re-ranked, too
+        depth, fetch = candidates, max(options.fetch, depth)
+    layout = manifest.layout
+    plan = SearchPlan(
+        options=options,
+        reranker=reranker,
+        depth=depth,
+        fetch=fetch,
+        mode=mode,
+        blend="none" if reranker is None else options.blend or reranker.info.default_blend,
+        fusion=_fusion(options.fusion, mode, layout),
+        lexical=layout.lexical and mode in ("lexical", "hybrid"),
+    )
+    if options.min_relevance is not None and reranker is None:
+        _check_scale(plan)
+    _check_collection(plan, manifest)
+    _check_encoder(plan, encoder)
+    return plan
+
+
+def _fusion(fusion: Fusion | None, mode: Mode, layout: Layout) -> Fusion:
+    if fusion is None:
+        return Fusion()
+    fusion = checked_fusion(fusion, legs=3 if layout.lexical else 2)
+    if mode != "hybrid":
+        raise InvalidInput(
+            f"fusion joins the legs of a hybrid search, and the mode is {mode!r}",
+            fix="Leave fusion out, or search with mode='hybrid'.",
+        )
+    return fusion
+
+
+def _check_scale(plan: SearchPlan) -> None:
+    """First-stage scores are held to min_relevance; they must be a relevance scale."""
+    if plan.mode != "dense":
+        raise InvalidInput(
+            f"min_relevance needs a relevance scale, and {plan.mode} search without a reranker "
+            "has none",
+            fix="Re-rank, or use mode='dense', or leave min_relevance out.",
+        )
+    if plan.token_vectors:
+        raise InvalidInput(
+            "min_relevance needs a relevance scale, and refine without a reranker has none",
+            fix="Re-rank, or leave refine or min_relevance out.",
+        )
+
+
+def _check_collection(plan: SearchPlan, manifest: Manifest) -> None:
+    layout, name, refine = manifest.layout, manifest.collection, plan.options.refine
+    if plan.mode == "lexical" and not layout.lexical:
+        raise InvalidInput(
+            f"mode is 'lexical', but the collection {name!r} stores no lexical weights",
+            fix="Search with mode='sparse' (BM25), or index with bge-m3 and lexical=True.",
+        )
+    if refine is None:
+        return
+    if layout.token_dimension is None:
+        raise InvalidInput(
+            f"refine is {refine}, but the collection {name!r} stores no token vectors to refine by",
+            fix="Leave refine out, or index with token_vectors=True.",
+        )
+    if refine < plan.fetch:
+        raise InvalidInput(
+            f"refine is {refine}, fewer than the {plan.fetch} candidates that are taken from it",
+            fix=f"Give refine as {plan.fetch} or more, or ask for fewer candidates.",
+        )
+
+
+def _check_encoder(plan: SearchPlan, encoder: Encoder) -> None:
+    if (plan.lexical or plan.token_vectors) and not isinstance(encoder, MultiEncoder):
+        what = "lexical weights" if plan.lexical else "token vectors"
+        raise InvalidInput(
+            f"the search needs {what} of the query, and the encoder {encoder.info.model!r} as it "
+            "was given has no encode_all() to make them",
+            fix="Let retrieval.open() load the encoder, or search with mode='dense' or "
+            "mode='sparse' and without refine.",
+        )
+
+
+def checked_fusion(fusion: Fusion, *, legs: int) -> Fusion:
+    """A fusion that can be used, with its weights as floats.
+
+    Args:
+        fusion: how the legs are joined.
+        legs: of the hybrid search: 2, or 3 with lexical weights.
+
+    Raises:
+        InvalidInput: a value cannot be used, or no leg has any weight.
+    """
+    if not isinstance(fusion, Fusion):
+        raise InvalidInput(
+            f"fusion is {fusion!r}, expected a Fusion",
+            fix="Make one with retrieval.types.Fusion(method='rrf', weights=(2, 1, 1)).",
+        )
+    one_of(fusion.method, ("rrf", "dbsf"), "the fusion method")
+    positive(fusion.k, "the fusion's k")
+    weights = fusion.weights
+    fine = isinstance(weights, (tuple, list)) and len(weights) == 3
+    if not fine or not all(is_number(weight) and weight >= 0 for weight in weights):
+        raise InvalidInput(
+            f"the fusion's weights are {weights!r}, expected three numbers of at least 0",
+            fix="Give the weights of the dense, the BM25 and the lexical leg, such as (2, 1, 1).",
+        )
+    if not any(weights[:legs]):
+        names = "dense, BM25 and lexical" if legs == 3 else "dense and BM25"
+        raise InvalidInput(
+            f"the fusion's weights {weights!r} leave nothing of the {legs} legs of this "
+            f"collection ({names})",
+            fix="Give at least one of them a weight above 0.",
+        )
+    first, second, third = map(float, weights)
+    return replace(fusion, weights=(first, second, third))
