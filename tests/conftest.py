@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import collections
 import functools
+import importlib
 import importlib.util
 import json
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -120,6 +122,25 @@ def _share_compiled_graphs(patch: pytest.MonkeyPatch, cache_dir: Path) -> None:
         return graph
 
     patch.setattr(OpenVINOEngine, "_load_float", load_shared)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_public_certificates_once() -> Iterator[None]:
+    """Each HTTP client reads them anew, 20 ms of work, and tests make thousands of clients."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("httpx", "httpx2"):
+            make = importlib.import_module(f"{name}._config").create_ssl_context
+            plain = functools.cache(make)
+
+            def shared(
+                verify: Any = True, cert: Any = None, trust_env: bool = True,
+                *, make: Any = make, plain: Any = plain,
+            ) -> Any:  # fmt: skip
+                usual = verify is True and cert is None and "SSL_CERT_FILE" not in os.environ
+                return plain() if usual else make(verify=verify, cert=cert, trust_env=trust_env)
+
+            patch.setattr(f"{name}._transports.default.create_ssl_context", shared)
+        yield
 
 
 # --- tiny models ----------------------------------------------------------------------------
