@@ -11,26 +11,25 @@ import typer
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
+    SETTINGS,
     ApiKey,
     AsJson,
     Collection,
-    MaxLength,
-    PassageInstruction,
-    Pooling,
-    QueryInstruction,
     Store,
     Tenant,
     with_model_options,
+    with_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import api_key as read_key
-from retrieval.cli.output import given_only, write, write_json
+from retrieval.cli.output import write, write_json
 from retrieval.errors import CorpusError, InvalidInput
 
 if TYPE_CHECKING:
+    from retrieval.index.store import Store as Place
     from retrieval.types import FieldKind, IngestReport
 
-STORAGE = "Storage (of a new collection)"
+STORAGE_PANEL = "Storage (of a new collection)"
 MACHINES = "Many machines (extra `scale`)"
 _KINDS = ("keyword", "number", "datetime")
 
@@ -40,7 +39,97 @@ def add_to(app: typer.Typer) -> None:
     app.command()(index)
 
 
-@with_model_options(*RUNNING, *CUTTING)
+SPLITTING: dict[str, Any] = {
+    "max_tokens": Annotated[
+        int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
+    ],
+    "overlap_tokens": Annotated[
+        int | None, typer.Option(help="Tokens repeated from passage to passage.", min=0)
+    ],
+}
+STORAGE: dict[str, Any] = {
+    "quantization": Annotated[
+        Literal["none", "int8", "binary"] | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="none, int8 or binary: search short vectors, re-score with whole ones.",
+            rich_help_panel=STORAGE_PANEL,
+        ),
+    ],
+    "on_disk": Annotated[
+        bool | None,
+        typer.Option(
+            "--on-disk/--in-memory",
+            help="Read vectors and graph from disk as needed: less memory, slower.",
+            rich_help_panel=STORAGE_PANEL,
+        ),
+    ],
+}
+LAYOUT: dict[str, Any] = {
+    "field": Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KIND",
+            help="Index metadata for filters, as keyword, number or datetime; can be repeated. "
+            "Default: by the look of the first documents.",
+            rich_help_panel=STORAGE_PANEL,
+        ),
+    ],
+    "lexical": Annotated[
+        bool | None,
+        typer.Option(
+            "--lexical",
+            help="The encoder's term weights too (bge-m3).",
+            rich_help_panel=STORAGE_PANEL,
+        ),
+    ],
+    "token_vectors": Annotated[
+        bool | None,
+        typer.Option(
+            "--token-vectors",
+            help="A vector a token too, for MaxSim.",
+            rich_help_panel=STORAGE_PANEL,
+        ),
+    ],
+}
+SERVER: dict[str, Any] = {
+    "shards": Annotated[
+        int | None,
+        typer.Option(help="Of a server's collection.", min=1, rich_help_panel=STORAGE_PANEL),
+    ],
+    "replicas": Annotated[
+        int | None,
+        typer.Option(help="Copies of each shard.", min=1, rich_help_panel=STORAGE_PANEL),
+    ],
+    "write_consistency": Annotated[
+        int | None,
+        typer.Option(
+            help="Copies that must have a write before it counts.",
+            min=1,
+            rich_help_panel=STORAGE_PANEL,
+        ),
+    ],
+}
+CLUSTER: dict[str, Any] = {
+    "ray_address": Annotated[
+        str | None,
+        typer.Option(help="Of the cluster; auto for this machine's.", rich_help_panel=MACHINES),
+    ],
+    "workers": Annotated[
+        int | None,
+        typer.Option(help="Encoders at a time.", min=1, rich_help_panel=MACHINES),
+    ],
+    "gpus_per_worker": Annotated[
+        float | None, typer.Option(help="Or a share of one: 0.5.", rich_help_panel=MACHINES)
+    ],
+    "cpus_per_worker": Annotated[
+        float | None, typer.Option(help="Of each encoder.", rich_help_panel=MACHINES)
+    ],
+}
+
+
+@with_model_options(*SETTINGS, *RUNNING, *CUTTING)
+@with_options(splitting=SPLITTING, storage=STORAGE, layout=LAYOUT, server=SERVER, cluster=CLUSTER)
 def index(
     sources: Annotated[
         list[str],
@@ -58,12 +147,8 @@ def index(
         typer.Option(help="auto, starter, a name, folder or hub id.", rich_help_panel=MODELS_PANEL),
     ] = "auto",
     language: Annotated[str, typer.Option(help="Of BM25's words: auto, en, zh, …")] = "auto",
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
-    ] = None,
-    overlap_tokens: Annotated[
-        int | None, typer.Option(help="Tokens repeated from passage to passage.", min=0)
-    ] = None,
+    *,
+    splitting: dict[str, Any],
     prune: Annotated[
         bool,
         typer.Option(
@@ -74,150 +159,42 @@ def index(
         Literal["skip", "raise"], typer.Option(help="What to do with bad input.")
     ] = "skip",
     encoding: Annotated[str | None, typer.Option(help="Of text files, if not UTF-8.")] = None,
-    quantization: Annotated[
-        Literal["none", "int8", "binary"] | None,
-        typer.Option(
-            metavar="FORMAT",
-            help="none, int8 or binary: search short vectors, re-score with whole ones.",
-            rich_help_panel=STORAGE,
-        ),
-    ] = None,
-    on_disk: Annotated[
-        bool | None,
-        typer.Option(
-            "--on-disk/--in-memory",
-            help="Read vectors and graph from disk as needed: less memory, slower.",
-            rich_help_panel=STORAGE,
-        ),
-    ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME:KIND",
-            help="Index metadata for filters, as keyword, number or datetime; can be repeated. "
-            "Default: by the look of the first documents.",
-            rich_help_panel=STORAGE,
-        ),
-    ] = None,
-    lexical: Annotated[
-        bool,
-        typer.Option(
-            "--lexical", help="The encoder's term weights too (bge-m3).", rich_help_panel=STORAGE
-        ),
-    ] = False,
-    token_vectors: Annotated[
-        bool,
-        typer.Option(
-            "--token-vectors", help="A vector a token too, for MaxSim.", rich_help_panel=STORAGE
-        ),
-    ] = False,
-    shards: Annotated[
-        int | None, typer.Option(help="Of a server's collection.", min=1, rich_help_panel=STORAGE)
-    ] = None,
-    replicas: Annotated[
-        int | None, typer.Option(help="Copies of each shard.", min=1, rich_help_panel=STORAGE)
-    ] = None,
-    write_consistency: Annotated[
-        int | None,
-        typer.Option(
-            help="Copies that must have a write before it counts.",
-            min=1,
-            rich_help_panel=STORAGE,
-        ),
-    ] = None,
+    storage: dict[str, Any],
+    layout: dict[str, Any],
+    server: dict[str, Any],
     ray: Annotated[
         bool,
         typer.Option("--ray", help="Share the work on a Ray cluster.", rich_help_panel=MACHINES),
     ] = False,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Of the cluster; auto for this machine's.", rich_help_panel=MACHINES),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Encoders at a time.", min=1, rich_help_panel=MACHINES),
-    ] = None,
-    gpus_per_worker: Annotated[
-        float | None, typer.Option(help="Or a share of one: 0.5.", rich_help_panel=MACHINES)
-    ] = None,
-    cpus_per_worker: Annotated[
-        float | None, typer.Option(help="Of each encoder.", rich_help_panel=MACHINES)
-    ] = None,
-    pooling: Pooling = None,
-    query_instruction: QueryInstruction = None,
-    passage_instruction: PassageInstruction = None,
-    max_length: MaxLength = None,
+    cluster: dict[str, Any],
+    model_options: dict[str, Any],
     api_key: ApiKey = None,
     as_json: AsJson = False,
-    *,
-    model_options: dict[str, Any],
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
-    from retrieval.cli.progress import indexing_bar, show_notices
     from retrieval.index.store import Store as Place
     from retrieval.serialization import plain, report_as_dict, report_as_text
 
     place = Place(store, api_key=read_key(api_key))
-    storage = given_only(
-        {
-            "quantization": quantization,
-            "on_disk": on_disk,
-            "shards": shards,
-            "replicas": replicas,
-            "write_consistency": write_consistency,
-        }
+    _check_server(place, server)
+    if field := layout.pop("field", None):
+        layout["fields"] = _fields(field)
+    run = partial(
+        _runner(ray, cluster),
+        collection=collection,
+        store=place,
+        encoder=encoder,
+        language=language,
+        prune=prune,
+        on_error=on_error,
+        encoding=encoding,
+        tenant=tenant,
+        storage={**storage, **server},
+        **splitting,
+        **layout,
+        **model_options,
     )
-    if not place.is_server and (shards or replicas or write_consistency):
-        raise InvalidInput(
-            "--shards, --replicas and --write-consistency are for a server, and the store "
-            f"{store!r} is a folder",
-            fix="Leave them out, or give the URL of a Qdrant server.",
-        )
-    sharing = given_only(
-        {
-            "address": ray_address,
-            "workers": workers,
-            "gpus_per_worker": gpus_per_worker,
-            "cpus_per_worker": cpus_per_worker,
-        }
-    )
-    run = _runner(ray, sharing)
-    fields = _fields(field) if field else None
-    reports = []
-    for source in sources:
-        shown: list[str] = []
-
-        def show(notice: str, shown: list[str] = shown) -> None:
-            shown.append(notice)
-            show_notices([plain(notice)])
-
-        with indexing_bar(source) as progress:
-            report = run(
-                source,
-                collection,
-                store=place,
-                encoder=encoder,
-                language=language,
-                max_tokens="default" if max_tokens is None else max_tokens,
-                overlap_tokens=overlap_tokens,
-                on_error=on_error,
-                encoding=encoding,
-                pooling=pooling,
-                query_instruction=query_instruction,
-                passage_instruction=passage_instruction,
-                max_length=max_length,
-                prune=prune,
-                tenant=tenant,
-                storage=storage,
-                lexical=lexical,
-                token_vectors=token_vectors,
-                fields="auto" if fields is None else fields,
-                progress=progress,
-                on_notice=show,
-                **model_options,
-            )
-        reports.append(report)
-        _tell(report, shown)
+    reports = [_indexed(source, run) for source in sources]
     if as_json:
         write_json([report_as_dict(report) for report in reports])
     else:
@@ -226,16 +203,43 @@ def index(
     _check_some_indexed(sources, reports)
 
 
-def _runner(ray: bool, sharing: dict[str, Any]) -> Callable[..., IngestReport]:
-    """What indexes: this process, or a Ray cluster."""
+def _indexed(source: str, run: Callable[..., IngestReport]) -> IngestReport:
+    """Index one source and write to standard error what is noticed, each notice once."""
+    from retrieval.cli.progress import indexing_bar, show_notices
+    from retrieval.serialization import plain
+
+    shown: list[str] = []
+
+    def show(notice: str) -> None:
+        shown.append(notice)
+        show_notices([plain(notice)])
+
+    with indexing_bar(source) as progress:
+        report = run(source, progress=progress, on_notice=show)
+    _tell(report, shown)
+    return report
+
+
+def _check_server(store: Place, options: dict[str, Any]) -> None:
+    if options and not store.is_server:
+        raise InvalidInput(
+            "--shards, --replicas and --write-consistency are for a server, and the store "
+            f"{store.location!r} is a folder",
+            fix="Leave them out, or give the URL of a Qdrant server.",
+        )
+
+
+def _runner(ray: bool, cluster: dict[str, Any]) -> Callable[..., IngestReport]:
+    """The function that indexes: in this process, or on a Ray cluster."""
     if ray:
         from retrieval.distributed import ingest_with_ray
 
-        return partial(ingest_with_ray, **sharing)
-    if sharing:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in sharing)
+        address = cluster.pop("ray_address", None)
+        return partial(ingest_with_ray, address=address, **cluster)
+    if cluster:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in cluster)
         raise InvalidInput(
-            f"{names.replace('--address', '--ray-address')} given without --ray",
+            f"{names} given without --ray",
             fix="Give --ray, too, or leave them out.",
         )
     from retrieval.api.ingest import ingest

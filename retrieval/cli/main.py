@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -25,15 +25,12 @@ from retrieval.cli import search as cli_search
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
+    SETTINGS,
     ApiKey,
     AsJson,
     BlendOption,
     Candidates,
     FusionOption,
-    MaxLength,
-    PassageInstruction,
-    Pooling,
-    QueryInstruction,
     RerankerOption,
     RrfK,
     Store,
@@ -45,6 +42,9 @@ from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import ReaderGone, check_places, complain, listed, write, write_json
 from retrieval.cli.output import api_key as read_key
 from retrieval.errors import InvalidInput, RetrievalError, UserError
+
+if TYPE_CHECKING:
+    from retrieval.types import Mode
 
 app = typer.Typer(
     name="retrieval",
@@ -70,7 +70,7 @@ cli_search.add_to(app)
 
 
 @app.command("eval")
-@with_model_options(*RUNNING, *CUTTING, "long_passages")
+@with_model_options(*SETTINGS, *RUNNING, *CUTTING, "long_passages")
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="BEIR_DIR", help="queries.jsonl, qrels/, …")],
     split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
@@ -101,13 +101,7 @@ def evaluate(
         Literal["whole", "split"], typer.Option(help="One passage a document, or split.")
     ] = "whole",
     language: Annotated[str, typer.Option(help="Of BM25's words.")] = "auto",
-    pooling: Pooling = None,
-    query_instruction: QueryInstruction = None,
-    passage_instruction: PassageInstruction = None,
-    max_length: MaxLength = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Only the first so many queries.", min=1)
-    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N queries.", min=1)] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file as JSON.")
     ] = None,
@@ -116,9 +110,7 @@ def evaluate(
     ] = None,
     budget_ms: Annotated[
         float | None,
-        typer.Option(
-            help="Milliseconds a query for re-ranking (the queries of a batch share them).",
-        ),
+        typer.Option(help="Milliseconds a query for re-ranking (a batch's queries share them)."),
     ] = None,
     api_key: ApiKey = None,
     *,
@@ -131,18 +123,11 @@ def evaluate(
 
     key = read_key(api_key)
     check_places(json_file, runs)
-    wanted = listed(modes)
-    for mode in wanted:
-        if mode not in ("dense", "sparse", "lexical", "hybrid"):
-            raise InvalidInput(
-                f"--modes has {mode!r}, expected dense, sparse, lexical or hybrid",
-                fix="Join several with commas: --modes dense,hybrid",
-            )
     with indexing_bar(str(corpus or folder)) as on_index, evaluation_bar() as on_search:
         report = evaluate_folder(
             folder,
             split=split,
-            modes=wanted,  # type: ignore[arg-type]  # checked above
+            modes=_modes(modes),
             rerank=rerank,
             encoder=encoder,
             reranker=reranker,
@@ -155,10 +140,6 @@ def evaluate(
             store=store,
             passages=passages,
             language=language,
-            pooling=pooling,
-            query_instruction=query_instruction,
-            passage_instruction=passage_instruction,
-            max_length=max_length,
             limit=limit,
             budget_ms=budget_ms,
             api_key=key,
@@ -168,6 +149,18 @@ def evaluate(
         )
     write(report_as_text(report))
     write_report(report, json_file=json_file, runs_folder=runs)
+
+
+def _modes(text: str) -> list[Mode]:
+    """The first stages that --modes names."""
+    found = listed(text)
+    for mode in found:
+        if mode not in ("dense", "sparse", "lexical", "hybrid"):
+            raise InvalidInput(
+                f"--modes has {mode!r}, expected dense, sparse, lexical or hybrid",
+                fix="Join several with commas: --modes dense,hybrid",
+            )
+    return cast("list[Mode]", found)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,37 +65,36 @@ RerankerOption = Annotated[
         help="Second stage: auto, none, a model's name or folder.", rich_help_panel=MODELS
     ),
 ]
-Pooling = Annotated[
-    Literal["cls", "mean", "last"] | None,
-    typer.Option(
-        metavar="HOW",
-        help="cls, mean or last, where the encoder's own config declares none.",
-        rich_help_panel=MODELS,
-    ),
-]
-QueryInstruction = Annotated[
-    str | None,
-    typer.Option(
-        help="Put before queries verbatim, instead of the model's own.", rich_help_panel=MODELS
-    ),
-]
-PassageInstruction = Annotated[
-    str | None,
-    typer.Option(
-        help="Put before passages verbatim, instead of the model's own.", rich_help_panel=MODELS
-    ),
-]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Tokens the encoder reads, instead of the model's own.",
-        min=8,
-        rich_help_panel=MODELS,
-    ),
-]
-
 _MODEL_OPTIONS: dict[str, Any] = {
+    "pooling": Annotated[
+        Literal["cls", "mean", "last"] | None,
+        typer.Option(
+            metavar="HOW",
+            help="cls, mean or last, where the encoder's own config declares none.",
+            rich_help_panel=MODELS,
+        ),
+    ],
+    "query_instruction": Annotated[
+        str | None,
+        typer.Option(
+            help="Put before queries verbatim, instead of the model's own.", rich_help_panel=MODELS
+        ),
+    ],
+    "passage_instruction": Annotated[
+        str | None,
+        typer.Option(
+            help="Put before passages verbatim, instead of the model's own.", rich_help_panel=MODELS
+        ),
+    ],
+    "max_length": Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens the encoder reads, instead of the model's own.",
+            min=8,
+            rich_help_panel=MODELS,
+        ),
+    ],
     "device": Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=MODELS)
     ],
@@ -159,6 +158,9 @@ _MODEL_OPTIONS: dict[str, Any] = {
     ],
 }
 
+SETTINGS = ("pooling", "query_instruction", "passage_instruction", "max_length")
+"""The options that replace what an encoder declares of itself."""
+
 RUNNING = ("device", "devices", "engine", "dtype", "threads", "deterministic")
 """The options of how any model runs."""
 
@@ -167,28 +169,42 @@ CUTTING = ("truncate_dim", "allow_untrained_truncation")
 
 
 def with_model_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the named options; it gets those that were given as `model_options`."""
+    """Give a command the named options of models, as its parameter `model_options`."""
+    return with_options(model_options={name: _MODEL_OPTIONS[name] for name in names})
+
+
+def with_options(
+    **groups: Mapping[str, Any],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command options that are declared in tables.
+
+    Args:
+        groups: parameter of the command → option → its `Annotated` type. None is the default of
+            all; the command gets a dict of those that were given. In the help they stand where
+            the command has the parameter, which must be a keyword-only one.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.name != "model_options"]
-        added = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=None,
-                annotation=_MODEL_OPTIONS[name],
-            )
-            for name in names
-        ]
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if parameter.name not in groups:
+                parameters.append(parameter)
+                continue
+            parameters += [
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+                )
+                for name, annotation in groups[parameter.name].items()
+            ]
 
         @functools.wraps(command)
-        def run(**given: Any) -> None:
-            options = {name: given.pop(name) for name in names}
-            command(**given, model_options=given_only(options))
+        def run(**values: Any) -> None:
+            for group, options in groups.items():
+                values[group] = given_only({name: values.pop(name) for name in options})
+            command(**values)
 
-        # What Typer reads: the options stand where the command says `model_options`.
-        parameters = [*own, *added]
+        # Typer reads the options from here.
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
