@@ -121,6 +121,8 @@ def ingest(
         >>> report.new, report.passages
         (1, 1)
     """
+    problems: list[Problem] = []
+    documents = _documents(source, on_error, encoding, problems)
     target = _Target.of(collection, store, version, api_key)
     if target.retriever is not None:
         refuse_elsewhere(
@@ -131,8 +133,6 @@ def ingest(
             api_key=(api_key, None),
         )
         tenant = target.retriever.tenant if tenant is None else tenant
-    problems: list[Problem] = []
-    documents = _documents(source, on_error, encoding, problems)
     write = partial(
         ingest_documents,
         problems=problems,

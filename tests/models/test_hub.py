@@ -19,7 +19,7 @@ from huggingface_hub import constants
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models import hub
-from retrieval.models.registry import BGE_ENGLISH_INSTRUCTION, MODELS
+from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION, MODELS
 from retrieval.models.resolve import choose_models, is_cached, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

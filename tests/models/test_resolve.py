@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models.registry import BGE_ENGLISH_INSTRUCTION, MODELS
+from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION, MODELS
 from retrieval.models.resolve import is_cached, resolve
 
 BERT: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from retrieval.models.registry import BGE_ENGLISH_INSTRUCTION
+from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION
 
 MAX_LENGTH = 128
 DIMENSION = 128

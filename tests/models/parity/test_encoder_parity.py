@@ -19,7 +19,7 @@ from reference.texts import cosines, mixed_texts, spread
 from reference.variants import EXACT, ROUNDED, Variant, name
 
 from retrieval.models.encoders.bi_encoder import BiEncoder
-from retrieval.models.registry import BGE_CHINESE_INSTRUCTION, BGE_ENGLISH_INSTRUCTION, MODELS
+from retrieval.models.known_models import BGE_CHINESE_INSTRUCTION, BGE_ENGLISH_INSTRUCTION, MODELS
 from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray, Pooling
 

@@ -1,0 +1,326 @@
+"""Facts of every known model: pooling, instructions, lengths, head, licence.
+
+Facts are those of the model cards and of FlagEmbedding's own tables. Instructions are byte-exact:
+a trailing blank or a full-width colon is part of them, and leaving it out costs quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from retrieval.models.model_folder import COST_WISE, LAYER_WISE
+from retrieval.types import ModelSpec, Pooling
+
+BGE_ENGLISH_INSTRUCTION = "Represent this sentence for searching relevant passages: "
+BGE_CHINESE_INSTRUCTION = "为这个句子生成表示以用于检索相关文章："
+WEB_SEARCH_TASK = "Given a web search query, retrieve relevant passages that answer the query."
+
+STARTER = "starter"
+STARTER_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+_DIMENSIONS = {"small": 384, "base": 768, "large": 1024}
+_MULTILINGUAL = ("multilingual",)
+
+
+def _bert(
+    name: str,
+    dimension: int,
+    pooling: Pooling,
+    *,
+    languages: tuple[str, ...] = ("en",),
+    licence: str = "MIT",
+    query: str = "",
+    passage: str = "",
+    max_length: int = 512,
+    architecture: str = "BertModel",
+    matryoshka: tuple[int, ...] = (),
+    note: str = "",
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        kind="encoder",
+        max_length=max_length,
+        dimension=dimension,
+        pooling=pooling,
+        normalize=True,
+        query_instruction=query,
+        passage_instruction=passage,
+        matryoshka=matryoshka,
+        licence=licence,
+        languages=languages,
+        architecture=architecture,
+        note=note,
+    )
+
+
+def _reranker(
+    name: str,
+    architecture: str,
+    *,
+    languages: tuple[str, ...],
+    licence: str,
+    max_length: int = 512,
+    note: str = "",
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        kind="reranker",
+        max_length=max_length,
+        score_head="classification",
+        licence=licence,
+        languages=languages,
+        architecture=architecture,
+        note=note,
+    )
+
+
+def _bge() -> list[ModelSpec]:
+    v1 = "cosines lie in about [0.6, 1]: calibrate a threshold on your own data"
+    specs = []
+    for version, note in (("-v1.5", ""), ("", v1)):
+        for size, dimension in _DIMENSIONS.items():
+            specs.append(
+                _bert(
+                    f"BAAI/bge-{size}-en{version}",
+                    dimension,
+                    "cls",
+                    query=BGE_ENGLISH_INSTRUCTION,
+                    note=note,
+                )
+            )
+        for size, dimension in _DIMENSIONS.items():
+            specs.append(
+                _bert(
+                    f"BAAI/bge-{size}-zh{version}",
+                    512 if size == "small" else dimension,  # the small Chinese model is wider
+                    "cls",
+                    languages=("zh",),
+                    query=BGE_CHINESE_INSTRUCTION,
+                    note=note,
+                )
+            )
+    specs.append(
+        _bert(
+            "BAAI/bge-m3",
+            1024,
+            "cls",
+            languages=_MULTILINGUAL,
+            max_length=8192,
+            architecture="XLMRobertaModel",
+            note="takes no instruction; BGEM3 gives its lexical weights and multi-vectors, too",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-multilingual-gemma2",
+            kind="encoder",
+            max_length=4096,
+            dimension=3584,
+            pooling="last",
+            query_instruction=f"<instruct>{WEB_SEARCH_TASK}\n<query>",
+            licence="Gemma",
+            languages=_MULTILINGUAL,
+            architecture="Gemma2Model",
+            note="9 billion parameters, 37 GB of weights: wants a GPU; "
+            "other tasks: query_instruction='<instruct>YOUR TASK\\n<query>'",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-en-icl",
+            kind="encoder",
+            max_length=4096,
+            dimension=4096,
+            pooling="last",
+            query_instruction=f"<instruct>{WEB_SEARCH_TASK}\n<query>",
+            licence="Apache-2.0",
+            languages=("en",),
+            architecture="MistralModel",
+            note="listed only: a query also ends in '\\n<response>', which cannot be put before it",
+        )
+    )
+    return specs
+
+
+def _bge_rerankers() -> list[ModelSpec]:
+    specs = [
+        _reranker(
+            f"BAAI/bge-reranker-{size}",
+            "XLMRobertaForSequenceClassification",
+            languages=("zh", "en"),
+            licence="MIT",
+        )
+        for size in ("base", "large")
+    ]
+    specs.append(
+        _reranker(
+            "BAAI/bge-reranker-v2-m3",
+            "XLMRobertaForSequenceClassification",
+            languages=_MULTILINGUAL,
+            licence="Apache-2.0",
+            max_length=1024,
+            note="accepts 8192 tokens, was tuned at 1024",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-reranker-v2-gemma",
+            kind="reranker",
+            max_length=1024,
+            score_head="yes-logit",
+            licence="Apache-2.0",
+            languages=_MULTILINGUAL,
+            architecture="GemmaForCausalLM",
+            note="2.5 billion parameters, 10 GB of weights: wants a GPU",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-reranker-v2-minicpm-layerwise",
+            kind="reranker",
+            max_length=1024,
+            score_head="layerwise-yes-logit",
+            licence="Apache-2.0",
+            languages=_MULTILINGUAL,
+            architecture=LAYER_WISE,
+            note="2.7 billion parameters, 11 GB of weights: wants a GPU; cutoff_layers=8 to 40",
+        )
+    )
+    specs.append(
+        ModelSpec(
+            name="BAAI/bge-reranker-v2.5-gemma2-lightweight",
+            kind="reranker",
+            max_length=1024,
+            score_head="layerwise-yes-logit",
+            licence="Gemma",
+            languages=_MULTILINGUAL,
+            architecture=COST_WISE,
+            note="9 billion parameters, 37 GB of weights: wants a GPU; cutoff_layers=8 to 42, "
+            "compress_ratio=1, 2, 4 or 8",
+        )
+    )
+    return specs
+
+
+def _peer_encoders() -> list[ModelSpec]:
+    specs = [
+        _bert(f"intfloat/e5-{size}-v2", dimension, "mean", query="query: ", passage="passage: ")
+        for size, dimension in _DIMENSIONS.items()
+    ]
+    specs += [
+        _bert(
+            f"intfloat/multilingual-e5-{size}",
+            dimension,
+            "mean",
+            languages=_MULTILINGUAL,
+            query="query: ",
+            passage="passage: ",
+            architecture="BertModel" if size == "small" else "XLMRobertaModel",
+        )
+        for size, dimension in _DIMENSIONS.items()
+    ]
+    specs += [
+        _bert(f"thenlper/gte-{size}", dimension, "mean") for size, dimension in _DIMENSIONS.items()
+    ]
+    specs.append(
+        _bert(
+            "mixedbread-ai/mxbai-embed-large-v1",
+            1024,
+            "cls",
+            licence="Apache-2.0",
+            query=BGE_ENGLISH_INSTRUCTION,
+            matryoshka=(512,),
+        )
+    )
+    specs.append(
+        _bert(
+            "Snowflake/snowflake-arctic-embed-m-v1.5",
+            768,
+            "cls",
+            licence="Apache-2.0",
+            query=BGE_ENGLISH_INSTRUCTION,
+            matryoshka=(256,),
+        )
+    )
+    specs.append(
+        _bert(
+            "Snowflake/snowflake-arctic-embed-l-v2.0",
+            1024,
+            "cls",
+            languages=_MULTILINGUAL,
+            licence="Apache-2.0",
+            query="query: ",
+            max_length=8192,
+            architecture="XLMRobertaModel",
+            matryoshka=(256,),
+        )
+    )
+    specs.append(
+        _bert(
+            "Alibaba-NLP/gte-multilingual-base",
+            768,
+            "cls",
+            languages=_MULTILINGUAL,
+            licence="Apache-2.0",
+            max_length=8192,
+            architecture="NewModel",
+            note="listed only: needs code of its own repository",
+        )
+    )
+    specs.append(
+        _bert(
+            STARTER_ENCODER,
+            384,
+            "mean",
+            licence="Apache-2.0",
+            max_length=256,
+            note="the encoder of `starter`: its weights are installed with this library",
+        )
+    )
+    return specs
+
+
+def _peer_rerankers() -> list[ModelSpec]:
+    specs = [
+        _reranker(
+            f"cross-encoder/ms-marco-MiniLM-L{layers}-v2",
+            "BertForSequenceClassification",
+            languages=("en",),
+            licence="Apache-2.0",
+        )
+        for layers in (6, 12)
+    ]
+    specs.append(
+        ModelSpec(
+            name=STARTER,
+            kind="reranker",
+            max_length=256,
+            dimension=384,
+            score_head="maxsim",
+            licence="Apache-2.0",
+            languages=("en",),
+            architecture="BertModel",
+            note="late interaction over the token vectors of all-MiniLM-L6-v2; no further weights",
+        )
+    )
+    return specs
+
+
+MODELS: Mapping[str, ModelSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (*_bge(), *_bge_rerankers(), *_peer_encoders(), *_peer_rerankers())
+    }
+)
+"""Every known model by its full name. `starter` stands for the second stage of that pair here."""
+
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "BAAI/bge-en-icl": "its queries end in '\\n<response>' after the text, and this library "
+        "only puts instructions before the text",
+        "Alibaba-NLP/gte-multilingual-base": "it needs code from its own repository, which is "
+        "never run",
+    }
+)
+"""Models that are listed for their facts alone → why they cannot be run here."""
