@@ -2,8 +2,8 @@
 
 A bi-encoder encodes a question and the passages that answer it differently, and OpenAI's form
 cannot say which of the two a text is. Here a text is a passage unless the request says otherwise:
-a question encoded as a passage finds somewhat less until its client is mended, but passages that
-were encoded as questions would have to be encoded again, all of them. To encode questions, send
+a question encoded as a passage finds somewhat less until its client is corrected, but passages
+that were encoded as questions would all have to be encoded again. To encode questions, send
 `"input_type": "query"`, or, from clients that cannot send other fields, put `:query` behind the
 model's name.
 """
@@ -43,37 +43,37 @@ class _BadInput(BadRequest):
     param = "input"
 
 
-def _texts(given: object) -> object:
-    """The input as it came, once it is known to be texts.
+def _checked_input(value: object) -> object:
+    """The unchanged input, where it can be texts; what pydantic says of the rest is good enough.
 
     Raises:
-        BadRequest: tokens of another model's tokeniser, no text, too many, or an empty one.
+        BadRequest: tokens of another model's tokenizer, no text, too many, or an empty one.
     """
-    if isinstance(given, list) and not given:
+    if isinstance(value, list) and not value:
         raise _BadInput(
             "input is an empty list, expected at least one text", fix="Send the texts to embed."
         )
-    if isinstance(given, list) and all(_tokens(item) for item in given):
+    if isinstance(value, list) and all(_tokens(item) for item in value):
         raise _BadInput(
             "input holds token ids, which are those of another model's tokenizer and mean nothing "
             "to this one",
             fix="Send the texts themselves. LangChain's OpenAIEmbeddings does so with "
             "check_embedding_ctx_length=False.",
         )
-    texts = given if isinstance(given, list) else [given]
+    texts = value if isinstance(value, list) else [value]
     if len(texts) > MOST_TEXTS:
         raise _BadInput(
-            f"input holds {len(texts):,} texts, at most {MOST_TEXTS:,} are taken at once",
+            f"input holds {len(texts):,} texts, expected at most {MOST_TEXTS:,} in one request",
             fix="Send them in several requests.",
         )
     for at, text in enumerate(texts):
         if isinstance(text, str) and (not text or "\0" in text):
-            which = f"input[{at}]" if isinstance(given, list) else "input"
+            which = f"input[{at}]" if isinstance(value, list) else "input"
             what = "holds the character NUL" if text else "is an empty text"
             raise _BadInput(
                 f"{which} {what}, which cannot be embedded", fix="Leave it out of the request."
             )
-    return given
+    return value
 
 
 def _tokens(item: object) -> bool:
@@ -104,7 +104,7 @@ class EmbeddingRequest(BaseModel):
         },
     )
 
-    input: Annotated[Text | Texts, BeforeValidator(_texts)] = Field(
+    input: Annotated[Text | Texts, BeforeValidator(_checked_input)] = Field(
         description=f"one text, or up to {MOST_TEXTS:,} of them; token ids are refused"
     )
     model: str | None = Field(
@@ -169,20 +169,20 @@ def router(backend: Backend) -> APIRouter:
         caller = caller_of(request)
         model, kind = _chosen(backend, caller, body)
         texts = [body.input] if isinstance(body.input, str) else body.input
-        told: TextKind = kind
+        encoded_as: TextKind = kind
         if body.instruction:
             _check_instruction(model_info(backend, caller, "encoder", model))
             # the encoder adds nothing of its own to passages
-            texts, told = [body.instruction + text for text in texts], "passage"
+            texts, encoded_as = [body.instruction + text for text in texts], "passage"
         embedded = await until_gone(
             request,
-            backend.embed(caller, texts, kind=told, model=model, dimensions=body.dimensions),
+            backend.embed(caller, texts, kind=encoded_as, model=model, dimensions=body.dimensions),
         )
         info = None
         if body.instruction or embedded.truncated.any():
             info = model_info(backend, caller, "encoder", embedded.model)
         if body.instruction:
-            _check_instruction(info)  # a model that was not loaded is known only now
+            _check_instruction(info)  # of a model that was not loaded before
         content = {
             "object": "list",
             "data": _data(embedded, body.encoding_format),
@@ -230,12 +230,12 @@ def _check_instruction(info: ModelInfo | None) -> None:
     if info is None or info.passage_instruction == "":
         return
     own = (
-        "of which it is not known what it puts before a text itself"
+        "and it is not known what that encoder puts before a text itself"
         if info.passage_instruction is None
         else f"which puts {info.passage_instruction!r} before passages itself"
     )
     raise BadRequest(
-        f"an instruction was given for the encoder {info.names[0]!r}, {own}",
+        f"the request has an instruction for the encoder {info.names[0]!r}, {own}",
         fix='Leave instruction out; "input_type": "query" or "passage" adds the encoder\'s own.',
     )
 
