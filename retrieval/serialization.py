@@ -1,8 +1,7 @@
-"""Results as JSON-able mappings (the documented, stable form) and as text for a terminal."""
+"""Results as JSON-able mappings, in the stable form that docs/json.md describes."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -61,7 +60,9 @@ def report_as_dict(report: IngestReport) -> dict[str, Any]:
         "tokens": report.tokens,
         "truncated_passages": report.truncated_passages,
         "seconds": round(report.seconds, 3),
-        "passages_per_second": round(_per_second(report), 3),
+        "passages_per_second": round(
+            report.passages / report.seconds if report.seconds > 0 else 0.0, 3
+        ),
         "duplicate_examples": [
             {"id": one, "same_as": other} for one, other in report.duplicate_examples
         ],
@@ -75,92 +76,6 @@ def report_as_dict(report: IngestReport) -> dict[str, Any]:
 def manifest_as_dict(manifest: Manifest) -> dict[str, Any]:
     """A manifest in its stable JSON form."""
     return asdict(manifest)
-
-
-def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 320) -> str:
-    """A search result for reading in a terminal; control characters of passages are dropped."""
-    lines: list[str] = []
-    for hit in result.hits:
-        passage = hit.passage
-        relevance = "" if hit.relevance is None else f"  relevance {hit.relevance:.3f}"
-        stage2 = "" if hit.stage2_score is None else f"  rerank {hit.stage2_score:.3f}"
-        lines.append(f"{hit.rank:>2}. {plain(passage.title or passage.document_id)}")
-        lines.append(
-            f"    {plain(passage.source or passage.document_id)}"
-            f"  [{result.mode} #{hit.stage1_rank} {hit.stage1_score:.3f}]{stage2}{relevance}"
-        )
-        if hit.best_span is not None and hit.best_span != (0, len(passage.text)):
-            start, end = hit.best_span
-            whole = len(passage.text)
-            lines.append(f"    best part: characters {start:,} to {end:,} of {whole:,}")
-        lines += [_beside("before", passage, width) for passage in hit.before]
-        text = _excerpt(hit, characters)
-        lines += textwrap.wrap(text, width - 4, initial_indent="    ", subsequent_indent="    ")
-        lines += [_beside("after", passage, width) for passage in hit.after]
-        lines.append("")
-    if not result.hits:
-        lines += [f"Nothing after hit {result.offset}." if result.offset else "Nothing found.", ""]
-    timings = result.timings
-    shallow = result.reranker is not None and result.reranked < len(result.candidates)
-    depth = f", {result.reranked} re-ranked" if shallow else ""
-    lines.append(
-        f"{len(result.candidates)} candidates{depth} · encode {timings.encode_ms:.0f} ms · "
-        f"retrieve {timings.retrieve_ms:.0f} ms · rerank {timings.rerank_ms:.0f} ms · "
-        f"models {result.encoder} + {result.reranker or 'no reranker'}"
-    )
-    return "\n".join(lines)
-
-
-def _excerpt(hit: Hit, characters: int) -> str:
-    """The passage from its beginning, or from that of the part which the reranker liked best."""
-    text = hit.passage.text
-    start, end = hit.best_span or (0, len(text))
-    part = textwrap.shorten(plain(text[start:end]), characters, placeholder=" …")
-    if start > 0:
-        part = f"… {part}"
-    return part if end == len(text) or part.endswith("…") else f"{part} …"
-
-
-def _beside(where: str, passage: Passage, width: int) -> str:
-    """A neighbour of a hit in one line: the end of one before it, the beginning of one after."""
-    room = width - 6 - len(where)
-    text = plain(passage.text)
-    if len(text) > room:
-        text = f"… {text[2 - room :]}" if where == "before" else f"{text[: room - 2]} …"
-    return f"    {where}: {text}"
-
-
-def report_as_text(source: str, report: IngestReport) -> str:
-    """An indexing report in one or two lines; the second only where there is more to say."""
-    text = (
-        f"{source} → {report.collection}: {report.read:,} documents read: {report.new:,} new, "
-        f"{report.changed:,} changed, {report.unchanged:,} unchanged, "
-        f"{len(report.failed):,} skipped; {report.passages:,} passages "
-        f"({report.tokens:,} tokens) written in {report.seconds:.1f} s"
-    )
-    if report.passages:
-        text += f", {_per_second(report):,.0f}/s"
-    more = []
-    if report.pruned:
-        more.append(f"{_counted(report.pruned, 'document')} pruned")
-    if report.duplicates:
-        more.append(f"{_counted(report.duplicates, 'document')} with the text of another")
-    if report.truncated_passages:
-        more.append(f"{_counted(report.truncated_passages, 'passage')} cut by the encoder")
-    return f"{text}\n  {'; '.join(more)}" if more else text
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _per_second(report: IngestReport) -> float:
-    return report.passages / report.seconds if report.seconds > 0 else 0.0
-
-
-def plain(text: str) -> str:
-    """Text safe for a terminal: one line, no control characters that could move the cursor."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _passage(passage: Passage) -> dict[str, Any]:
@@ -210,87 +125,6 @@ def _thaw(value: Any) -> Any:
     return value
 
 
-def manifest_as_text(manifest: Manifest) -> str:
-    """A manifest, one setting a line."""
-    rows = {
-        "collection": manifest.collection,
-        "created": manifest.created,
-        "format": str(manifest.format_version),
-        "encoder": manifest.encoder.model,
-        "fingerprint": manifest.encoder.fingerprint,
-        "dimension": str(manifest.encoder.dimension),
-        "pooling": manifest.encoder.pooling,
-        "max length": f"{manifest.encoder.max_length} tokens",
-        "query instruction": repr(manifest.encoder.query_instruction),
-        "passage instruction": repr(manifest.encoder.passage_instruction),
-        "splitter": (
-            "one passage a document"
-            if manifest.splitter.max_tokens is None
-            else f"{manifest.splitter.max_tokens} tokens, "
-            f"{manifest.splitter.overlap_tokens} of them overlap"
-        ),
-        "BM25": (
-            f"{manifest.bm25.language}, {manifest.bm25.tokenizer} tokeniser, "
-            f"average length {manifest.bm25.avg_len:g}"
-        ),
-        "stored vectors": ", ".join(_stored_vectors(manifest)),
-        "tenants": "kept apart" if manifest.layout.tenants else "none",
-        "storage": ", ".join(_storage(manifest)),
-        "indexed fields": ", ".join(f"{k} ({v})" for k, v in manifest.storage.fields.items())
-        or "none",
-    }
-    width = max(len(key) for key in rows)
-    return "\n".join(f"{key:<{width}}  {plain(value)}" for key, value in rows.items())
-
-
-def _stored_vectors(manifest: Manifest) -> list[str]:
-    layout = manifest.layout
-    found = ["dense", "BM25"]
-    if layout.lexical:
-        found.append("lexical")
-    if layout.token_dimension is not None:
-        found.append(f"tokens of {layout.token_dimension} dimensions")
-    return found
-
-
-def _storage(manifest: Manifest) -> list[str]:
-    storage = manifest.storage
-    found = [
-        "whole vectors"
-        if storage.quantization == "none"
-        else f"{storage.quantization} vectors, {storage.oversampling:g} times as many re-scored",
-        f"HNSW m {storage.hnsw_m}, ef_construct {storage.hnsw_ef_construct}",
-        "read from disk" if storage.on_disk else "in memory",
-    ]
-    for name in ("shards", "replicas", "write_consistency"):
-        value = getattr(storage, name)
-        if value is not None:
-            found.append(f"{name.replace('_', ' ')} {value}")
-    return found
-
-
 def models_as_dicts(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> list[dict[str, Any]]:
     """The model table in its stable JSON form; `cached` says which lie on this machine."""
     return [{**asdict(spec), "cached": cached[spec.name]} for spec in specs]
-
-
-def models_as_text(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> str:
-    """The model table for a terminal, encoders first."""
-    head = ("model", "here", "dim", "tokens", "pooling/head", "query instruction", "licence")
-    rows = [
-        (
-            spec.name,
-            "yes" if cached[spec.name] else "",
-            "" if spec.dimension is None else str(spec.dimension),
-            "" if spec.max_length is None else str(spec.max_length),
-            spec.pooling or spec.score_head or "",
-            repr(spec.query_instruction) if spec.query_instruction else "",
-            spec.licence,
-        )
-        for spec in sorted(specs, key=lambda s: s.kind != "encoder")
-    ]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    )

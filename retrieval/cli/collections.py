@@ -52,8 +52,9 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """What a store holds, and what built a collection."""
+    from retrieval.cli.render import manifest_as_text
     from retrieval.index.store import Store as Place
-    from retrieval.serialization import manifest_as_dict, manifest_as_text
+    from retrieval.serialization import manifest_as_dict
 
     if collection is None:
         list_(store, api_key, as_json)
@@ -130,8 +131,8 @@ def reindex(
 
     from retrieval.api.reindex import reindex as build
     from retrieval.cli.progress import indexing_bar, show_notices
+    from retrieval.cli.render import plain
     from retrieval.index.store import Store as Place
-    from retrieval.serialization import plain
 
     place = Place(store, api_key=read_key(api_key))
     options = given_only(

@@ -172,8 +172,9 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
+    from retrieval.cli.render import plain, report_as_text
     from retrieval.index.store import Store as Place
-    from retrieval.serialization import plain, report_as_dict, report_as_text
+    from retrieval.serialization import report_as_dict
 
     place = Place(store, api_key=read_key(api_key))
     _check_server(place, server)
@@ -206,7 +207,7 @@ def index(
 def _indexed(source: str, run: Callable[..., IngestReport]) -> IngestReport:
     """Index one source and write to standard error what is noticed, each notice once."""
     from retrieval.cli.progress import indexing_bar, show_notices
-    from retrieval.serialization import plain
+    from retrieval.cli.render import plain
 
     shown: list[str] = []
 
@@ -250,7 +251,7 @@ def _runner(ray: bool, cluster: dict[str, Any]) -> Callable[..., IngestReport]:
 def _tell(report: IngestReport, shown: Sequence[str]) -> None:
     """What a user should know beside the figures, on standard error."""
     from retrieval.cli.progress import show_notices
-    from retrieval.serialization import plain
+    from retrieval.cli.render import plain
 
     show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=20)
     show_notices(

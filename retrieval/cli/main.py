@@ -28,15 +28,10 @@ from retrieval.cli.options import (
     SETTINGS,
     ApiKey,
     AsJson,
-    BlendOption,
-    Candidates,
-    FusionOption,
     RerankerOption,
-    RrfK,
     Store,
-    Weights,
-    fusion_of,
     with_model_options,
+    with_search_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import ReaderGone, check_places, complain, listed, write, write_json
@@ -71,6 +66,7 @@ cli_search.add_to(app)
 
 @app.command("eval")
 @with_model_options(*SETTINGS, *RUNNING, *CUTTING, "long_passages")
+@with_search_options("blend", "fusion", "candidates", "budget_ms")
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="BEIR_DIR", help="queries.jsonl, qrels/, …")],
     split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
@@ -82,11 +78,6 @@ def evaluate(
         str | None, typer.Option(help="Default: auto.", rich_help_panel=MODELS_PANEL)
     ] = None,
     reranker: RerankerOption = "auto",
-    blend: BlendOption = "auto",
-    fusion: FusionOption = None,
-    rrf_k: RrfK = None,
-    weights: Weights = None,
-    candidates: Candidates = 50,
     measures: Annotated[
         str, typer.Option(help="Of ir-measures, joined by commas.")
     ] = "nDCG@10,MRR@10,recall@100",
@@ -108,12 +99,9 @@ def evaluate(
     runs: Annotated[
         Path | None, typer.Option(help="Write TREC run files into this folder.")
     ] = None,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(help="Milliseconds a query for re-ranking (a batch's queries share them)."),
-    ] = None,
     api_key: ApiKey = None,
     *,
+    search_options: dict[str, Any],
     model_options: dict[str, Any],
 ) -> None:
     """Measure both stages on judged queries in BEIR layout."""
@@ -131,9 +119,6 @@ def evaluate(
             rerank=rerank,
             encoder=encoder,
             reranker=reranker,
-            blend=None if blend == "auto" else blend,
-            fusion=fusion_of(fusion, rrf_k, weights),
-            candidates=candidates,
             measures=listed(measures),
             corpus=corpus,
             collection=collection,
@@ -141,10 +126,10 @@ def evaluate(
             passages=passages,
             language=language,
             limit=limit,
-            budget_ms=budget_ms,
             api_key=key,
             on_index=on_index,
             on_search=on_search,
+            **search_options,
             **model_options,
         )
     write(report_as_text(report))
@@ -166,9 +151,10 @@ def _modes(text: str) -> list[Mode]:
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """The models whose settings are known here; others are read from their own config."""
+    from retrieval.cli.render import models_as_text
     from retrieval.models.registry import list_models
     from retrieval.models.resolve import is_cached
-    from retrieval.serialization import models_as_dicts, models_as_text
+    from retrieval.serialization import models_as_dicts
 
     specs = list_models()
     cached = {spec.name: is_cached(spec) for spec in specs}

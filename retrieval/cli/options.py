@@ -6,54 +6,28 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import typer
 
 from retrieval.cli.output import given_only, listed
 from retrieval.errors import InvalidInput
+from retrieval.search.options import Option, search_options
+from retrieval.types import Fusion
 
-if TYPE_CHECKING:
-    from retrieval.types import Fusion
+_Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 MODELS = "Models"
 """The part of the help that holds the options of models."""
 
-FIRST_STAGE = "First stage"
-"""The part that holds those of how candidates are found."""
+AUTO = "auto"
+"""Stands for None among the choices of an option."""
 
 Collection = Annotated[str, typer.Option(help="Name of the collection.")]
 Store = Annotated[str, typer.Option(help="Folder of the store, or URL of a Qdrant server.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, see docs/json.md).")]
-ModeOption = Annotated[
-    Literal["dense", "sparse", "lexical", "hybrid"],
-    typer.Option(help="First stage: vectors, BM25, the encoder's own term weights, or all."),
-]
-Candidates = Annotated[int, typer.Option(help="How many first-stage passages are re-ranked.")]
-BlendOption = Annotated[
-    Literal["auto", "none", "rrf"],
-    typer.Option(help="Final order: the reranker's (none) or joined with stage 1's (rrf)."),
-]
 ApiKey = Annotated[
     str | None, typer.Option(help="Of a Qdrant server; '@FILE' reads it from a file.")
-]
-FusionOption = Annotated[
-    Literal["rrf", "dbsf"] | None,
-    typer.Option(
-        help="How hybrid search joins its legs: by ranks or by scores.",
-        rich_help_panel=FIRST_STAGE,
-    ),
-]
-RrfK = Annotated[
-    int | None,
-    typer.Option(metavar="K", help="The constant of rrf.", rich_help_panel=FIRST_STAGE, min=1),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the dense, the BM25 and the lexical leg, such as 2,1.",
-        rich_help_panel=FIRST_STAGE,
-    ),
 ]
 Tenant = Annotated[
     str | None,
@@ -168,20 +142,19 @@ CUTTING = ("truncate_dim", "allow_untrained_truncation")
 """The options of how an encoder's vectors are cut."""
 
 
-def with_model_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_model_options(*names: str) -> _Decorator:
     """Give a command the named options of models, as its parameter `model_options`."""
     return with_options(model_options={name: _MODEL_OPTIONS[name] for name in names})
 
 
-def with_options(
-    **groups: Mapping[str, Any],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(**groups: Mapping[str, Any]) -> _Decorator:
     """Give a command options that are declared in tables.
 
     Args:
-        groups: parameter of the command → option → its `Annotated` type. None is the default of
-            all; the command gets a dict of those that were given. In the help they stand where
-            the command has the parameter, which must be a keyword-only one.
+        groups: parameter of the command → option → its `Annotated` type, alone where None is the
+            default, or with the default. The command gets a dict of those that are not None. In
+            the help they stand where the command has the parameter, which must be a keyword-only
+            one.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -191,12 +164,10 @@ def with_options(
             if parameter.name not in groups:
                 parameters.append(parameter)
                 continue
-            parameters += [
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-                )
-                for name, annotation in groups[parameter.name].items()
-            ]
+            for name, declared in groups[parameter.name].items():
+                type_, default = declared if isinstance(declared, tuple) else (declared, None)
+                kind = inspect.Parameter.KEYWORD_ONLY
+                parameters.append(inspect.Parameter(name, kind, default=default, annotation=type_))
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
@@ -212,6 +183,61 @@ def with_options(
     return decorate
 
 
+def with_search_options(*names: str) -> _Decorator:
+    """Give a command options of a search, all or the named ones, as its `search_options`."""
+    offered = [option for option in search_options("cli") if not names or option.name in names]
+    table = {name: one for option in offered for name, one in _declared(option).items()}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(*, search_options: dict[str, Any], **values: Any) -> None:
+            command(search_options=_search_options(search_options), **values)
+
+        return with_options(search_options=table)(run)
+
+    return decorate
+
+
+def _declared(option: Option) -> dict[str, tuple[Any, Any]]:
+    """An option of a search as `with_options` takes it; the fusion is several."""
+    kind, default, flags, help_ = option.type, option.default, [], option.summary
+    panel = option.declared.panel
+    if option.name == "where":
+        kind, help_ = str, f'{help_} key=value,… or JSON \'{{"year": {{"gte": 2020}}}}\'.'
+    elif option.name == "fusion":
+        kind = get_type_hints(Fusion)["method"]
+    elif option.choices and default is None:
+        kind, default = Literal[(AUTO, *option.choices)], AUTO
+    elif kind is bool:
+        name = option.name.replace("_", "-")
+        flags = [f"--{name}/--no-{name}" if default else f"--{name}"]
+    shown = typer.Option(*flags, help=help_, rich_help_panel=panel)
+    declared = {
+        option.name: (Annotated[kind if default is not None else kind | None, shown], default)
+    }
+    if option.name == "fusion":
+        k = typer.Option(help="The constant k of rrf.", rich_help_panel=panel, min=1)
+        weights = typer.Option(
+            help="Of the dense, the BM25 and the lexical leg, such as 2,1.", rich_help_panel=panel
+        )
+        declared["rrf_k"] = (Annotated[int | None, k], None)
+        declared["weights"] = (Annotated[str | None, weights], None)
+    return declared
+
+
+def _search_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Options of a search, from what the command line says of them."""
+    from retrieval.index.filter_syntax import parse_where
+
+    values = dict(values)
+    if "where" in values:
+        values["where"] = parse_where(values["where"])
+    fusion = [values.pop(name, None) for name in ("fusion", "rrf_k", "weights")]
+    left_open = {option.name for option in search_options("cli") if option.choices}
+    values = {k: v for k, v in values.items() if not (k in left_open and v == AUTO)}
+    return {**values, "fusion": fusion_of(*fusion)}
+
+
 def fusion_of(
     method: Literal["rrf", "dbsf"] | None, rrf_k: int | None, weights: str | None
 ) -> Fusion | None:
@@ -220,8 +246,6 @@ def fusion_of(
     Raises:
         InvalidInput: weights that are no numbers, or `rrf_k` beside dbsf.
     """
-    from retrieval.types import Fusion
-
     if method is None and rrf_k is None and weights is None:
         return None
     made = Fusion()

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.options import (
-    FIRST_STAGE,
     RUNNING,
     ApiKey,
     AsJson,
-    BlendOption,
-    Candidates,
     Collection,
-    FusionOption,
-    ModeOption,
     RerankerOption,
-    RrfK,
     Store,
-    Tenant,
-    Weights,
-    fusion_of,
     with_model_options,
+    with_search_options,
 )
-from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import api_key as read_key
 from retrieval.cli.output import write, write_json, write_json_line
 from retrieval.errors import CorpusError, InvalidInput
 
-RESULTS = "Results"
-_TOGETHER = 32
+if TYPE_CHECKING:
+    from retrieval import SearchResult, TwoStageRetriever
+
+_BATCH = 32
 """Queries of a file that are searched in one call."""
 
 
@@ -45,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @with_model_options(*RUNNING, "long_passages")
+@with_search_options()
 def search(
     query: Annotated[
         str | None, typer.Argument(help="The question, in your own words; or --queries.")
@@ -66,125 +61,64 @@ def search(
         ),
     ] = None,
     reranker: RerankerOption = "auto",
-    mode: ModeOption = "hybrid",
-    candidates: Candidates = 50,
-    top_k: Annotated[int, typer.Option(help="How many hits.")] = 5,
-    rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Second stage.")] = True,
-    blend: BlendOption = "auto",
-    where: Annotated[
-        str | None, typer.Option(help='Filter: key=value,… or JSON \'{"year": {"gte": 2020}}\'.')
-    ] = None,
-    min_relevance: Annotated[
-        float | None, typer.Option(help="Leave out hits below this relevance (0 to 1).")
-    ] = None,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(
-            help="Milliseconds for re-ranking: as many candidates as fit, best first.",
-        ),
-    ] = None,
-    offset: Annotated[
-        int, typer.Option(help="Skip so many hits: the next page.", rich_help_panel=RESULTS)
-    ] = 0,
-    per_document: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="At most N hits of one document.", rich_help_panel=RESULTS),
-    ] = None,
-    diversity: Annotated[
-        float | None,
-        typer.Option(
-            help="Less repetition (MMR): 0 by relevance, 1 by difference alone.",
-            rich_help_panel=RESULTS,
-        ),
-    ] = None,
-    neighbours: Annotated[
-        int,
-        typer.Option(
-            help="Show so many passages before and after each hit.", rich_help_panel=RESULTS
-        ),
-    ] = 0,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out candidates below this first-stage score.", rich_help_panel=FIRST_STAGE
-        ),
-    ] = None,
-    fusion: FusionOption = None,
-    rrf_k: RrfK = None,
-    weights: Weights = None,
-    refine: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Order the first N by MaxSim over stored token vectors.",
-            rich_help_panel=FIRST_STAGE,
-        ),
-    ] = None,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact", help="Compare with every vector; slower.", rich_help_panel=FIRST_STAGE
-        ),
-    ] = False,
-    tenant: Tenant = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
     *,
+    search_options: dict[str, Any],
     model_options: dict[str, Any],
 ) -> None:
     """Answer a question with the passages that fit it best."""
     from retrieval.api.open import open
-    from retrieval.cli.progress import show_notices
-    from retrieval.index.filter_syntax import parse_where
-    from retrieval.serialization import plain, result_as_dict, result_as_text
 
     asked = _asked(query, queries)
-    options: dict[str, Any] = {
-        "top_k": top_k,
-        "candidates": candidates,
-        "mode": mode,
-        "where": None if where is None else parse_where(where),
-        "rerank": rerank,
-        "blend": None if blend == "auto" else blend,
-        "min_relevance": min_relevance,
-        "budget_ms": budget_ms,
-        "offset": offset,
-        "per_document": per_document,
-        "diversity": diversity,
-        "neighbours": neighbours,
-        "min_score": min_score,
-        "fusion": fusion_of(fusion, rrf_k, weights),
-        "refine": refine,
-        "exact": exact,
-        "tenant": tenant,
-    }
     with open(
         collection,
         store=store,
         encoder=encoder,
-        reranker=reranker if rerank else None,
+        reranker=reranker if search_options["rerank"] else None,
         api_key=read_key(api_key),
         **model_options,
     ) as retriever:
         if query is not None:
-            result = retriever.search(query, **options)
+            _show(retriever.search(query, **search_options), as_json)
+        else:
+            _show_many(retriever, asked, search_options, as_json)
+
+
+def _show(result: SearchResult, as_json: bool) -> None:
+    from retrieval.cli.progress import show_notices
+    from retrieval.cli.render import result_as_text
+    from retrieval.serialization import result_as_dict
+
+    if as_json:
+        write_json(result_as_dict(result))
+    else:
+        show_notices(result.notices)
+        write(result_as_text(result))
+
+
+def _show_many(
+    retriever: TwoStageRetriever,
+    queries: Sequence[tuple[str, str]],
+    search_options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Search a batch at a time; each notice is shown with the first result that has it."""
+    from retrieval.cli.progress import show_notices
+    from retrieval.cli.render import plain, result_as_text
+    from retrieval.serialization import result_as_dict
+
+    shown: set[str] = set()
+    for start in range(0, len(queries), _BATCH):
+        batch = queries[start : start + _BATCH]
+        results = retriever.search_batch([text for _, text in batch], **search_options)
+        for (name, text), result in zip(batch, results, strict=True):
             if as_json:
-                write_json(result_as_dict(result))
-            else:
-                show_notices(result.notices)
-                write(result_as_text(result))
-            return
-        told: set[str] = set()
-        for start in range(0, len(asked), _TOGETHER):
-            some = asked[start : start + _TOGETHER]
-            results = retriever.search_batch([text for _, text in some], **options)
-            for (name, text), result in zip(some, results, strict=True):
-                if as_json:
-                    write_json_line({"id": name, **result_as_dict(result)})
-                    continue
-                show_notices([notice for notice in result.notices if notice not in told])
-                told.update(result.notices)
-                write(f"{name}: {plain(text)}\n\n{result_as_text(result)}\n")
+                write_json_line({"id": name, **result_as_dict(result)})
+                continue
+            show_notices([notice for notice in result.notices if notice not in shown])
+            shown.update(result.notices)
+            write(f"{name}: {plain(text)}\n\n{result_as_text(result)}\n")
 
 
 def _asked(query: str | None, queries: str | None) -> list[tuple[str, str]]:

@@ -9,8 +9,9 @@ import pytest
 
 from retrieval.cli.main import run
 from retrieval.cli.progress import _left, _rate
+from retrieval.cli.render import report_as_text
 from retrieval.index.store import Store
-from retrieval.serialization import report_as_dict, report_as_text
+from retrieval.serialization import report_as_dict
 from retrieval.types import IngestProgress, IngestReport
 
 
