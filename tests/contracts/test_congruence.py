@@ -37,7 +37,7 @@ INDEXED = Storage(fields=FIELDS)  # type: ignore[arg-type]
 MODES: list[Mode] = ["dense", "sparse", "lexical", "hybrid"]
 FUSIONS = [Fusion(), Fusion(k=60, weights=(0.7, 1.0, 0.2)), Fusion("dbsf"),
            Fusion("dbsf", weights=(2.0, 0.5, 1.0))]  # fmt: skip
-ROUNDS = 160
+ROUNDS = 60
 SIZE = 180
 
 Legs = dict[str, CollectionIndex]

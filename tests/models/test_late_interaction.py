@@ -78,7 +78,7 @@ def rows(seed: int, n: int, dimension: int = 8) -> FloatArray:
 
 
 @given(st.integers(1, 6), st.lists(st.integers(1, 9), max_size=12), st.integers(1, 2000), st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_maxsim_is_its_definition(
     query_tokens: int, lengths: list[int], working_bytes: int, data: st.DataObject
 ) -> None:

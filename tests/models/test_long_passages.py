@@ -99,7 +99,7 @@ def by_hand(path: Path) -> Callable[[list[int], list[int]], float]:
 # --- where windows lie ----------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     tokens=st.integers(0, 400),
     room=st.integers(1, 120),

@@ -102,7 +102,7 @@ def test_what_is_handed_out_cannot_be_changed() -> None:
 # --- size -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     calls=st.lists(st.lists(st.text("abc", max_size=60), unique=True, max_size=6), max_size=12),
     max_bytes=st.integers(0, 2500),

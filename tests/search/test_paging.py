@@ -66,7 +66,7 @@ vectors_ = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     pool=st.dictionaries(
         st.text("abcdef", min_size=1, max_size=3), st.tuples(scores_, vectors_), min_size=1
@@ -125,7 +125,7 @@ def test_none_and_one() -> None:
     assert names(diverse([hit("a")], {}, 1.0)) == ["a"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     documents=st.lists(st.sampled_from("abcd"), max_size=40),
     offset=st.integers(0, 8),

@@ -70,7 +70,7 @@ TEXTS = st.one_of(
     st.text(max_size=400),
 )
 QUICK = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -247,7 +247,7 @@ def test_letters_keep_their_accents(minilm: TokenCounter) -> None:
 
 
 @pytest.mark.parametrize("unit", ["word ", "中文字符", "A sentence is here. ", "\n", "# a\n"])
-def test_a_megabyte_takes_linear_time(minilm: TokenCounter, unit: str) -> None:
+def test_a_large_text_takes_linear_time(minilm: TokenCounter, unit: str) -> None:
     def seconds(size: int) -> float:
         text = unit * (size // len(unit)) + "x"
         began = time.process_time()
@@ -255,9 +255,9 @@ def test_a_megabyte_takes_linear_time(minilm: TokenCounter, unit: str) -> None:
         return time.process_time() - began
 
     seconds(10_000)
-    small, large = seconds(100_000), seconds(1_000_000)
+    small, large = seconds(40_000), seconds(400_000)
     # Linear is 10; a quadratic step would make it 100.
-    assert large < 30 * small + 1.0
+    assert large < 30 * small + 0.4
 
 
 def test_a_long_title_is_cut_and_says_so(minilm: TokenCounter) -> None:
