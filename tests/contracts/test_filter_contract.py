@@ -186,9 +186,7 @@ def found_ids(index: CollectionIndex, where: Any) -> list[str]:
 
 
 @given(where=WHERE)
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_filters_mean_what_plain_python_says(filled: Filled, where: dict[str, Any]) -> None:
     index, passages = filled.index, filled.passages
     expected = sorted(passage.id for passage in passages if matches(passage, where))
