@@ -355,15 +355,15 @@ class Observer(Protocol):
     Called from any thread; must return at once and never raise.
     """
 
-    def batch(self, lane: str, items: int, tokens: int, seconds: float) -> None:
+    def batch(self, model: str, items: int, tokens: int, seconds: float) -> None:
         """A model ran one batch."""
         ...
 
-    def waiting(self, lane: str, items: int, tokens: int) -> None:
+    def waiting(self, model: str, items: int, tokens: int) -> None:
         """How much waits for a model now."""
         ...
 
-    def waited(self, lane: str, seconds: float) -> None:
+    def waited(self, model: str, seconds: float) -> None:
         """How long a request's items waited before the first of them ran."""
         ...
 
@@ -383,13 +383,13 @@ class Observer(Protocol):
 class Unobserved:
     """An observer that counts nothing."""
 
-    def batch(self, lane: str, items: int, tokens: int, seconds: float) -> None:
+    def batch(self, model: str, items: int, tokens: int, seconds: float) -> None:
         """Do nothing."""
 
-    def waiting(self, lane: str, items: int, tokens: int) -> None:
+    def waiting(self, model: str, items: int, tokens: int) -> None:
         """Do nothing."""
 
-    def waited(self, lane: str, seconds: float) -> None:
+    def waited(self, model: str, seconds: float) -> None:
         """Do nothing."""
 
     def cache(self, name: str, hits: int, misses: int, held_bytes: int) -> None:

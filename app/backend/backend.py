@@ -1,9 +1,9 @@
 """What the service can do, over one store: the `Backend` that every protocol speaks to.
 
     request → Access (may it?) → Admission (is there room?) → Workers (a thread)
-            → Collections (an open retriever) → its models' lanes (joined batches)
+            → Collections (an open retriever) → its models' batchers (joined batches)
 
-Texts alone (`embed`, `rerank`) go from the event loop straight into the lanes.
+Texts alone (`embed`, `rerank`) go from the event loop straight into the batchers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from app.backend.collections import Collections
 from app.backend.documents import put_together
 from app.backend.embeddings import Texts
 from app.backend.jobs import JobAccess
+from app.backend.loaded_models import LoadedModels
 from app.backend.models import Models
 from app.backend.readiness import Checks
 from app.backend.requests import Calls
@@ -85,7 +86,8 @@ class RetrievalBackend:
         self._settings = settings
         self._observer: Observer = observer or Unobserved()
         self._store = Store(settings.store, api_key=secret(settings.api_key))
-        self._models = Models(settings, self._observer, encoder=encoder, reranker=reranker)
+        self._loaded = LoadedModels(settings, self._observer, encoder=encoder, reranker=reranker)
+        self._models = Models(self._loaded, settings.model_aliases)
         self._collections = Collections(self._store, self._opened)
         self._access = Access(settings, self._store.names)
         self._searching = Searching(self._observer)
@@ -120,8 +122,8 @@ class RetrievalBackend:
                 with self._collections.using(self._settings.collection):
                     pass
             except CollectionNotFound:
-                self._models.second_for(self._models.default_encoder())
-            warm_up(self._models)
+                self._loaded.second_stage_for(self._loaded.default_encoder())
+            warm_up(self._loaded)
             if not self._settings.read_only:
                 self._job_access.all.open()  # which takes up what the last process left
             self._is_open = True
@@ -139,7 +141,7 @@ class RetrievalBackend:
         self._checks.close()
         self._calls.close()
         self._collections.close()
-        self._models.close()
+        self._loaded.close()
 
     # --- searching
 
@@ -159,7 +161,7 @@ class RetrievalBackend:
             caller, queries, collection, tenant, timeout_ms, on_timeout, options
         )
         costs = self._searching.costs(self._collections.opened(name), ask)
-        with self._calls.admission.enter(costs), self._calls.counted():
+        with self._calls.admission.enter(caller.key_id, costs), self._calls.counted():
             return await self._calls.searches.run(
                 control, partial(self._answer, caller, name, ask), until=ask.gives_up
             )
@@ -176,7 +178,8 @@ class RetrievalBackend:
             caller, [query], collection, None, None, "first_stage", options
         )
         costs = self._searching.costs(self._collections.opened(name), ask)
-        with self._calls.admission.enter(costs), self._calls.counted(), controlled(control):
+        admitted = self._calls.admission.enter(caller.key_id, costs)
+        with admitted, self._calls.counted(), controlled(control):
             return self._answer(caller, name, ask)[0]
 
     def _asked(
@@ -257,7 +260,7 @@ class RetrievalBackend:
         """What is known of the default collection and its models, if they are open; never waits."""
         name = self._settings.collection
         defaults = {one.kind: one.names[0] for one in self._models.infos() if one.default}
-        passages, notices = None, self._models.encoder_notices
+        passages, notices = None, self._loaded.encoder_notices
         retriever = self._collections.opened(name)
         if retriever is not None:
             notices = retriever.notices
@@ -454,10 +457,10 @@ class RetrievalBackend:
     def _opened(self, version: str) -> TwoStageRetriever:
         """A version of a collection, over the shared models."""
         manifest = self._store.manifest(version)
-        encoder = self._models.encoder_for(manifest)
+        encoder = self._loaded.encoder_for(manifest)
         if manifest.collection == self._settings.collection:
-            self._models.be_default(encoder)
-        second = self._models.second_for(encoder)
+            self._loaded.set_default(encoder)
+        second = self._loaded.second_stage_for(encoder)
         opened = retrieval.open(
             version, store=self._store, encoder=encoder, reranker=second.reranker
         )

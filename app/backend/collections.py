@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from app.backend.lazy import Once
+from app.backend.lazy import Lazy
 from app.batching.deadline import current
 from app.errors import Conflict
 from retrieval import FollowingRetriever, Store, TwoStageRetriever
@@ -163,13 +163,13 @@ class Collections:
             if following is not None:
                 following.close()
 
-    def _following(self, name: str) -> Once[FollowingRetriever]:
+    def _following(self, name: str) -> Lazy[FollowingRetriever]:
         def follow() -> FollowingRetriever:
             return FollowingRetriever(
                 name, store=self.store, opener=self._opener, check_seconds=self._check_seconds
             )
 
-        return Once(follow)
+        return Lazy(follow)
 
     @contextlib.contextmanager
     def _hold(self, name: str) -> Iterator[_Held]:
@@ -205,7 +205,7 @@ class _Held:
     somebody else, and is closed when its last user has gone.
     """
 
-    def __init__(self, following: Once[FollowingRetriever]) -> None:
+    def __init__(self, following: Lazy[FollowingRetriever]) -> None:
         self.following = following
         self.write = threading.Lock()
         self.writer = ""

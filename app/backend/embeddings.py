@@ -1,24 +1,20 @@
-"""Texts alone: vectors, term weights and scores, from the event loop straight into the lanes."""
+"""Texts alone: vectors, term weights and scores, from the event loop straight into the batchers."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
 from app.backend.models import Models, check_dimensions
 from app.backend.requests import Calls
-from app.backend.threads import settled
 from app.batching.deadline import Control
 from app.batching.encoder import BatchedEncoder
 from app.batching.reranker import BatchedReranker
-from app.batching.token_estimates import pair_tokens
+from app.batching.tokens import pair_tokens
 from app.types import Caller, Embedded, EmbeddedSparse, Reranked, TextKind
 from retrieval.errors import InvalidInput
 from retrieval.types import FloatArray
-
-T = TypeVar("T")
 
 
 class Texts:
@@ -49,9 +45,9 @@ class Texts:
         _check_texts(texts, "texts")
         if dimensions is not None:
             check_dimensions(encoder.info, dimensions)
-        costs = {encoder.lane: encoder.cost(texts, kind)}
-        with self._calls.admission.enter(costs), self._calls.counted("encode"):
-            found = await self._settled(encoder.aencode(list(texts), kind, control), control)
+        work = {encoder.batcher: encoder.tokens(texts, kind)}
+        with self._calls.admission.enter(caller.key_id, work), self._calls.counted("encode"):
+            found = await encoder.encode_async(list(texts), kind, control)
         return Embedded(
             vectors=_cut(found.vectors, dimensions),
             tokens=found.tokens,
@@ -72,10 +68,9 @@ class Texts:
         control = self._calls.control(caller, timeout_ms)
         encoder = await self._encoder(control, model)
         _check_texts(texts, "texts")
-        costs = {encoder.lane: encoder.cost(texts, kind)}
-        with self._calls.admission.enter(costs), self._calls.counted("encode"):
-            work = encoder.aencode(list(texts), kind, control, lexical=True)
-            found = await self._settled(work, control)
+        work = {encoder.batcher: encoder.tokens(texts, kind)}
+        with self._calls.admission.enter(caller.key_id, work), self._calls.counted("encode"):
+            found = await encoder.encode_async(list(texts), kind, control, lexical=True)
         assert found.lexical is not None
         return EmbeddedSparse(found.lexical, found.tokens, encoder.info.model)
 
@@ -95,9 +90,9 @@ class Texts:
         _check_texts(texts, "texts", may_be_empty=True)
         pairs = [(query, text) for text in texts]
         longest = reranker.info.max_length
-        costs = {reranker.lane: reranker.cost(pairs)}
-        with self._calls.admission.enter(costs), self._calls.counted("rerank"):
-            scores = await self._settled(reranker.ascore(pairs, control), control)
+        work = {reranker.batcher: reranker.tokens(pairs)}
+        with self._calls.admission.enter(caller.key_id, work), self._calls.counted("rerank"):
+            scores = await reranker.score_async(pairs, control)
         tokens = scores.tokens
         if tokens is None:  # a reranker that does not count them
             tokens = np.array([pair_tokens(*pair, longest) for pair in pairs], dtype=np.int64)
@@ -114,7 +109,7 @@ class Texts:
         if found is not None:
             return found
         return await self._calls.others.run(
-            control, lambda: self._models.encoder_named(model), until=control.deadline
+            control, lambda: self._models.encoder(model), until=control.deadline
         )
 
     async def _reranker(self, control: Control, model: str | None) -> BatchedReranker:
@@ -122,11 +117,8 @@ class Texts:
         if found is not None:
             return found
         return await self._calls.others.run(
-            control, lambda: self._models.reranker_named(model), until=control.deadline
+            control, lambda: self._models.reranker(model), until=control.deadline
         )
-
-    async def _settled(self, work: Coroutine[Any, Any, T], control: Control) -> T:
-        return await settled(work, control, control.deadline)
 
 
 def _check_texts(texts: Sequence[str], name: str, *, may_be_empty: bool = False) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from app.backend.access import Access
 from app.backend.writes import Writing
-from app.batching.deadline import Control, controlled
+from app.batching.deadline import Cancellation, Control, controlled
 from app.errors import Forbidden, NotHere
 from app.jobs.jobs import Jobs, JobSpec
 from app.jobs.storage import documents_of, parse_limits
@@ -86,7 +85,7 @@ class JobAccess:
         self,
         spec: JobSpec,
         progress: Callable[[IngestProgress], None],
-        cancelled: threading.Event,
+        cancelled: Cancellation,
     ) -> IngestReport:
         control = Control(client=spec.key_id, background=True, cancelled=cancelled)
         with controlled(control):

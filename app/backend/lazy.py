@@ -13,7 +13,7 @@ from retrieval.errors import RetrievalError
 T = TypeVar("T")
 
 
-class Once(Generic[T]):
+class Lazy(Generic[T]):
     """A value made on the first `get`; a failure is remembered for a while, then tried again.
 
     Without that, every request that waits for what cannot be had (a server that is away, a model

@@ -74,7 +74,8 @@ class Checks:
             problems["index"] = str(error)
         if not exists:
             try:
-                self._models.second_for(self._models.default_encoder())
+                loaded = self._models.loaded
+                loaded.second_stage_for(loaded.default_encoder())
             except RetrievalError as error:
                 problems["models"] = str(error)
             if self._settings.read_only:

@@ -18,7 +18,7 @@ from app.types import Caller, Observer
 
 T = TypeVar("T")
 
-# Searches wait in threads for their models' lanes: as many can share batches.
+# Searches wait in threads for their models' batchers: as many can share batches.
 SEARCH_THREADS = 64
 WRITE_THREADS = 8
 OTHER_THREADS = 8
@@ -44,12 +44,12 @@ class Calls:
 
     async def write(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
         """What a blocking write returns; `name` of the collection that it is about."""
-        with self.admission.enter({}):
+        with self.admission.enter(caller.key_id):
             return await self._in_thread(self._writes, caller, call, name)
 
     async def other(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
         """What a short blocking call returns; `name` of the collection that it is about."""
-        with self.admission.enter({}):
+        with self.admission.enter(caller.key_id):
             return await self._in_thread(self.others, caller, call, name)
 
     async def _in_thread(

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.backend.models import Models
-from app.batching.batcher import Lane
+from app.backend.loaded_models import LoadedModels
+from app.batching.admission import Work
+from app.batching.batcher import Batcher
 from app.batching.deadline import Control, controlled, current
 from app.batching.encoder import BatchedEncoder
 from app.batching.reranker import BatchedReranker
@@ -73,24 +74,24 @@ class Searching:
         self._first_stage_s = 0.0
         self._read: dict[str, float] = {}  # collection → pairs that a query's reranking reads
 
-    def costs(self, retriever: TwoStageRetriever | None, ask: Ask) -> dict[Lane[Any, Any], int]:
+    def costs(self, retriever: TwoStageRetriever | None, ask: Ask) -> Work:
         """What a search will about ask of each model; nothing while the collection is not open."""
         if retriever is None:
             return {}
-        costs: dict[Lane[Any, Any], int] = {}
+        costs: dict[Batcher[Any, Any], int] = {}
         options = ask.options
         texts = [text for text in ask.queries if isinstance(text, str)]
         encoder, reranker = retriever.encoder, retriever.reranker
         mode = options.get("mode") or retriever.mode
         if isinstance(encoder, BatchedEncoder) and mode != "sparse":
-            costs[encoder.lane] = encoder.cost(texts)
+            costs[encoder.batcher] = encoder.tokens(texts)
         if isinstance(reranker, BatchedReranker) and options.get("rerank", True):
             most = self._pairs(retriever, options)
             # A small collection, or a narrow filter, gives fewer candidates than are asked for.
             # Before the first answer nothing is known, and nobody is refused for a guess.
             read = min(most, self._read.get(retriever.index.collection, 1))
             pairs = math.ceil(len(texts) * read)
-            costs[reranker.lane] = reranker.likely_cost(pairs)
+            costs[reranker.batcher] = reranker.likely_tokens(pairs)
         return costs
 
     def run(self, retriever: TwoStageRetriever, ask: Ask, notice: str = "") -> list[SearchResult]:
@@ -170,14 +171,14 @@ class Searching:
         self._first_stage_s += _SMOOTHING * (encode + retrieve - self._first_stage_s)
 
 
-def warm_up(models: Models) -> None:
+def warm_up(models: LoadedModels) -> None:
     """Let the default models run once: the first call of one may compile it.
 
-    Past their lanes, which would take that for the models' pace and refuse what comes next.
+    Past their batchers, which would take that for the models' rate and refuse what comes next.
     """
     encoder = models.default_encoder()
     encoder.inner.encode_queries(["warm up"])
-    second = models.second_for(encoder).reranker
+    second = models.second_stage_for(encoder).reranker
     if second is not None:
         second.inner.score([("warm up", "a passage to warm up with")])
 

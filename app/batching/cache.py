@@ -1,4 +1,4 @@
-"""What was computed before, within a number of bytes: query vectors and scores of pairs."""
+"""Values that were computed before, within a number of bytes: query vectors and scores of pairs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
+from app.batching.batcher import Batcher
+from app.batching.deadline import Control
 from app.types import Observer, Unobserved
+from retrieval.types import ProgressCallback
 
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 ENTRY_BYTES = 400
@@ -51,6 +55,7 @@ class ByteCache(Generic[Value]):
             return int(self._kept.currsize)
 
     def __len__(self) -> int:
+        """How many entries there are."""
         with self._lock:
             return len(self._kept)
 
@@ -74,13 +79,74 @@ class ByteCache(Generic[Value]):
                 if self._size(value) <= self._max_bytes:
                     self._kept[key] = value
 
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._kept.clear()
-
     def _size(self, value: Value) -> int:
         return ENTRY_BYTES + self._size_of(value)
+
+
+class CachedBatcher(Generic[Item, Value]):
+    """Gives values from a cache, and lets a batcher compute those that are missing.
+
+    Args:
+        batcher: computes.
+        cache: of values; None keeps none.
+        keys_of: of the items of a call, as `digest` gives them; empty where none is kept.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher[Item, Value],
+        cache: ByteCache[Value] | None,
+        keys_of: Callable[[Sequence[Item]], list[bytes]],
+    ) -> None:
+        self._batcher = batcher
+        self._cache = cache
+        self._keys_of = keys_of
+
+    def values(
+        self, items: Sequence[Item], progress: ProgressCallback | None = None
+    ) -> list[Value]:
+        """The values of items; blocks and raises as `Batcher.run`."""
+        keys, values, missing = self._look_up(items)
+        computed: list[Value] = []
+        known, total = len(items) - len(missing), len(items)
+        if progress is not None and known:
+            progress(known, total)
+        if missing:
+            computed = self._batcher.run(
+                [items[index] for index in missing],
+                progress=progress and (lambda done, _: progress(known + done, total)),
+            )
+        return self._filled(keys, values, missing, computed)
+
+    async def values_async(self, items: Sequence[Item], control: Control) -> list[Value]:
+        """`values` on the event loop, as `Batcher.run_async`."""
+        keys, values, missing = self._look_up(items)
+        computed: list[Value] = []
+        if missing:
+            wanted = [items[index] for index in missing]
+            computed = await self._batcher.run_async(wanted, control)
+        return self._filled(keys, values, missing, computed)
+
+    def _look_up(self, items: Sequence[Item]) -> tuple[list[bytes], list[Value | None], list[int]]:
+        """Keys and values of the items, and the indices of those that are missing."""
+        keys = self._keys_of(items) if self._cache is not None else []
+        if self._cache is None or not keys:
+            return [], [None] * len(items), list(range(len(items)))
+        values = self._cache.get(keys)
+        return keys, values, [index for index, value in enumerate(values) if value is None]
+
+    def _filled(
+        self,
+        keys: list[bytes],
+        values: list[Value | None],
+        missing: list[int],
+        computed: list[Value],
+    ) -> list[Value]:
+        for index, value in zip(missing, computed, strict=True):
+            values[index] = value
+        if self._cache is not None and keys and missing:
+            self._cache.put((keys[i], value) for i, value in zip(missing, computed, strict=True))
+        return [value for value in values if value is not None]
 
 
 def digest(*parts: str | bytes) -> bytes:

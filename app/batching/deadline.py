@@ -1,6 +1,6 @@
 """Who a piece of work is for, how long it may take, and whether it is still wanted.
 
-A `Control` goes with a request through all its stages, in a context variable: a lane reads it
+A `Control` goes with a request through all its stages, in a context variable: a batcher reads it
 where the library calls a model, and so the library itself need not know of it. Worker threads
 must be started in the request's context (`contextvars.copy_context().run`, `asyncio.to_thread`).
 """
@@ -18,7 +18,10 @@ from app.errors import DeadlinePassed
 
 
 class Cancelled(Exception):
-    """The request is no longer wanted; there is nobody to answer."""
+    """The request is no longer wanted; nobody waits for its answer."""
+
+    def __init__(self, message: str = "the request was cancelled") -> None:
+        super().__init__(message)
 
 
 class Cancellation(threading.Event):
@@ -54,25 +57,26 @@ class Cancellation(threading.Event):
 
 @dataclass(slots=True)
 class Control:
-    """What a lane must know of the request that items belong to.
+    """What a batcher must know of the request that items belong to.
 
-    client: requests of one client share its turn. deadline: `time.monotonic()` seconds, or None.
-    background: work that yields to what somebody waits for, such as ingestion. cancelled: set it
-    to take the request out of every queue at once (a plain `threading.Event` is looked at some
-    20 times a second instead).
+    Attributes:
+        client: the caller, by its key; requests of one caller share its turn.
+        deadline: `time.monotonic()` seconds, or None.
+        background: work that yields to what somebody waits for, such as ingestion.
+        cancelled: set it to take the request out of every queue at once.
     """
 
     client: str = "anonymous"
     deadline: float | None = None
     background: bool = False
-    cancelled: threading.Event = field(default_factory=Cancellation)
+    cancelled: Cancellation = field(default_factory=Cancellation)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0; None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def passed(self) -> bool:
-        """Whether there is a deadline, and it has passed."""
+        """Whether the request has a deadline that has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def check(self) -> None:
@@ -83,7 +87,7 @@ class Control:
             DeadlinePassed: its deadline has passed.
         """
         if self.cancelled.is_set():
-            raise Cancelled("the request was cancelled")
+            raise Cancelled
         if self.passed():
             raise deadline_passed("before all of its work was done")
 

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
-from app.batching.batcher import Lane
-from app.batching.cache import digest
+import numpy as np
+
+from app.batching.batcher import Batcher
+from app.batching.cache import ByteCache, CachedBatcher, digest
 from app.batching.deadline import Control, current
-from app.batching.encoder_rows import (
-    QueryCache,
-    Row,
-    Wanted,
-    encoding_of,
-    own_row,
-    rows_of,
-    vectors_of,
-)
-from app.batching.futures import result_of
-from app.batching.token_estimates import text_tokens
+from app.batching.tokens import text_tokens
 from app.types import Observer, TextKind
 from retrieval.errors import InvalidInput
 from retrieval.types import (
@@ -28,11 +20,61 @@ from retrieval.types import (
     EncoderInfo,
     Encoding,
     FloatArray,
+    LexicalWeights,
     ProgressCallback,
     TokenCounter,
 )
 
-_Item: TypeAlias = tuple[Wanted, str]
+ARRAY_BYTES = 112
+"""What a numpy array takes beside its numbers."""
+
+ROW_BYTES = 160
+
+UNCOUNTED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is asked of the model for a text; texts that ask the same share a call of it."""
+
+    kind: TextKind
+    lexical: bool = False
+    token_vectors: bool = False
+
+    @property
+    def one_vector(self) -> bool:
+        """Whether it is one vector alone, which every encoder gives."""
+        return not (self.lexical or self.token_vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the model says of one text. tokens: `UNCOUNTED` where it did not count them."""
+
+    vector: FloatArray
+    tokens: int
+    truncated: bool
+    lexical: LexicalWeights | None = None
+    token_vectors: FloatArray | None = None
+
+    def size(self) -> int:
+        """Bytes in memory."""
+        arrays = [self.vector]
+        size = ROW_BYTES
+        if self.lexical is not None:
+            size += ARRAY_BYTES + self.lexical.indices.nbytes
+            arrays.append(self.lexical.values)
+        if self.token_vectors is not None:
+            arrays.append(self.token_vectors)
+        return size + sum(ARRAY_BYTES + array.nbytes for array in arrays)
+
+
+QueryCache: TypeAlias = ByteCache[Row]
+
+
+def query_cache(max_bytes: int, observer: Observer | None = None) -> QueryCache:
+    """A cache of query vectors; may be shared by several encoders."""
+    return ByteCache("queries", max_bytes, Row.size, observer=observer)
 
 
 class EncodeAll(Protocol):
@@ -52,19 +94,19 @@ class EncodeAll(Protocol):
 
 
 class BatchedEncoder:
-    """Implements `retrieval.types.Encoder` over a lane, and `MultiEncoder` where `encoder` does.
+    """Implements `retrieval.types.Encoder` over a batcher, and `MultiEncoder` where `encoder` does.
 
     Results are the wrapped encoder's. What is encoded for the running request follows its
-    `control.current()`.
+    `deadline.current()`; every method raises also what `Batcher.run` does.
 
     Args:
-        encoder: the real one; must be usable from the lane's thread.
-        name: of the lane; None takes "encoder".
+        encoder: the real one; must be usable from the batcher's thread.
+        name: of the batcher.
         budget: estimated tokens in a batch.
-        window_ms, joined: see `Lane`.
+        window_ms, joined: see `Batcher`.
         cache: where the vectors of queries are kept; None keeps none.
         settings: what changes vectors beside what `info` says (dtype), where a cache is shared.
-        observer: is told what the lane does.
+        observer: is told what the batcher does.
     """
 
     encode_all: EncodeAll
@@ -77,7 +119,7 @@ class BatchedEncoder:
         self,
         encoder: Encoder,
         *,
-        name: str | None = None,
+        name: str = "encoder",
         budget: int = 4096,
         window_ms: float = 1.0,
         joined: bool = True,
@@ -86,29 +128,29 @@ class BatchedEncoder:
         observer: Observer | None = None,
     ) -> None:
         self.inner = encoder
-        self.cache = cache
-        self._all: EncodeAll | None = getattr(encoder, "encode_all", None)
-        if self._all is not None:
+        self._inner_all: EncodeAll | None = getattr(encoder, "encode_all", None)
+        if self._inner_all is not None:
             self.encode_all = self._encode_all
         if hasattr(encoder, "encode_tokens"):
             self.encode_tokens = encoder.encode_tokens
         # The name is left out: the same weights give the same vectors under any.
-        about = replace(encoder.info, model="")
-        self._about = digest(type(encoder).__name__, settings, repr(about))
-        limit = about.max_length
-        extra = {
-            "query": len(about.query_instruction) // 4,
-            "passage": len(about.passage_instruction) // 4,
+        info = replace(encoder.info, model="")
+        self._identity = digest(type(encoder).__name__, settings, repr(info))
+        limit = info.max_length
+        instruction = {
+            "query": len(info.query_instruction) // 4,
+            "passage": len(info.passage_instruction) // 4,
         }
-        self.lane: Lane[_Item, Row] = Lane(
-            name or "encoder",
-            self._run,
-            cost=lambda item: min(text_tokens(item[1], limit) + extra[item[0].kind], limit),
+        self.batcher: Batcher[tuple[Outputs, str], Row] = Batcher(
+            name,
+            self._compute,
+            cost=lambda item: min(text_tokens(item[1], limit) + instruction[item[0].kind], limit),
             budget=budget,
             window_ms=window_ms,
             joined=joined,
             observer=observer,
         )
+        self._cached = CachedBatcher(self.batcher, cache, self._keys)
 
     @property
     def info(self) -> EncoderInfo:
@@ -123,36 +165,22 @@ class BatchedEncoder:
     def encode_queries(
         self, queries: Sequence[str], *, progress: ProgressCallback | None = None
     ) -> FloatArray:
-        """float32 (n, dimension), as the wrapped encoder's. Raises also as `Lane.run_now`."""
-        if not _are_texts(queries):
+        """float32 (n, dimension), as the wrapped encoder's."""
+        rows = self._rows(queries, Outputs("query"), progress)
+        if rows is None:
             return self.inner.encode_queries(queries, progress=progress)
-        try:
-            return vectors_of(self._rows(queries, Wanted("query"), progress), self.info.dimension)
-        except InvalidInput:  # raised again with this call's own numbering of texts
-            return self.inner.encode_queries(queries, progress=progress)
+        return self._vectors(rows)
 
     def encode_passages(
         self, passages: Sequence[str], *, progress: ProgressCallback | None = None
     ) -> Encoding:
-        """As the wrapped encoder's. Raises also what `Lane.run_now` does."""
-        if not _are_texts(passages):
+        """As the wrapped encoder's."""
+        rows = self._rows(passages, Outputs("passage"), progress)
+        if rows is None:
             return self.inner.encode_passages(passages, progress=progress)
-        wanted = Wanted("passage")
-        try:
-            return encoding_of(self._rows(passages, wanted, progress), passages, wanted, self.inner)
-        except InvalidInput:
-            return self.inner.encode_passages(passages, progress=progress)
+        return self._encoding(rows, passages, Outputs("passage"))
 
-    def embed(self, texts: Sequence[str], kind: TextKind) -> Encoding:
-        """Vectors, tokens and truncation of texts of either kind; queries through the cache."""
-        if not _are_texts(texts):
-            return self._direct(texts, kind)
-        try:
-            return encoding_of(self._rows(texts, Wanted(kind)), texts, Wanted(kind), self.inner)
-        except InvalidInput:
-            return self._direct(texts, kind)
-
-    async def aencode(
+    async def encode_async(
         self,
         texts: Sequence[str],
         kind: TextKind,
@@ -161,42 +189,41 @@ class BatchedEncoder:
         lexical: bool = False,
         token_vectors: bool = False,
     ) -> Encoding:
-        """`embed`, or `encode_all`, for the event loop: holds no thread while it waits.
+        """Texts of either kind on the event loop: holds no thread while it waits.
 
         Args:
             texts, kind: what to encode.
-            control: of the request; None for `control.current()`.
+            control: of the request; None for `current()`.
             lexical, token_vectors: what else is wanted, of an encoder that has it.
 
-        Raises: as `Lane.run_now`; a cancelled task takes its texts out of the queue.
+        Raises: as `Batcher.run_async`.
         """
-        control = control or current()
-        wanted = Wanted(kind, lexical, token_vectors)
-        supported = wanted.plain or self._all is not None
-        if not (_are_texts(texts) and supported):
-            return await asyncio.to_thread(self._direct, texts, kind, lexical, token_vectors)
-        keys, rows, missing = self._look_up(texts, wanted)
+        outputs = Outputs(kind, lexical, token_vectors)
+        if self._inner_all is None and not outputs.one_vector:
+            raise InvalidInput(
+                f"the encoder {self.info.model} gives one vector a text; term weights or token "
+                "vectors were asked of it",
+                fix="Use BAAI/bge-m3, which gives both.",
+            )
+        items = [(outputs, text) for text in texts]
         try:
-            if missing:
-                items = [(wanted, texts[index]) for index in missing]
-                computed = await result_of(self.lane.submit(items, control), control)
-                self._keep(keys, rows, missing, computed)
-        except InvalidInput:
-            return await asyncio.to_thread(self._direct, texts, kind, lexical, token_vectors)
-        return encoding_of(rows, texts, wanted, self.inner)
+            rows = await self._cached.values_async(items, control or current())
+        except InvalidInput:  # numbered by its batch; by itself, this call's texts are numbered
+            rows = await asyncio.to_thread(self._rows_of, texts, outputs)
+        return self._encoding(rows, texts, outputs)
 
-    def cost(self, texts: Sequence[str], kind: TextKind = "query") -> int:
+    def tokens(self, texts: Sequence[str], kind: TextKind = "query") -> int:
         """Estimated tokens, as `Admission.enter` takes them."""
-        return self.lane.cost([(Wanted(kind), text) for text in texts])
+        return self.batcher.tokens([(Outputs(kind), text) for text in texts])
 
     def close(self) -> None:
-        """Finish what was accepted, end the lane, and close the wrapped encoder."""
-        self.lane.close()
+        """Finish what was accepted, end the batcher, and close the wrapped encoder."""
+        self.batcher.close()
         close = getattr(self.inner, "close", None)
         if close is not None:
             close()
 
-    # --- inside -----------------------------------------------------------------------------
+    # --- inside
 
     def _encode_all(
         self,
@@ -207,110 +234,98 @@ class BatchedEncoder:
         token_vectors: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Encoding:
-        assert self._all is not None
-        wanted = Wanted(kind, lexical, token_vectors)
-        if _are_texts(texts) and kind in ("query", "passage"):
-            try:
-                return encoding_of(self._rows(texts, wanted, progress), texts, wanted, self.inner)
-            except InvalidInput:
-                pass  # raised again with this call's own numbering of texts
-        return self._all(
-            texts, kind, lexical=lexical, token_vectors=token_vectors, progress=progress
-        )
-
-    def _direct(
-        self,
-        texts: Sequence[str],
-        kind: TextKind,
-        lexical: bool = False,
-        token_vectors: bool = False,
-    ) -> Encoding:
-        """The wrapped encoder's own answer, or error, past the lane."""
-        if self._all is not None:
-            return self._all(texts, kind, lexical=lexical, token_vectors=token_vectors)
-        if lexical or token_vectors:
-            raise InvalidInput(
-                f"the encoder {self.info.model} gives one vector a text; term weights or token "
-                "vectors were asked of it",
-                fix="Use BAAI/bge-m3, which gives both.",
+        outputs = Outputs(kind, lexical, token_vectors)
+        rows = self._rows(texts, outputs, progress) if kind in ("query", "passage") else None
+        if rows is None:
+            assert self._inner_all is not None
+            return self._inner_all(
+                texts, kind, lexical=lexical, token_vectors=token_vectors, progress=progress
             )
-        if kind == "passage":
-            return self.inner.encode_passages(texts)
-        vectors = self.inner.encode_queries(texts)
-        rows: list[Row | None] = [Row(vector, -1, False) for vector in vectors]
-        return encoding_of(rows, texts, Wanted(kind), self.inner)
+        return self._encoding(rows, texts, outputs)
 
     def _rows(
-        self, texts: Sequence[str], wanted: Wanted, progress: ProgressCallback | None = None
-    ) -> list[Row | None]:
-        keys, rows, missing = self._look_up(texts, wanted)
-        if not missing:
-            if progress is not None and texts:
-                progress(len(texts), len(texts))
-            return rows
-        known, total = len(texts) - len(missing), len(texts)
+        self, texts: Sequence[str], outputs: Outputs, progress: ProgressCallback | None
+    ) -> list[Row] | None:
+        """None where the wrapped encoder must see this call's own texts: to refuse them."""
+        if not (isinstance(texts, list | tuple) and all(isinstance(one, str) for one in texts)):
+            return None
+        try:
+            return self._cached.values([(outputs, text) for text in texts], progress) or None
+        except InvalidInput:
+            return None
 
-        def report(done: int, _: int) -> None:
-            assert progress is not None
-            progress(known + done, total)
+    def _keys(self, items: Sequence[tuple[Outputs, str]]) -> list[bytes]:
+        """Passages are not kept."""
+        if any(outputs.kind == "passage" for outputs, _ in items):
+            return []
+        return [digest(self._identity, repr(outputs), text) for outputs, text in items]
 
-        computed = self.lane.run_now(
-            [(wanted, texts[index]) for index in missing],
-            progress=None if progress is None else report,
-        )
-        self._keep(keys, rows, missing, computed)
-        return rows
+    def _compute(self, items: Sequence[tuple[Outputs, str]]) -> list[Row]:
+        """What the batcher calls: a call of the model for each kind of outputs."""
+        texts: dict[Outputs, dict[str, None]] = {}  # the same query of several requests comes once
+        for outputs, text in items:
+            texts.setdefault(outputs, {})[text] = None
+        rows = {
+            outputs: dict(zip(own, self._rows_of(list(own), outputs), strict=True))
+            for outputs, own in texts.items()
+        }
+        return [rows[outputs][text] for outputs, text in items]
 
-    def _look_up(
-        self, texts: Sequence[str], wanted: Wanted
-    ) -> tuple[list[bytes], list[Row | None], list[int]]:
-        """Keys and rows of the texts, and what is missing. Passages are not kept."""
-        if self.cache is None or wanted.kind != "query" or not texts:
-            return [], [None] * len(texts), list(range(len(texts)))
-        keys = [digest(self._about, repr(wanted), text) for text in texts]
-        rows = self.cache.get(keys)
-        return keys, rows, [index for index, row in enumerate(rows) if row is None]
-
-    def _keep(
-        self, keys: list[bytes], rows: list[Row | None], missing: list[int], computed: list[Row]
-    ) -> None:
-        for index, row in zip(missing, computed, strict=True):
-            rows[index] = row
-        if keys and self.cache is not None:
-            self.cache.put(
-                (keys[index], own_row(row)) for index, row in zip(missing, computed, strict=True)
+    def _rows_of(self, texts: Sequence[str], outputs: Outputs) -> list[Row]:
+        """A call of the model. Rows hold copies: a view would keep the whole batch alive."""
+        everything = self._inner_all
+        if everything is not None and (outputs.kind == "query" or not outputs.one_vector):
+            encoding = everything(
+                texts, outputs.kind, lexical=outputs.lexical, token_vectors=outputs.token_vectors
             )
-
-    def _run(self, items: Sequence[_Item]) -> list[Row]:
-        """What the lane calls: a call of the model for each thing that is wanted."""
-        places: dict[Wanted, list[int]] = {}
-        for place, (wanted, _) in enumerate(items):
-            places.setdefault(wanted, []).append(place)
-        rows: list[Row | None] = [None] * len(items)
-        for wanted, own in places.items():
-            # The same query of several requests at once is computed once.
-            unique = {text: i for i, text in enumerate(dict.fromkeys(items[p][1] for p in own))}
-            computed = self._compute(list(unique), wanted)
-            for place in own:
-                rows[place] = computed[unique[items[place][1]]]
-        return [row for row in rows if row is not None]
-
-    def _compute(self, texts: list[str], wanted: Wanted) -> list[Row]:
-        if self._all is not None and (wanted.kind == "query" or not wanted.plain):
-            encoding = self._all(
-                texts, wanted.kind, lexical=wanted.lexical, token_vectors=wanted.token_vectors
-            )
-        elif wanted.kind == "query":
-            return [Row(vector, -1, False) for vector in self.inner.encode_queries(texts)]
+        elif outputs.kind == "query":
+            vectors = self.inner.encode_queries(texts)
+            return [Row(vector.copy(), UNCOUNTED, False) for vector in vectors]
         else:
             encoding = self.inner.encode_passages(texts)
-        return rows_of(encoding)
+        lexical, token_vectors = encoding.lexical, encoding.token_vectors
+        return [
+            Row(
+                vector.copy(),
+                int(encoding.tokens[index]),
+                bool(encoding.truncated[index]),
+                None if lexical is None else _copy(lexical[index]),
+                None if token_vectors is None else token_vectors[index].copy(),
+            )
+            for index, vector in enumerate(encoding.vectors)
+        ]
+
+    def _vectors(self, rows: Sequence[Row]) -> FloatArray:
+        vectors = np.empty((len(rows), self.info.dimension), dtype=np.float32)
+        for index, row in enumerate(rows):
+            vectors[index] = row.vector
+        return vectors
+
+    def _encoding(self, rows: Sequence[Row], texts: Sequence[str], outputs: Outputs) -> Encoding:
+        """Rows as one; copies, since what a cache keeps must not change with what a caller does."""
+        tokens = [
+            self._count(text, outputs.kind) if row.tokens == UNCOUNTED else row.tokens
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        limit = self.info.max_length
+        truncated = [
+            row.truncated or count > limit for row, count in zip(rows, tokens, strict=True)
+        ]
+        lexical = [_copy(row.lexical) for row in rows if row.lexical is not None]
+        token_vectors = [row.token_vectors.copy() for row in rows if row.token_vectors is not None]
+        return Encoding(
+            self._vectors(rows),
+            np.array(tokens, dtype=np.int64),
+            np.array(truncated, dtype=np.bool_),
+            lexical if outputs.lexical else None,
+            token_vectors if outputs.token_vectors else None,
+        )
+
+    def _count(self, text: str, kind: TextKind) -> int:
+        info, counter = self.info, self.token_counter
+        instruction = info.query_instruction if kind == "query" else info.passage_instruction
+        return len(counter.token_offsets(instruction + text)) + counter.special_tokens
 
 
-def _are_texts(texts: object) -> bool:
-    """Whether they are texts; what else is given, the wrapped encoder answers or refuses."""
-    return (
-        isinstance(texts, list | tuple)
-        and len(texts) > 0
-        and all(isinstance(text, str) for text in texts)
-    )
+def _copy(weights: LexicalWeights) -> LexicalWeights:
+    return LexicalWeights(weights.indices.copy(), weights.values.copy())

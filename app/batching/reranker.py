@@ -11,11 +11,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batching.batcher import Lane
-from app.batching.cache import ByteCache, digest
+from app.batching.batcher import Batcher
+from app.batching.cache import ByteCache, CachedBatcher, digest
 from app.batching.deadline import Control, current
-from app.batching.futures import result_of
-from app.batching.token_estimates import pair_tokens
+from app.batching.tokens import pair_tokens
 from app.types import Observer
 from retrieval.errors import InvalidInput
 from retrieval.types import ProgressCallback, Reranker, RerankerInfo, Scores
@@ -49,25 +48,25 @@ def score_cache(max_bytes: int, observer: Observer | None = None) -> ScoreCache:
 
 
 class BatchedReranker:
-    """Implements `retrieval.types.Reranker` over a lane; scores are the wrapped reranker's.
+    """Implements `retrieval.types.Reranker` over a batcher; scores are the wrapped reranker's.
 
     Args:
-        reranker: the real one; must be usable from the lane's thread.
-        name: of the lane; None takes "reranker".
+        reranker: the real one; must be usable from the batcher's thread.
+        name: of the batcher.
         budget: estimated tokens in a batch.
-        window_ms, joined: see `Lane`.
+        window_ms, joined: see `Batcher`.
         cache: where scores are kept; None keeps none.
         settings: what changes scores beside the weights and the longest input (long_passages,
             window_overlap, dtype). Rerankers of the same weights and settings share what a cache
             holds; None shares nothing with any other.
-        observer: is told what the lane does.
+        observer: is told what the batcher does.
     """
 
     def __init__(
         self,
         reranker: Reranker,
         *,
-        name: str | None = None,
+        name: str = "reranker",
         budget: int = 4096,
         window_ms: float = 1.0,
         joined: bool = True,
@@ -76,23 +75,23 @@ class BatchedReranker:
         observer: Observer | None = None,
     ) -> None:
         self.inner = reranker
-        self.cache = cache
         info = reranker.info
-        said = f"unnamed {next(_unnamed)}" if settings is None else repr(sorted(settings.items()))
-        self._about = digest(
-            type(reranker).__name__, info.fingerprint, info.kind, str(info.max_length), said
+        own = f"unnamed {next(_unnamed)}" if settings is None else repr(sorted(settings.items()))
+        self._identity = digest(
+            type(reranker).__name__, info.fingerprint, info.kind, str(info.max_length), own
         )
-        self._mean_cost = float(TYPICAL_PAIR)
+        self._mean_tokens = float(TYPICAL_PAIR)
         limit = info.max_length
-        self.lane: Lane[Pair, Score] = Lane(
-            name or "reranker",
-            self._run,
+        self.batcher: Batcher[Pair, Score] = Batcher(
+            name,
+            self._compute,
             cost=lambda pair: pair_tokens(pair[0], pair[1], limit),
             budget=budget,
             window_ms=window_ms,
             joined=joined,
             observer=observer,
         )
+        self._cached = CachedBatcher(self.batcher, cache, self._keys)
 
     @property
     def info(self) -> RerankerInfo:
@@ -100,95 +99,59 @@ class BatchedReranker:
         return self.inner.info
 
     def score(self, pairs: Sequence[Pair], *, progress: ProgressCallback | None = None) -> Scores:
-        """As the wrapped reranker's. Raises also what `Lane.run_now` does."""
-        if not _are_pairs(pairs):
+        """As the wrapped reranker's. Raises also what `Batcher.run` does."""
+        if not _are_pairs(pairs):  # the wrapped reranker answers or refuses
             return self.inner.score(pairs, progress=progress)
-        keys, rows, missing = self._look_up(pairs)
-        if not missing:
-            if progress is not None:
-                progress(len(pairs), len(pairs))
-            return _scores(pairs, rows)
-        known, total = len(pairs) - len(missing), len(pairs)
-
-        def report(done: int, _: int) -> None:
-            assert progress is not None
-            progress(known + done, total)
-
-        items = [pairs[index] for index in missing]
         try:
-            computed = self.lane.run_now(items, progress=None if progress is None else report)
-        except InvalidInput:  # raised again with this call's own numbering of pairs
+            return _joined(pairs, self._cached.values(pairs, progress))
+        except InvalidInput:  # numbered by its batch; by itself, this call's pairs are numbered
             return self.inner.score(pairs, progress=progress)
-        self._keep(keys, rows, missing, computed)
-        return _scores(pairs, rows)
 
-    async def ascore(self, pairs: Sequence[Pair], control: Control | None = None) -> Scores:
-        """`score` for the event loop: holds no thread while it waits.
+    async def score_async(self, pairs: Sequence[Pair], control: Control | None = None) -> Scores:
+        """`score` on the event loop: holds no thread while it waits.
 
         Args:
             pairs: (query, passage) texts.
-            control: of the request; None for `control.current()`.
+            control: of the request; None for `current()`.
 
-        Raises: as `Lane.run_now`; a cancelled task takes its pairs out of the queue.
+        Raises: as `Batcher.run_async`.
         """
-        control = control or current()
-        if not _are_pairs(pairs):
-            return await asyncio.to_thread(self.inner.score, pairs)
-        keys, rows, missing = self._look_up(pairs)
-        if missing:
-            items = [pairs[index] for index in missing]
+        if _are_pairs(pairs):
             try:
-                computed = await result_of(self.lane.submit(items, control), control)
+                values = await self._cached.values_async(pairs, control or current())
+                return _joined(pairs, values)
             except InvalidInput:
-                return await asyncio.to_thread(self.inner.score, pairs)
-            self._keep(keys, rows, missing, computed)
-        return _scores(pairs, rows)
+                pass
+        return await asyncio.to_thread(self.inner.score, pairs)
 
     def relevance(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """The wrapped reranker's."""
         return self.inner.relevance(scores)
 
-    def cost(self, pairs: Sequence[Pair]) -> int:
+    def tokens(self, pairs: Sequence[Pair]) -> int:
         """Estimated tokens of pairs, as `Admission.enter` takes them."""
-        return self.lane.cost(pairs)
+        return self.batcher.tokens(pairs)
 
-    def likely_cost(self, pairs: int) -> int:
-        """Estimated tokens of so many pairs that are not known yet, from those seen lately."""
-        return round(pairs * self._mean_cost)
+    def likely_tokens(self, pairs: int) -> int:
+        """Estimated tokens of this number of pairs that are not known yet, from recent ones."""
+        return round(pairs * self._mean_tokens)
 
     def close(self) -> None:
-        """Finish what was accepted, end the lane, and close the wrapped reranker."""
-        self.lane.close()
+        """Finish what was accepted, end the batcher, and close the wrapped reranker."""
+        self.batcher.close()
         close = getattr(self.inner, "close", None)
         if close is not None:
             close()
 
-    # --- inside -----------------------------------------------------------------------------
+    # --- inside
 
-    def _look_up(self, pairs: Sequence[Pair]) -> tuple[list[bytes], list[Score | None], list[int]]:
-        """Keys and scores of the pairs, and which of them are missing."""
-        if self.cache is None or not pairs:
-            return [], [None] * len(pairs), list(range(len(pairs)))
-        keys = [digest(self._about, query, passage) for query, passage in pairs]
-        rows = self.cache.get(keys)
-        return keys, rows, [index for index, row in enumerate(rows) if row is None]
+    def _keys(self, pairs: Sequence[Pair]) -> list[bytes]:
+        return [digest(self._identity, query, passage) for query, passage in pairs]
 
-    def _keep(
-        self,
-        keys: list[bytes],
-        rows: list[Score | None],
-        missing: list[int],
-        computed: list[Score],
-    ) -> None:
-        for index, row in zip(missing, computed, strict=True):
-            rows[index] = row
-        if keys and self.cache is not None:
-            self.cache.put((keys[index], row) for index, row in zip(missing, computed, strict=True))
-
-    def _run(self, items: Sequence[Pair]) -> list[Score]:
-        mean = self.lane.cost(items) / len(items)
-        self._mean_cost += 0.1 * (mean - self._mean_cost)
-        scores = self.inner.score(items)
+    def _compute(self, pairs: Sequence[Pair]) -> list[Score]:
+        mean = self.batcher.tokens(pairs) / len(pairs)
+        self._mean_tokens += 0.1 * (mean - self._mean_tokens)
+        scores = self.inner.score(pairs)
         tokens, spans = scores.tokens, scores.spans
         return [
             Score(
@@ -197,12 +160,11 @@ class BatchedReranker:
                 None if tokens is None else int(tokens[index]),
                 None if spans is None else (int(spans[index][0]), int(spans[index][1])),
             )
-            for index in range(len(items))
+            for index in range(len(pairs))
         ]
 
 
 def _are_pairs(pairs: object) -> bool:
-    """Whether they are pairs; what else is given, the wrapped reranker answers or refuses."""
     return (
         isinstance(pairs, list | tuple)
         and len(pairs) > 0
@@ -216,20 +178,18 @@ def _are_pairs(pairs: object) -> bool:
     )
 
 
-def _scores(pairs: Sequence[Pair], rows: Sequence[Score | None]) -> Scores:
-    own = [row for row in rows if row is not None]
-    assert len(own) == len(pairs)
-    tokens = [row.tokens for row in own if row.tokens is not None]
+def _joined(pairs: Sequence[Pair], scores: Sequence[Score]) -> Scores:
+    tokens = [one.tokens for one in scores if one.tokens is not None]
     spans = None
-    if any(row.span is not None for row in own):
+    if any(one.span is not None for one in scores):
         # A pair whose span was not given was read whole.
+        whole = ((0, len(passage)) for _, passage in pairs)
         spans = np.array(
-            [row.span or (0, len(pair[1])) for row, pair in zip(own, pairs, strict=True)],
-            dtype=np.int64,
+            [one.span or span for one, span in zip(scores, whole, strict=True)], dtype=np.int64
         ).reshape(-1, 2)
     return Scores(
-        values=np.array([row.value for row in own], dtype=np.float64),
-        truncated=np.array([row.truncated for row in own], dtype=np.bool_),
-        tokens=np.array(tokens, dtype=np.int64) if len(tokens) == len(own) else None,
+        values=np.array([one.value for one in scores], dtype=np.float64),
+        truncated=np.array([one.truncated for one in scores], dtype=np.bool_),
+        tokens=np.array(tokens, dtype=np.int64) if len(tokens) == len(scores) else None,
         spans=spans,
     )

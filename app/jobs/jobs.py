@@ -34,7 +34,7 @@ from retrieval.errors import RetrievalError
 log = logging.getLogger(__name__)
 
 RunJob: TypeAlias = Callable[
-    [JobSpec, Callable[[IngestProgress], None], threading.Event], IngestReport
+    [JobSpec, Callable[[IngestProgress], None], Cancellation], IngestReport
 ]
 """Does a job's work in the calling thread: ends early, with any error, once the event is set."""
 

@@ -83,21 +83,21 @@ class Metrics:
 
     # --- the observer ---
 
-    def batch(self, lane: str, items: int, tokens: int, seconds: float) -> None:
+    def batch(self, model: str, items: int, tokens: int, seconds: float) -> None:
         """A model ran one batch."""
-        self._batch_seconds.labels(lane).observe(seconds)
-        self._batch_items.labels(lane).observe(items)
-        self._batch_tokens.labels(lane).observe(tokens)
-        self._tokens.labels(lane).inc(tokens)
+        self._batch_seconds.labels(model).observe(seconds)
+        self._batch_items.labels(model).observe(items)
+        self._batch_tokens.labels(model).observe(tokens)
+        self._tokens.labels(model).inc(tokens)
 
-    def waiting(self, lane: str, items: int, tokens: int) -> None:
+    def waiting(self, model: str, items: int, tokens: int) -> None:
         """How much waits for a model now."""
-        self._queue_items.labels(lane).set(items)
-        self._queue_tokens.labels(lane).set(tokens)
+        self._queue_items.labels(model).set(items)
+        self._queue_tokens.labels(model).set(tokens)
 
-    def waited(self, lane: str, seconds: float) -> None:
+    def waited(self, model: str, seconds: float) -> None:
         """How long a request's items waited before the first of them ran."""
-        self._waited.labels(lane).observe(seconds)
+        self._waited.labels(model).observe(seconds)
 
     def cache(self, name: str, hits: int, misses: int, held_bytes: int) -> None:
         """One look into a cache, and what it holds now."""

@@ -681,7 +681,7 @@ def test_a_collection_that_another_process_deleted_is_missed(tmp_path: Path) -> 
 def test_a_model_that_is_missing_is_told_and_comes_back(
     tmp_path: Path, tiny_bert_encoder: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.backend.models.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("app.backend.loaded_models.RETRY_SECONDS", 0.0)
     model = shutil.copytree(tiny_bert_encoder, tmp_path / "model")
     retrieval.ingest(DOCUMENTS, store=tmp_path / "store", encoder=str(model))
     weights = next(model.glob("*.safetensors"))

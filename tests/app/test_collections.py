@@ -17,7 +17,7 @@ from hashing_encoder import HashingEncoder
 import retrieval
 from app.backend.collections import Collections
 from app.backend.documents import put_together
-from app.backend.lazy import Once
+from app.backend.lazy import Lazy
 from app.backend.threads import Workers
 from app.batching.deadline import Cancelled, Control, controlled
 from app.errors import Conflict, DeadlinePassed
@@ -295,7 +295,7 @@ def test_a_value_is_made_once_and_a_failure_holds_for_a_while() -> None:
             raise StoreFault("it is away", fix="Wait.")
         return "made"
 
-    once = Once(make, retry_s=5.0, clock=lambda: now[0])
+    once = Lazy(make, retry_s=5.0, clock=lambda: now[0])
     for _ in range(3):
         with pytest.raises(StoreFault, match="away"):
             once.get()
@@ -314,7 +314,7 @@ def test_a_failure_is_forgotten_after_a_hold() -> None:
             raise StoreFault("it is away", fix="Wait.")
         return len(calls)
 
-    once = Once(make, retry_s=1000.0)
+    once = Lazy(make, retry_s=1000.0)
     with pytest.raises(RetrievalError):
         once.get()
     with once.held():

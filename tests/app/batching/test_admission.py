@@ -1,220 +1,119 @@
-"""Requests that would wait too long are refused at once, and say when to come again."""
+"""What would wait too long is refused at once, judged by the caller's own share."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
+from batching_help import MakeBatcher, Observed
 
 from app.batching.admission import Admission
-from app.batching.batcher import Lane
-from app.batching.deadline import Control
-from app.errors import Overloaded, Stopping, retry_after
-from app.types import Unobserved
-
-
-class Shed(Unobserved):
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-
-    def shed(self, reason: str) -> None:
-        self.reasons.append(reason)
-
-
-class Slow:
-    """A model that takes a millisecond an item, and can be held."""
-
-    def __init__(self) -> None:
-        self.free = threading.Event()
-        self.free.set()
-
-    def __call__(self, items: Sequence[int]) -> Sequence[int]:
-        assert self.free.wait(20)
-        time.sleep(0.001 * len(items))
-        return items
+from app.batching.batcher import Batcher
+from app.errors import Overloaded, Stopping
 
 
 @pytest.fixture
-def model() -> Slow:
-    return Slow()
+def batcher(make_batcher: MakeBatcher) -> Batcher[int, int]:
+    """Over a model of which it is known that it reads a thousand tokens a second."""
+    made = make_batcher()
+    for _ in range(10):
+        made.rate.learn(100, 0.1)
+    return made
 
 
-@pytest.fixture
-def lane(model: Slow) -> Iterator[Lane[int, int]]:
-    """A lane with a measured rate of about one unit of cost a millisecond."""
-    lane: Lane[int, int] = Lane("slow", model, cost=lambda item: 1, budget=50, window_ms=0)
-    lane.run_now(list(range(150)))
-    yield lane
-    model.free.set()
-    lane.close()
-
-
-def test_as_many_requests_as_are_allowed(lane: Lane[int, int]) -> None:
-    shed = Shed()
-    admission = Admission(2, 1000, shed)
-    with admission.enter(), admission.enter({lane: 1}):
+def test_as_many_requests_as_are_allowed(batcher: Batcher[int, int], observed: Observed) -> None:
+    admission = Admission(2, 1000, observed)
+    with admission.enter("a"), admission.enter("a", {batcher: 300}):
         assert admission.inside == 2
-        with pytest.raises(Overloaded, match="2 requests are in work") as caught, admission.enter():
-            pass
-        assert (retry_after(caught.value) or 0) > 0
+        with pytest.raises(Overloaded, match="2 requests are in work") as caught:
+            admission.enter("a").__enter__()
+        assert caught.value.retry_after_s == pytest.approx(0.3)
     assert admission.inside == 0
-    assert shed.reasons == ["overloaded"]
-    with admission.enter():
+    assert observed.refused == ["overloaded"]
+    with admission.enter("a"):
         pass
 
 
-def test_an_error_inside_leaves_nothing_behind(lane: Lane[int, int]) -> None:
+def test_where_one_caller_takes_all_room_others_get_their_share() -> None:
+    admission = Admission(8, 1000)
+    with ExitStack() as greedy, ExitStack() as polite:
+        for _ in range(8):
+            greedy.enter_context(admission.enter("greedy"))
+        for _ in range(4):
+            polite.enter_context(admission.enter("polite"))
+        for caller in ("greedy", "polite"):
+            with pytest.raises(Overloaded):
+                admission.enter(caller).__enter__()
+        assert admission.inside == 12, "bounded: each caller has its equal share at most"
+    assert admission.inside == 0
+
+
+def test_a_caller_waits_for_its_own_tokens_and_as_many_of_others(
+    batcher: Batcher[int, int],
+) -> None:
+    admission = Admission(100, 1000)
+    with ExitStack() as greedy:
+        for _ in range(2):
+            greedy.enter_context(admission.enter("greedy", {batcher: 600}))
+        with pytest.raises(
+            Overloaded, match=r"work for 1\.2 s waits for 'model'.*max_wait_ms"
+        ) as e:
+            admission.enter("greedy", {batcher: 1}).__enter__()
+        assert e.value.retry_after_s == pytest.approx(0.7)
+        with admission.enter("polite", {batcher: 400}):
+            with admission.enter("polite", {batcher: 50}):  # 400 of its own, 400 of the other
+                pass
+            with admission.enter("polite", {batcher: 200}), pytest.raises(Overloaded):
+                admission.enter("polite", {batcher: 1}).__enter__()  # 600 and 600
+
+
+def test_a_request_that_would_take_too_long_itself_waits_for_an_idle_model(
+    batcher: Batcher[int, int],
+) -> None:
+    admission = Admission(10, 1000)
+    with admission.enter("a", {batcher: 50_000}):
+        with pytest.raises(Overloaded, match=r"this request would take it 2\.4 s more"):
+            admission.enter("b", {batcher: 1200}).__enter__()  # and as much of a's
+        with admission.enter("b", {batcher: 900}):
+            pass
+    with admission.enter("b", {batcher: 50_000}):
+        pass
+
+
+def test_nobody_is_refused_while_the_rate_is_unknown(make_batcher: MakeBatcher) -> None:
+    batcher = make_batcher()
+    admission = Admission(10, 1)
+    with admission.enter("a", {batcher: 10**9}), admission.enter("a", {batcher: 10**9}):
+        pass
+
+
+def test_an_error_inside_leaves_nothing_behind(batcher: Batcher[int, int]) -> None:
     admission = Admission(1, 1000)
-    with pytest.raises(ZeroDivisionError), admission.enter({lane: 500}):
+    with pytest.raises(ZeroDivisionError), admission.enter("a", {batcher: 50_000}):
         raise ZeroDivisionError
     assert admission.inside == 0
-    assert lane.idle()
-    assert lane.seconds_ahead() == 0
-
-
-def test_an_idle_model_takes_any_one_request(lane: Lane[int, int]) -> None:
-    admission = Admission(10, 100)
-    with admission.enter({lane: 10_000}):  # ten seconds
-        assert not lane.idle()
-        with pytest.raises(Overloaded, match=r"waits for 'slow'.*max_wait_ms") as caught:
-            admission.enter({lane: 1}).__enter__()
-        assert 5 < caught.value.retry_after_s < 40
-    with admission.enter({lane: 1}):
+    with admission.enter("a", {batcher: 1}):
         pass
-
-
-def test_work_that_waits_counts_and_so_does_what_was_promised(
-    lane: Lane[int, int], model: Slow
-) -> None:
-    admission = Admission(10, 200)
-    model.free.clear()
-    future = lane.submit([0] * 100, Control())  # 100 ms
-    with admission.enter({lane: 90}):  # 190 ms
-        with admission.enter({lane: 60}), pytest.raises(Overloaded):  # 250 ms
-            admission.enter({lane: 1}).__enter__()
-        model.free.set()
-        future.result(10)
-
-
-def test_a_request_far_beyond_twice_the_limit_waits_for_an_idle_model(
-    lane: Lane[int, int],
-) -> None:
-    admission = Admission(10, 200)
-    with admission.enter({lane: 50}):
-        with pytest.raises(Overloaded, match="this request would take it"):
-            admission.enter({lane: 1000}).__enter__()
-        with admission.enter({lane: 50}):
-            pass
-
-
-def test_what_is_submitted_counts_once(lane: Lane[int, int], model: Slow) -> None:
-    """Once items wait, the promise of them is met; whichever thread hands them over."""
-    admission = Admission(10, 10_000)
-    with admission.enter({lane: 300}):
-        promised = lane.seconds_ahead()
-        model.free.clear()
-        contextvars.copy_context().run(lane.submit, [0] * 200, Control())
-        futures = []
-
-        def in_thread() -> None:
-            futures.append(lane.submit([0] * 100, Control()))
-
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(in_thread,))
-        thread.start()
-        thread.join()
-        assert lane._load.expected_cost == 0
-        assert lane.seconds_ahead() == pytest.approx(promised, rel=0.3)
-        model.free.set()
-        futures[0].result(10)
-    assert lane.seconds_ahead() < 0.2
-
-
-def test_the_promise_ends_with_the_request(lane: Lane[int, int]) -> None:
-    admission = Admission(10, 10_000)
-    with admission.enter({lane: 300}):
-        assert lane.seconds_ahead() > 0.1
-    assert lane.seconds_ahead() == 0
-    assert lane._load.expected == set()
-
-
-def test_an_idle_model_waits_for_who_was_let_in(lane: Lane[int, int]) -> None:
-    """Within the window: both are then one batch."""
-    batches: list[int] = []
-
-    def run(items: Sequence[int]) -> Sequence[int]:
-        batches.append(len(items))
-        return items
-
-    other: Lane[int, int] = Lane("other", run, cost=lambda item: 1, budget=50, window_ms=300)
-    admission = Admission(10, 1000)
-
-    async def one(delay: float) -> None:
-        with admission.enter({other: 1}):
-            await asyncio.sleep(delay)
-            await asyncio.to_thread(other.run_now, [1])
-
-    async def both() -> float:
-        started = time.monotonic()
-        await asyncio.gather(one(0), one(0.02))
-        return time.monotonic() - started
-
-    seconds = asyncio.run(both())
-    other.close()
-    assert batches == [2]
-    assert seconds < 0.25, "the window ends once everybody is there"
 
 
 def test_stopping_and_draining() -> None:
     admission = Admission(5, 1000)
-    entered, leave = threading.Event(), threading.Event()
+    leave = threading.Event()
+    entered = threading.Event()
 
     def stay() -> None:
-        with admission.enter():
+        with admission.enter("a"):
             entered.set()
-            leave.wait(10)
+            assert leave.wait(10)
 
-    thread = threading.Thread(target=stay)
-    thread.start()
-    assert entered.wait(5)
-    admission.close()
-    with pytest.raises(Stopping):
-        admission.enter().__enter__()
-    assert not admission.drained(0.02)
-    threading.Timer(0.05, leave.set).start()
-    assert admission.drained(5)
-    thread.join()
-
-
-def test_overload_is_shed_and_what_was_let_in_is_answered_in_time(
-    lane: Lane[int, int],
-) -> None:
-    """Five times as much as the model can do: what gets in ends within twice the limit."""
-    limit = 0.2
-    admission = Admission(1000, limit * 1000, shed := Shed())
-    took: list[float] = []
-
-    def ask() -> None:
-        started = time.monotonic()
-        try:
-            with admission.enter({lane: 20}):
-                assert contextvars.copy_context().run(lane.run_now, [7] * 20) == [7] * 20
-                took.append(time.monotonic() - started)
-        except Overloaded:
-            return
-
-    threads = []
-    started = time.monotonic()
-    for number in range(250):  # 20 ms of work each 4 ms
-        threads.append(thread := threading.Thread(target=ask))
-        thread.start()
-        time.sleep(max(0.0, started + 0.004 * (number + 1) - time.monotonic()))
-    for thread in threads:
-        thread.join(20)
-    assert len(took) + len(shed.reasons) == 250, "refused or answered, nothing lost"
-    assert len(shed.reasons) > 100
-    assert len(took) > 20
-    assert sorted(took)[int(len(took) * 0.95)] < 2 * limit * 1.5, "1.5: a busy machine"
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stay)
+        assert entered.wait(5)
+        admission.close()
+        with pytest.raises(Stopping):
+            admission.enter("b").__enter__()
+        assert not admission.drained(0.01)
+        leave.set()
+        assert admission.drained(5)
