@@ -38,11 +38,11 @@ def create(
     ] = None,
 ) -> None:
     """Make a key and print it, once: it is kept nowhere."""
-    from app.security import api_keys as keys
+    from app.security import api_keys
 
     place = _place(keys_file, config)
     names = None if collections is None else [one.strip() for one in collections.split(",")]
-    token, key = keys.create(
+    token, key = api_keys.create(
         place,
         name,
         write=not read_only,
@@ -62,10 +62,10 @@ def create(
 @app.command("list")
 def list_keys(keys_file: KeysFile = None, config: Config = None) -> None:
     """List the keys: their names and rights, not the keys themselves."""
-    from app.security import api_keys as keys
+    from app.security.key_file import read_keys
 
     lines = [("NAME", "RIGHTS", "COLLECTIONS", "TENANT", "RATE", "CREATED", "EXPIRES")]
-    for key in keys.read(_place(keys_file, config)):
+    for key in read_keys(_place(keys_file, config)):
         over = " (over)" if key.expired() else ""
         lines.append(
             (
@@ -90,9 +90,9 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Revoke a key; a running service refuses it from its next request on."""
-    from app.security import api_keys as keys
+    from app.security import api_keys
 
-    keys.revoke(_place(keys_file, config), name)
+    api_keys.revoke(_place(keys_file, config), name)
     typer.echo(f"The key {name!r} is revoked.", err=True)
 
 

@@ -34,7 +34,8 @@ from app.types import Caller
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
-    from app.security.api_keys import Key, KeyRing
+    from app.security.api_keys import KeyRing
+    from app.security.key_file import Key
     from app.settings.settings import Settings
 
 log = logging.getLogger(__name__)

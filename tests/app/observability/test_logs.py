@@ -15,7 +15,7 @@ from guard_help import guarded
 from service_help import running
 
 from app.observability import logging as logs
-from app.security import api_keys as keys
+from app.security import api_keys
 from app.security.api_keys import KeyRing
 from app.settings.settings import Settings
 
@@ -142,7 +142,7 @@ def test_what_is_none_is_left() -> None:
 def test_a_service_logs_requests_and_no_secrets_or_questions(
     tmp_path: Path, stderr: io.StringIO
 ) -> None:
-    token, _ = keys.create(tmp_path / "keys", "bot")
+    token, _ = api_keys.create(tmp_path / "keys", "bot")
     model_key, store_key = "a-key-of-a-language-model", "a-key-of-qdrant"
     options = {"llm_key": model_key, "api_key": store_key, "log_level": "debug"}
     app, _ = guarded(keys=KeyRing.load(tmp_path / "keys"), **options)

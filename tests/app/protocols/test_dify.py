@@ -16,7 +16,7 @@ from service_help import DOCUMENTS, Service
 import retrieval
 from app.errors import Forbidden, NotHere, Overloaded, Unauthorized
 from app.protocols.dify import routes as dify
-from app.security import api_keys as key_files
+from app.security import api_keys
 from app.security.api_keys import KeyRing
 from retrieval.errors import CollectionNotFound, InvalidFilter, StoreFault
 
@@ -382,7 +382,7 @@ def test_error_codes(error: Any, code: int, status: int) -> None:
 
 def test_keys(tmp_path: Path, encoder: retrieval.BiEncoder) -> None:
     path = tmp_path / "keys.toml"
-    token = key_files.create(path, "dify", collections=["docs"])[0]
+    token = api_keys.create(path, "dify", collections=["docs"])[0]
     collections = {"docs": DOCUMENTS[:2], "secret": DOCUMENTS[2:]}
     body = {"knowledge_id": "docs", "query": QUESTION}
     with instructed_service(

@@ -29,7 +29,7 @@ from app.backend.backend import RetrievalBackend
 from app.observability.metrics import Metrics
 from app.protocols import errors
 from app.protocols.mcp import server as mcp
-from app.security import api_keys as key_files
+from app.security import api_keys
 from app.security.middleware import Guard
 from app.settings.settings import Settings
 
@@ -235,10 +235,10 @@ def test_a_read_only_service_offers_no_tool_that_writes(served: Served) -> None:
 
 def test_the_caller_is_the_owner_of_the_key(served: Served, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    writer, _ = key_files.create(file, "writer", write=True)
-    reader, _ = key_files.create(file, "reader", write=False, collections=["docs"])
+    writer, _ = api_keys.create(file, "writer", write=True)
+    reader, _ = api_keys.create(file, "reader", write=False, collections=["docs"])
     guard = {
-        "keys": key_files.KeyRing.load(file),
+        "keys": api_keys.KeyRing.load(file),
         "settings": make_settings(served.folder, keys_file=file),
         **observing(Metrics()),
     }

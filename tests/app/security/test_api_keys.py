@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from app.commands.keys import app as commands
 from app.errors import Unauthorized
-from app.security import api_keys as keys
+from app.security import api_keys
 from app.security.api_keys import KeyRing
+from app.security.key_file import read_keys
 from app.types import Caller
 from retrieval.errors import InvalidInput
 
@@ -25,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_key_is_found_again_and_stands_nowhere(file: Path) -> None:
-    token, key = keys.create(
+    token, key = api_keys.create(
         file, "bot", write=False, collections=["a", "b"], tenant="t", rate="5/second"
     )
     assert token.startswith("tsr_")
@@ -40,29 +41,29 @@ def test_a_key_is_found_again_and_stands_nowhere(file: Path) -> None:
 
 def test_only_its_owner_can_read_the_file(file: Path) -> None:
     for name in ("one", "two"):
-        keys.create(file, name)
+        api_keys.create(file, name)
         assert file.stat().st_mode & 0o777 == 0o600
-    keys.revoke(file, "one")
+    api_keys.revoke(file, "one")
     assert file.stat().st_mode & 0o777 == 0o600
     assert sorted(one.name for one in file.parent.iterdir()) == [".keys.json.lock", "keys.json"]
 
 
 @pytest.mark.parametrize("wrong", ["", "tsr_", "x" * 10_000, "tsr_" + "a" * 43, "\udcff", "é"])
 def test_an_unknown_key_is_refused(file: Path, wrong: str) -> None:
-    keys.create(file, "bot")
+    api_keys.create(file, "bot")
     with pytest.raises(Unauthorized) as refused:
         KeyRing.load(file).find(wrong)
     assert refused.value.reason == "unknown"
 
 
 def test_a_digest_is_no_key(file: Path) -> None:
-    _, key = keys.create(file, "bot")
+    _, key = api_keys.create(file, "bot")
     with pytest.raises(Unauthorized):
         KeyRing.load(file).find(key.sha256)
 
 
 def test_a_key_that_is_over_is_refused(file: Path) -> None:
-    token, key = keys.create(file, "brief", expires="2h")
+    token, key = api_keys.create(file, "brief", expires="2h")
     assert KeyRing.load(file).find(token) == key
     made = datetime.fromisoformat(key.created)
     assert not key.expired(made + timedelta(hours=1, minutes=59))
@@ -75,11 +76,11 @@ def test_a_key_that_is_over_is_refused(file: Path) -> None:
 
 
 def test_a_running_service_follows_the_file(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first, _ = keys.create(file, "first")
+    first, _ = api_keys.create(file, "first")
     ring = KeyRing.load(file)
-    second, _ = keys.create(file, "second")
+    second, _ = api_keys.create(file, "second")
     assert ring.find(second).id == "second"
-    keys.revoke(file, "first")
+    api_keys.revoke(file, "first")
     with pytest.raises(Unauthorized):
         ring.find(first)
     before = file.read_text()
@@ -90,7 +91,7 @@ def test_a_running_service_follows_the_file(file: Path, caplog: pytest.LogCaptur
     assert ring.find(second).id == "second"
     file.write_text(before.replace("second", "renamed"))
     assert ring.find(second).id == "renamed"
-    keys.revoke(file, "renamed")
+    api_keys.revoke(file, "renamed")
     assert len(ring._keys) == 1
     with pytest.raises(Unauthorized):
         ring.find(second)
@@ -99,14 +100,14 @@ def test_a_running_service_follows_the_file(file: Path, caplog: pytest.LogCaptur
 def test_two_who_make_keys_at_once_lose_none(file: Path) -> None:
     def make(start: int) -> None:
         for number in range(start, start + 5):
-            keys.create(file, f"key-{number}")
+            api_keys.create(file, f"key-{number}")
 
     threads = [threading.Thread(target=make, args=(start,)) for start in (0, 10, 20, 30)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(keys.read(file)) == 20
+    assert len(read_keys(file)) == 20
 
 
 @pytest.mark.parametrize(
@@ -118,18 +119,18 @@ def test_two_who_make_keys_at_once_lose_none(file: Path) -> None:
         ({"name": "x" * 65}, "cannot be named"),
         ({"rate": "fast"}, "'fast' is no rate"),
         ({"rate": "0/minute"}, "is no rate"),
-        ({"expires": "soon"}, "'soon' is no length"),
-        ({"expires": "0d"}, "is no length"),
+        ({"expires": "soon"}, "'soon' is not a length"),
+        ({"expires": "0d"}, "is not a length"),
         ({"collections": [""]}, "name is empty"),
         ({"tenant": " "}, "tenant is empty"),
         ({"name": "taken"}, "already.*revoke it first"),
     ],
 )
 def test_what_cannot_be_made(file: Path, options: dict[str, Any], told: str) -> None:
-    keys.create(file, "taken")
+    api_keys.create(file, "taken")
     before = file.read_text()
     with pytest.raises(InvalidInput, match=told):
-        keys.create(file, **{"name": "new", **options})
+        api_keys.create(file, **{"name": "new", **options})
     assert file.read_text() == before
 
 
@@ -151,13 +152,13 @@ def test_what_cannot_be_made(file: Path, options: dict[str, Any], told: str) -> 
         '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "tenant": 5}]}' % ("0" * 64),
     ],
 )
-def test_what_is_no_file_of_keys(file: Path, text: str) -> None:
+def test_what_is_not_a_file_of_keys(file: Path, text: str) -> None:
     """Half-understood rights would be wrong rights."""
     file.write_text(text)
-    with pytest.raises(InvalidInput, match="is no file of keys"):
+    with pytest.raises(InvalidInput, match="is not a file of keys"):
         KeyRing.load(file)
     with pytest.raises(InvalidInput):
-        keys.create(file, "new")
+        api_keys.create(file, "new")
     assert file.read_text() == text
 
 
@@ -165,13 +166,13 @@ def test_a_missing_file_says_how_to_make_one(file: Path) -> None:
     with pytest.raises(InvalidInput, match=r"retrieval keys create NAME --keys-file"):
         KeyRing.load(file)
     with pytest.raises(InvalidInput):
-        keys.revoke(file, "x")
+        api_keys.revoke(file, "x")
 
 
 def test_a_file_that_others_can_change_is_told(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keys.create(file, "bot")
+    api_keys.create(file, "bot")
     KeyRing.load(file)
     assert not caplog.text
     file.chmod(0o664)
@@ -183,7 +184,7 @@ def test_a_file_that_others_can_change_is_told(
 def test_no_place_to_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match=r"cannot be written.*--keys-file"):
-        keys.create(tmp_path / "file" / "keys.json", "bot")
+        api_keys.create(tmp_path / "file" / "keys.json", "bot")
 
 
 # --- the commands ---------------------------------------------------------------------------
@@ -204,14 +205,14 @@ def test_the_commands(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("create", "full", "--rate", "9/minute", "--tenant", "t", *place).exit_code == 0
     shown = run("list", *place).stdout.splitlines()
     assert [line.split()[:6] for line in shown[1:]] == [
-        ["bot", "read-only", "a,b", "-", "-", keys.read(file)[0].created],
-        ["full", "read-write", "all", "t", "9/minute", keys.read(file)[1].created],
+        ["bot", "read-only", "a,b", "-", "-", read_keys(file)[0].created],
+        ["full", "read-write", "all", "t", "9/minute", read_keys(file)[1].created],
     ]
     assert token not in "".join(shown)
     # the place may also come from the settings
     monkeypatch.setenv("RETRIEVAL_KEYS_FILE", str(file))
     assert run("revoke", "bot").exit_code == 0
-    assert [key.id for key in keys.read(file)] == ["full"]
+    assert [key.id for key in read_keys(file)] == ["full"]
     assert isinstance(run("revoke", "bot").exception, InvalidInput)
 
 
@@ -221,4 +222,4 @@ def test_without_a_place_the_current_folder_is_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RETRIEVAL_KEYS_FILE", raising=False)
     assert run("create", "bot").exit_code == 0
-    assert [key.id for key in keys.read(tmp_path / "retrieval-keys.json")] == ["bot"]
+    assert [key.id for key in read_keys(tmp_path / "retrieval-keys.json")] == ["bot"]

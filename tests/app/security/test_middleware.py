@@ -16,7 +16,7 @@ from guard_help import Prepared, guarded
 from service_help import running
 
 from app.observability.metrics import Metrics
-from app.security import api_keys as keys
+from app.security import api_keys
 from app.security.api_keys import KeyRing
 
 
@@ -44,11 +44,11 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """With keys."""
     file = tmp_path_factory.mktemp("keys") / "keys.json"
     tokens = {
-        "full": keys.create(file, "full")[0],
-        "reader": keys.create(
+        "full": api_keys.create(file, "full")[0],
+        "reader": api_keys.create(
             file, "reader", write=False, collections=["docs"], tenant="acme", rate="1000/second"
         )[0],
-        "limited": keys.create(file, "limited", rate="2/minute")[0],
+        "limited": api_keys.create(file, "limited", rate="2/minute")[0],
     }
     metrics = Metrics()
     app, backend = guarded(keys=KeyRing.load(file), metrics=metrics)
@@ -150,10 +150,10 @@ def test_probes_are_open_and_tell_strangers_no_details(closed: Running) -> None:
 
 
 def test_keys_are_made_and_revoked_while_it_runs(closed: Running) -> None:
-    token, _ = keys.create(closed.file, "brief")
+    token, _ = api_keys.create(closed.file, "brief")
     bearer = {"authorization": f"Bearer {token}"}
     assert closed.get("/v1/who", **bearer).json()["key_id"] == "brief"
-    keys.revoke(closed.file, "brief")
+    api_keys.revoke(closed.file, "brief")
     assert closed.get("/v1/who", **bearer).status_code == 401
     assert closed.get("/v1/who", **closed.bearer("full")).status_code == 200
 

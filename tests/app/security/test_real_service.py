@@ -10,7 +10,7 @@ import openai
 import pytest
 from service_help import Service, small_service
 
-from app.security import api_keys as keys
+from app.security import api_keys
 from app.security.api_keys import KeyRing
 
 
@@ -19,9 +19,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
     folder = tmp_path_factory.mktemp("guarded")
     file = folder / "keys.json"
     tokens = {
-        "full": keys.create(file, "full")[0],
-        "reader": keys.create(file, "reader", write=False)[0],
-        "elsewhere": keys.create(file, "elsewhere", collections=["other"])[0],
+        "full": api_keys.create(file, "full")[0],
+        "reader": api_keys.create(file, "reader", write=False)[0],
+        "elsewhere": api_keys.create(file, "elsewhere", collections=["other"])[0],
     }
     with small_service(folder, keys=KeyRing.load(file)) as one:
         yield one, tokens
