@@ -28,12 +28,12 @@ from retrieval.index.embedded.points import EdgePoints
 from retrieval.index.filters import compile_filter
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.ingestion import ingest_documents, prune_scope
-from retrieval.ingestion import seen_documents as ledger
+from retrieval.ingestion import seen_documents as seen
 from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Encoding, FloatArray, IngestReport, Manifest
 
 WINDOW = 8
-ledger._PAGE = 4  # documents that pruning deletes at once: several steps of a few
+seen._PAGE = 4  # documents that pruning deletes at once: several steps of a few
 PHASES = ("ingest", "update", "prune")
 
 

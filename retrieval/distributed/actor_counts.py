@@ -21,7 +21,7 @@ MOST_WRITERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ActorCounts:
     """Actors of each stage, and what each encoder is given."""
 
     encoders: int
@@ -38,7 +38,7 @@ def plan_actors(
     gpus_per_worker: float | None = None,
     cpus_per_worker: float = 1.0,
     one_writer: bool = False,
-) -> Plan:
+) -> ActorCounts:
     """Divide a cluster between the stages.
 
     Args:
@@ -78,7 +78,7 @@ def plan_actors(
     spare -= more * WRITE_CPUS
     wanted = count * SPLITTERS_PER_GPU if share else math.ceil(count / CPU_WORKERS_PER_SPLITTER)
     splitters = 1 + min(wanted - 1, math.floor(spare / SPLIT_CPUS + 1e-9))
-    return Plan(count, splitters, 1 + more, float(cpus_per_worker), share)
+    return ActorCounts(count, splitters, 1 + more, float(cpus_per_worker), share)
 
 
 def _of(number: float, what: str) -> str:

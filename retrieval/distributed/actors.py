@@ -17,21 +17,21 @@ import numpy as np
 from retrieval.api.models import load_encoder_of
 from retrieval.distributed.messages import (
     Counts,
+    DocumentBatch,
     Encoded,
     Failure,
+    FileGroup,
     Item,
-    Parcel,
-    Portion,
     Prepared,
     packed,
     unpacked,
 )
-from retrieval.distributed.partitions import read_portion
-from retrieval.distributed.writers import Gate, Place, gate_of
+from retrieval.distributed.partitions import read_group
+from retrieval.distributed.writers import CollectionAccess, Target, access_to
 from retrieval.errors import RetrievalError
 from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.prepare import DocumentSplitter, Preparing
-from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.models.resolve import resolve
 from retrieval.splitting.splitter import Splitter
 from retrieval.types import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 EncoderFactory: TypeAlias = Callable[[], Encoder]
 
-# A parcel has more only where one document does; so much is tokenised and held at a time.
+# A batch has more only where one document does; this many are tokenised and held at a time.
 _ENCODE_AT_ONCE = 4_096
 
 T = TypeVar("T")
@@ -61,13 +61,13 @@ T = TypeVar("T")
 class Job:
     """What all workers of a run know.
 
-    keeper: handle of the embedded collection's owner; None for a server. factory: makes the
+    owner: handle of the embedded collection's owner; None for a server. factory: makes the
     encoder, where it is not one that the manifest names. model_options: of the encoder.
     """
 
-    place: Place
+    target: Target
     manifest: Manifest
-    keeper: Any | None
+    owner: Any | None
     factory: EncoderFactory | None
     model_options: Mapping[str, Any]
 
@@ -111,7 +111,7 @@ def handled(block: pa.Table, handle: Callable[[Any], Iterator[Item]]) -> Iterato
 
 
 class Read:
-    """Portion → parcels. Parcels, of documents that a program made, pass through."""
+    """FileGroup → document batches. Batches, of documents that a program made, pass through."""
 
     def __init__(self, encoding: str | None, batch: int, characters: int) -> None:
         self._encoding = encoding
@@ -122,12 +122,12 @@ class Read:
         """For `map_batches`."""
         return handled(block, self.read)
 
-    def read(self, item: Portion | Parcel) -> Iterator[Item]:
-        """The parcels of a portion."""
-        if isinstance(item, Parcel):
+    def read(self, item: FileGroup | DocumentBatch) -> Iterator[Item]:
+        """The documents of a group, in batches."""
+        if isinstance(item, DocumentBatch):
             yield item
         else:
-            yield from read_portion(item, self._encoding, self._batch, self._characters)
+            yield from read_group(item, self._encoding, self._batch, self._characters)
 
 
 class Lazy(Generic[T]):
@@ -145,10 +145,10 @@ class Lazy(Generic[T]):
 
 
 class Split:
-    """Parcel → prepared passages of what is new or changed; what is unchanged is only counted."""
+    """DocumentBatch → passages of new and changed documents; unchanged ones are only counted."""
 
     def __init__(self, job: Job) -> None:
-        self._gate: Gate = gate_of(job.place, job.keeper)
+        self._access: CollectionAccess = access_to(job.target, job.owner)
         built = job.manifest.splitter
         self._splitter = Lazy(
             lambda: Splitter(
@@ -162,23 +162,23 @@ class Split:
         """For `map_batches`."""
         return handled(block, self.split)
 
-    def split(self, parcel: Parcel) -> Iterator[Item]:
-        """The parcel, prepared."""
+    def split(self, batch: DocumentBatch) -> Iterator[Item]:
+        """The batch, prepared."""
         problems: list[Problem] = []
         passages: list[Passage] = []
         stale: list[str] = []
         new = changed = 0
-        with contextlib.closing(Ledger()) as ledger:
+        with contextlib.closing(SeenDocuments()) as seen:
             preparing = Preparing(
-                index=cast("Index", _States(self._gate)),
-                splitter=cast("DocumentSplitter", _Late(self._splitter)),
-                ledger=ledger,
+                index=cast("Index", _States(self._access)),
+                splitter=cast("DocumentSplitter", _LazySplitter(self._splitter)),
+                seen=seen,
                 problems=problems,
                 on_error="skip",
-                tenant=None,  # the gate knows it
+                tenant=None,  # `CollectionAccess` knows it
                 note_files=False,
             )
-            for prepared in preparing.prepare(parcel.documents):
+            for prepared in preparing.prepare(batch.documents):
                 passages += prepared.passages
                 stale += prepared.stale
                 new += bool(prepared.passages and prepared.is_new)
@@ -188,7 +188,7 @@ class Split:
             new=new,
             changed=changed,
             unchanged=preparing.unchanged,
-            problems=(*parcel.problems, *problems),
+            problems=(*batch.problems, *problems),
         )
         yield Prepared(tuple(passages), tuple(stale), counts) if passages else counts
 
@@ -197,16 +197,16 @@ class Split:
 class _States:
     """The part of an index that `Preparing` reads."""
 
-    gate: Gate
+    access: CollectionAccess
 
     def document_states(
         self, document_ids: list[str], *, tenant: str | None = None
     ) -> dict[str, DocumentState]:
-        return self.gate.states(document_ids)
+        return self.access.states(document_ids)
 
 
 @dataclass(frozen=True, slots=True)
-class _Late:
+class _LazySplitter:
     """A splitter that is made at the first document that must be split."""
 
     make: Lazy[Splitter]
@@ -268,7 +268,7 @@ class Write:
     """Encoded passages → counts, once the passages are durable."""
 
     def __init__(self, job: Job) -> None:
-        self._gate: Gate = gate_of(job.place, job.keeper)
+        self._access: CollectionAccess = access_to(job.target, job.owner)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """For `map_batches`."""
@@ -279,5 +279,5 @@ class Write:
         if isinstance(item, Counts):
             yield item
             return
-        self._gate.write(item)
+        self._access.write(item)
         yield item.counts

@@ -69,7 +69,7 @@ def translated(error: Exception) -> RetrievalError:
 
 
 def limits(**wanted: int) -> dict[str, Any]:
-    """Limits without which Ray tries a parcel that kills its worker for ever.
+    """Limits without which Ray tries a batch that kills its worker for ever.
 
     From Ray 2.64 on `map_batches` takes no such options, and that is how it is there.
     """
@@ -82,7 +82,7 @@ def limits(**wanted: int) -> dict[str, Any]:
 
 @contextmanager
 def one_item_a_block() -> Iterator[None]:
-    """Data sets made here give each item a block of its own, see `parcels`."""
+    """Data sets made here give each item a block of its own, see messages.py."""
     import ray.data
 
     context = ray.data.DataContext.get_current()

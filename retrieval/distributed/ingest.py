@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from retrieval.api.ingest import ingest
-from retrieval.distributed.actor_counts import READ_CPUS, SPLIT_CPUS, WRITE_CPUS, Plan, plan_actors
+from retrieval.distributed.actor_counts import (
+    READ_CPUS,
+    SPLIT_CPUS,
+    WRITE_CPUS,
+    ActorCounts,
+    plan_actors,
+)
 from retrieval.distributed.actors import Encode, EncoderFactory, Job, Read, Split, Write
 from retrieval.distributed.cluster import connected, limits, one_item_a_block
 from retrieval.distributed.messages import Counts, Failure, unpacked
-from retrieval.distributed.partitions import PARCEL_CHARACTERS
-from retrieval.distributed.report import Total
+from retrieval.distributed.partitions import BATCH_CHARACTERS
+from retrieval.distributed.report import ReportTotals
 from retrieval.distributed.sources import Source, check_source, opened
-from retrieval.distributed.writers import Place, gate_of, make_keeper, this_machine
+from retrieval.distributed.writers import Target, access_to, start_owner, this_machine
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.ingestion.collection_settings import SAMPLE_DOCUMENTS
@@ -28,11 +34,11 @@ from retrieval.types import Document, IngestReport
 if TYPE_CHECKING:
     from retrieval.ingestion import IngestProgressCallback
 
-PARCEL_DOCUMENTS = 256
+BATCH_DOCUMENTS = 256
 
 _RESTARTS = 20
 _RETRIES = 5
-"""How often a worker is started again, and one parcel tried again, after a worker was killed."""
+"""How often a worker is started again, and one batch tried again, after a worker was killed."""
 
 
 def ingest_with_ray(
@@ -44,7 +50,7 @@ def ingest_with_ray(
     workers: int | None = None,
     gpus_per_worker: float | None = None,
     cpus_per_worker: float = 1.0,
-    batch: int = PARCEL_DOCUMENTS,
+    batch: int = BATCH_DOCUMENTS,
     address: str | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     encoding: str | None = None,
@@ -59,9 +65,8 @@ def ingest_with_ray(
 
     Reading, splitting, encoding and writing run beside each other in processes of their own. A
     worker that is killed is started again and its work done again, which changes nothing: ids are
-    stable and a write replaces. A run that is stopped is continued by starting it again; what is
-    there unchanged is not encoded again. The first documents of a new collection are indexed by
-    one worker alone, since they decide what the collection is.
+    stable and a write replaces. A run that is stopped is continued by starting it again. The first
+    documents of a new collection are indexed by one worker alone: they decide what it is.
 
     Args:
         source: a file or folder that every machine sees under the same path; "python-docs"; or
@@ -76,7 +81,7 @@ def ingest_with_ray(
             GPUs, else 0.
         cpus_per_worker: CPUs of each; on CPUs also the threads of its model, unless `threads` is
             given.
-        batch: documents that go from stage to stage together, at most.
+        batch: most documents that go from stage to stage together.
         address: of a Ray cluster ("auto" for the one this machine belongs to). None uses the
             connection there is, or RAY_ADDRESS, or starts Ray on this machine for this run.
         on_error, encoding, tenant, version, progress, on_notice, api_key: as in `ingest`.
@@ -84,13 +89,13 @@ def ingest_with_ray(
             is unchanged and deletes what the source no longer has.
 
     Returns:
-        As `ingest`; duplicates by content are not looked for.
+        As `ingest`, without duplicates by content.
 
     Raises:
         InvalidInput: an argument's value, or more workers than the cluster has room for.
         MissingExtra: Ray is not installed.
-        CorpusError, ManifestMismatch, StoreLocked, StoreFault, DiskFull: as `ingest`.
-        Fault: workers died again and again, or failed in a way that nobody foresaw.
+        Fault: workers died again and again, or failed in an unexpected way.
+        As `ingest`.
     """
     _check(encoder, batch, on_error, options)
     check_source(source, encoding)
@@ -107,32 +112,18 @@ def ingest_with_ray(
         if not plan.gpus_per_encoder and not callable(encoder):
             options.setdefault("threads", max(1, int(plan.cpus_per_encoder)))
         files = opened(source, encoding, batch, SAMPLE_DOCUMENTS)
-        asked = {**options, "tenant": tenant, "version": version}
-        first = _begin(files, collection, place, encoder, plan, asked)
+        same = {**options, "tenant": tenant, "version": version}
+        first = _begin(files, collection, place, encoder, plan, same)
         if on_notice is not None:
             for notice in first.notices:
                 on_notice(notice)
-        physical = version or place.current(collection)
-        at = Place(place, physical, tenant)
-        job = Job(
-            at,
-            place.manifest(physical),
-            None if place.is_server else make_keeper(at),
-            encoder if callable(encoder) else None,
-            of_encoder(options),
-        )
-        total = Total(first, on_error, progress, started)
-        with closing(gate_of(at, job.keeper)) as gate:
-            total.add(Counts(problems=files.problems))
-            with closing(_items(files, job, plan, encoding, batch)) as items:
-                for item in items:
-                    total.add(item)
-            if total.counts.passages or first.passages:
-                gate.optimize()
-    return total.report(collection)
+        job = _job(place, version or place.current(collection), tenant, encoder, options)
+        totals = ReportTotals(first, on_error, progress, started)
+        _run(files, job, plan, encoding, batch, totals)
+    return totals.report(collection)
 
 
-# --- what is asked ----------------------------------------------------------------------------
+# --- checks of the arguments --------------------------------------------------------------------
 
 
 def _check(encoder: object, batch: object, on_error: object, options: dict[str, Any]) -> None:
@@ -172,7 +163,7 @@ def _begin(
     collection: str,
     store: Store,
     encoder: str | EncoderFactory,
-    plan: Plan,
+    plan: ActorCounts,
     options: Mapping[str, Any],
 ) -> IngestReport:
     """Make the collection and index its first documents, or check that an existing one fits.
@@ -214,10 +205,45 @@ def _first(
         return Failure.of(error)
 
 
+def _job(
+    store: Store,
+    version: str,
+    tenant: str | None,
+    encoder: str | EncoderFactory,
+    options: Mapping[str, Any],
+) -> Job:
+    target = Target(store, version, tenant)
+    return Job(
+        target,
+        store.manifest(version),
+        None if store.is_server else start_owner(target),
+        encoder if callable(encoder) else None,
+        of_encoder(options),
+    )
+
+
+def _run(
+    source: Source,
+    job: Job,
+    plan: ActorCounts,
+    encoding: str | None,
+    batch: int,
+    totals: ReportTotals,
+) -> None:
+    """Index the whole source and add up what became of it."""
+    with closing(access_to(job.target, job.owner)) as access:
+        totals.add(Counts(problems=source.problems))
+        with closing(_items(source, job, plan, encoding, batch)) as items:
+            for item in items:
+                totals.add(item)
+        if totals.counts.passages or totals.first.passages:
+            access.optimize()
+
+
 def _items(
-    source: Source, job: Job, plan: Plan, encoding: str | None, batch: int
+    source: Source, job: Job, plan: ActorCounts, encoding: str | None, batch: int
 ) -> Generator[Counts | Failure, None, None]:
-    """What became of each parcel, as they are done."""
+    """What became of each batch, as they are done."""
     import ray.data
 
     if not source.blocks:
@@ -225,7 +251,7 @@ def _items(
     strategy = ray.data.ActorPoolStrategy
     kept = limits(max_restarts=_RESTARTS, max_task_retries=_RETRIES)
     tokens = job.manifest.layout.token_dimension is not None
-    reader = Read(encoding, batch, PARCEL_CHARACTERS // (16 if tokens else 1))
+    reader = Read(encoding, batch, BATCH_CHARACTERS // (16 if tokens else 1))
     encode: dict[str, Any] = {"num_cpus": plan.cpus_per_encoder}
     if plan.gpus_per_encoder:
         encode["num_gpus"] = plan.gpus_per_encoder

@@ -1,6 +1,6 @@
-"""What goes from stage to stage: plain data, pickled, one parcel in a block of its own.
+"""What goes from stage to stage: plain data, pickled, one item in a block of its own.
 
-A task of Ray Data that is killed runs again. Were several parcels one block, the second run could
+A task of Ray Data that is killed runs again. Were several batches one block, the second run could
 cut them into other blocks (a document that was written meanwhile is unchanged now) and Ray would
 join the two. One row a block leaves nothing to cut.
 """
@@ -42,17 +42,17 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
-    """A part of the source that one task reads: files, each with its name and prefix of row ids.
+class FileGroup:
+    """Files that one task reads, each with its name and prefix of row ids.
 
     `path` is absolute; `shown` is the same file as the user named it.
     """
 
-    files: tuple[SourceFile, ...]
+    files: tuple[ListedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
+class ListedFile:
     """One file of the source. `bytes`: its size."""
 
     path: str
@@ -63,7 +63,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class DocumentBatch:
     """Documents that are handled together, and what could not be read beside them."""
 
     documents: tuple[Document, ...]
@@ -111,7 +111,7 @@ class Failure:
         return error
 
 
-Item: TypeAlias = "Portion | Parcel | Prepared | Encoded | Counts | Failure"
+Item: TypeAlias = "FileGroup | DocumentBatch | Prepared | Encoded | Counts | Failure"
 
 
 def packed(item: Item) -> pa.Table:

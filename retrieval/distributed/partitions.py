@@ -1,6 +1,6 @@
-"""A source in portions: files that one task reads, and parcels of documents that go on from there.
+"""A source in parts: groups of files that one task reads, and batches of their documents.
 
-The corpus room's own reader lists the files and reads them, so ids, problems and metadata are those
+`retrieval.readers` lists the files and reads them, so ids, problems and metadata are those
 of a run without Ray. A file is read from its beginning by one task: where an id is repeated the
 first row counts, and only who reads in order knows which that is.
 """
@@ -11,19 +11,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.distributed.messages import Parcel, Portion, SourceFile
+from retrieval.distributed.messages import DocumentBatch, FileGroup, ListedFile
 from retrieval.readers import read as readers
-from retrieval.readers.read import list_files
 from retrieval.types import Document, Problem
 
-PORTION_BYTES = 8_000_000
-PORTION_FILES = 256
-"""A task reads so many small files; a larger one is a portion by itself."""
-PARCEL_CHARACTERS = 500_000
-"""Characters of a parcel, some 500 passages; a longer document is a parcel by itself."""
+GROUP_BYTES = 8_000_000
+GROUP_FILES = 256
+"""A task reads at most so many small files; a larger file is a group by itself."""
+BATCH_CHARACTERS = 500_000
+"""Characters of a batch, some 500 passages; a longer document is a batch by itself."""
 
 
-def files_of(source: Path, encoding: str | None) -> tuple[list[SourceFile], list[Problem]]:
+def files_of(source: Path, encoding: str | None) -> tuple[list[ListedFile], list[Problem]]:
     """The files that hold a source's documents, and what cannot be read.
 
     Raises:
@@ -32,40 +31,40 @@ def files_of(source: Path, encoding: str | None) -> tuple[list[SourceFile], list
     """
     problems: list[Problem] = []
     found = []
-    for file in list_files(source, on_problem=problems.append, encoding=encoding):
+    for file in readers.list_files(source, on_problem=problems.append, encoding=encoding):
         path = file.path
         try:
             size = path.stat().st_size
         except OSError:
             size = 0  # whoever reads it says what is wrong
-        found.append(SourceFile(str(path.absolute()), str(path), file.name, file.row_prefix, size))
+        found.append(ListedFile(str(path.absolute()), str(path), file.name, file.row_prefix, size))
     return found, problems
 
 
-def portions_of(files: Iterable[SourceFile]) -> list[Portion]:
+def file_groups(files: Iterable[ListedFile]) -> list[FileGroup]:
     """Files in the order of the source, small ones joined."""
-    portions: list[Portion] = []
-    waiting: list[SourceFile] = []
+    groups: list[FileGroup] = []
+    waiting: list[ListedFile] = []
     size = 0
     for file in files:
-        if waiting and (size + file.bytes > PORTION_BYTES or len(waiting) >= PORTION_FILES):
-            portions.append(Portion(tuple(waiting)))
+        if waiting and (size + file.bytes > GROUP_BYTES or len(waiting) >= GROUP_FILES):
+            groups.append(FileGroup(tuple(waiting)))
             waiting, size = [], 0
         waiting.append(file)
         size += file.bytes
     if waiting:
-        portions.append(Portion(tuple(waiting)))
-    return portions
+        groups.append(FileGroup(tuple(waiting)))
+    return groups
 
 
-def read_portion(
-    portion: Portion, encoding: str | None, batch: int, characters: int = PARCEL_CHARACTERS
-) -> Iterator[Parcel]:
-    """The documents of a portion in parcels; problems come with the parcel after them."""
+def read_group(
+    group: FileGroup, encoding: str | None, batch: int, characters: int = BATCH_CHARACTERS
+) -> Iterator[DocumentBatch]:
+    """The documents of a group in batches; problems come with the batch after them."""
     problems: list[Problem] = []
 
     def documents() -> Iterator[Document]:
-        for file in portion.files:
+        for file in group.files:
             problems_before = len(problems)
             path = Path(file.path)
             prefix = _text(file.path)
@@ -77,17 +76,17 @@ def read_portion(
                 source = _as_named(problem.source, prefix, file.shown)
                 problems[place] = replace(problem, source=source)
 
-    for group in grouped(documents(), batch, characters):
-        yield Parcel(tuple(group), tuple(problems))
+    for part in grouped(documents(), batch, characters):
+        yield DocumentBatch(tuple(part), tuple(problems))
         problems.clear()
     if problems:
-        yield Parcel((), tuple(problems))
+        yield DocumentBatch((), tuple(problems))
 
 
 def grouped(
-    documents: Iterable[Document], batch: int, characters: int = PARCEL_CHARACTERS
+    documents: Iterable[Document], batch: int, characters: int = BATCH_CHARACTERS
 ) -> Iterator[Sequence[Document]]:
-    """Documents in groups of at most `batch` and about so many characters."""
+    """Documents in groups of at most `batch` documents and about `characters` characters."""
     group: list[Document] = []
     size = 0
     for document in documents:

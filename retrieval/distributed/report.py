@@ -10,7 +10,7 @@ from retrieval.ingestion import IngestProgressCallback
 from retrieval.types import IngestProgress, IngestReport
 
 
-class Total:
+class ReportTotals:
     """The report, added up."""
 
     def __init__(

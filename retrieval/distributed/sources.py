@@ -1,4 +1,4 @@
-"""The source of a run as the driver sees it: portions or parcels in Ray's object store."""
+"""The source of a run as the driver sees it, in Ray's object store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
-from retrieval.distributed.messages import Parcel, packed
-from retrieval.distributed.partitions import files_of, grouped, portions_of
+from retrieval.distributed.messages import DocumentBatch, packed
+from retrieval.distributed.partitions import file_groups, files_of, grouped
 from retrieval.ingestion.input_checks import AnySource, check_encoding, is_path
-from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.types import Document, Problem
@@ -32,7 +32,7 @@ def check_source(source: AnySource, encoding: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is read. Of files the portions, else blocks of parcels in Ray's object store."""
+    """What is read: blocks in Ray's object store, of file groups, or of batches of documents."""
 
     path: Path | None
     blocks: tuple[Any, ...]
@@ -45,7 +45,7 @@ def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> 
     """The source, listed; documents that a program made go into Ray's object store.
 
     Args:
-        batch: documents in a parcel, at most.
+        batch: documents in a batch, at most.
         sample: how many of the first documents are kept.
 
     Raises:
@@ -56,23 +56,23 @@ def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> 
     if is_path(source):
         path = Path(source)
         files, problems = files_of(path, encoding)
-        blocks = tuple(ray.put(packed(portion)) for portion in portions_of(files))
+        blocks = tuple(ray.put(packed(group)) for group in file_groups(files))
         documents = read(path, on_problem=lambda _: None, encoding=encoding)
         return Source(path, blocks, tuple(problems), tuple(islice(documents, sample)))
     made = read(PYTHON_DOCS) if source == PYTHON_DOCS else cast("Iterable[Document]", source)
     iterator = iter(made)
     first = tuple(islice(iterator, sample))
     problems = []
-    parcels = grouped(_each_once(chain(first, iterator), problems), batch)
-    blocks = tuple(ray.put(packed(Parcel(tuple(parcel)))) for parcel in parcels)
+    batches = grouped(_each_once(chain(first, iterator), problems), batch)
+    blocks = tuple(ray.put(packed(DocumentBatch(tuple(part)))) for part in batches)
     return Source(None, blocks, tuple(problems), first)
 
 
 def _each_once(documents: Iterable[Document], problems: list[Problem]) -> Iterator[Document]:
     """Documents but for those whose id was there before, which become problems."""
-    with closing(Ledger()) as ledger:
+    with closing(SeenDocuments()) as seen:
         for document in documents:
-            if ledger.add_id(document.id):
+            if seen.add_id(document.id):
                 yield document
                 continue
             reason = f"document id {document.id!r} was read before in this run; the first is kept"

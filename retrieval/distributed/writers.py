@@ -16,7 +16,7 @@ WINDOW_PASSAGES = 512
 """Passages in an acknowledged write, as in an indexing run without Ray."""
 
 
-class Gate(Protocol):
+class CollectionAccess(Protocol):
     """What the stages need of a collection."""
 
     def states(self, document_ids: list[str]) -> dict[str, DocumentState]:
@@ -29,35 +29,35 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A collection as workers are told of it. `version` is the engine's own name, found once."""
+class Target:
+    """The collection that workers write to. `version` is the engine's own name."""
 
     store: Store
     version: str
     tenant: str | None
 
 
-class DirectGate:
+class DirectAccess:
     """The collection, opened in this process, at the first call."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._index: CollectionIndex | None = None
 
     @property
     def index(self) -> CollectionIndex:
         """The open collection."""
         if self._index is None:
-            self._index = self._place.store.open(self._place.version)
+            self._index = self._target.store.open(self._target.version)
         return self._index
 
     def states(self, document_ids: list[str]) -> dict[str, DocumentState]:
         """What is stored of these documents."""
-        return dict(self.index.document_states(document_ids, tenant=self._place.tenant))
+        return dict(self.index.document_states(document_ids, tenant=self._target.tenant))
 
     def write(self, encoded: Encoded) -> None:
         """Make the passages durable, then delete what they replace. Doing it twice is harmless."""
-        tenant = self._place.tenant
+        tenant = self._target.tenant
         for start in range(0, len(encoded.passages), WINDOW_PASSAGES):
             part = slice(start, start + WINDOW_PASSAGES)
             self.index.upsert(
@@ -83,28 +83,28 @@ class DirectGate:
             self._index = None
 
 
-class Keeper:
+class Owner:
     """The one process that has an embedded collection open; a Ray actor on the driver's machine.
 
     Errors of this library come back as values: their classes are not made to be pickled.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._gate = DirectGate(place)
+    def __init__(self, target: Target) -> None:
+        self._access = DirectAccess(target)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """A method of `DirectGate`, or the `Failure` that it ended in."""
+        """A method of `DirectAccess`, or the `Failure` that it ended in."""
         try:
-            return getattr(self._gate, name)(*arguments)
+            return getattr(self._access, name)(*arguments)
         except RetrievalError as error:
             return Failure.of(error)
 
 
-class KeeperGate:
-    """A collection that a `Keeper` has open."""
+class OwnerAccess:
+    """A collection that an `Owner` has open."""
 
-    def __init__(self, keeper: Any) -> None:
-        self._keeper = keeper
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
 
     def states(self, document_ids: list[str]) -> dict[str, DocumentState]:
         """What is stored of these documents."""
@@ -120,17 +120,17 @@ class KeeperGate:
         self._call("optimize")
 
     def close(self) -> None:
-        """Let the keeper let go of the collection, and end it."""
+        """Let the owner let go of the collection, and end it."""
         import ray
 
         with contextlib.suppress(ray.exceptions.RayError):  # one that is dead holds nothing
             self._call("close")
-        ray.kill(self._keeper)
+        ray.kill(self._owner)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         import ray
 
-        result = ray.get(self._keeper.call.remote(name, *arguments))
+        result = ray.get(self._owner.call.remote(name, *arguments))
         if isinstance(result, Failure):
             raise result.error()
         return result
@@ -144,19 +144,19 @@ def this_machine() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def make_keeper(place: Place) -> Any:
-    """A keeper on this machine; started again when it is killed."""
+def start_owner(target: Target) -> Any:
+    """An owner on this machine; it is started again when it is killed."""
     import ray
 
     return (
-        ray.remote(Keeper)
+        ray.remote(Owner)
         .options(
             num_cpus=0, max_restarts=10, max_task_retries=3, scheduling_strategy=this_machine()
         )
-        .remote(place)
+        .remote(target)
     )
 
 
-def gate_of(place: Place, keeper: Any | None) -> DirectGate | KeeperGate:
+def access_to(target: Target, owner: Any | None) -> DirectAccess | OwnerAccess:
     """The way to a collection."""
-    return DirectGate(place) if keeper is None else KeeperGate(keeper)
+    return DirectAccess(target) if owner is None else OwnerAccess(owner)

@@ -13,9 +13,9 @@ from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.prepare import DocumentSplitter, Prepared, Preparing
 from retrieval.ingestion.prune import Pruned, PruneScope, prune
 from retrieval.ingestion.queues import Channel, Flow, Stopped
-from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.ingestion.source_size import SourceSize
-from retrieval.ingestion.throughput import Pace
+from retrieval.ingestion.throughput import Throughput
 from retrieval.types import (
     Document,
     Encoder,
@@ -82,10 +82,9 @@ def ingest_documents(
         on_error: "skip" reports a document that yields no passage, repeats an id or has metadata
             that cannot be stored; "raise" stops.
         progress: called about ten times a second.
-        window: passages per encoder call and acknowledged write.
+        window: passages in one encoder call and one acknowledged write.
         tenant: whose documents they are, where the collection has tenants.
-        prune_scope: delete, at the end, documents of this scope that were not read; see
-            `prune_scope`. Where nothing was read, nothing is deleted.
+        prune_scope: delete, at the end, documents of this scope that were not read, if any was.
         size: how much of the source has been read, for the time that remains.
 
     Raises:
@@ -94,16 +93,14 @@ def ingest_documents(
             collection stores.
         CorpusError: a document was bad and `on_error` is "raise".
     """
-    if window < 1:
-        raise InvalidInput(f"window is {window}, expected at least 1", fix="Leave it out.")
     manifest = index.manifest
-    _check(manifest, encoder, splitter)
+    _check(manifest, encoder, splitter, window)
     problems = [] if problems is None else problems
-    with contextlib.closing(Ledger()) as ledger:
+    with contextlib.closing(SeenDocuments()) as seen:
         preparing = Preparing(
             index=index,
             splitter=splitter,
-            ledger=ledger,
+            seen=seen,
             problems=problems,
             on_error=on_error,
             tenant=tenant,
@@ -113,7 +110,7 @@ def ingest_documents(
         run.over(documents)
         pruned = Pruned()
         if prune_scope is not None and preparing.read:
-            pruned = prune(index, prune_scope, ledger, tenant=tenant)
+            pruned = prune(index, prune_scope, seen, tenant=tenant)
         elif prune_scope is not None:
             pruned = Pruned(notices=("Nothing was read, so nothing is pruned.",))
         if run.passages or pruned.documents:
@@ -129,7 +126,7 @@ def ingest_documents(
         passages=run.passages,
         tokens=run.tokens,
         truncated_passages=run.truncated,
-        seconds=run.pace.seconds,
+        seconds=run.throughput.seconds,
         notices=pruned.notices,
         pruned=pruned.documents,
         duplicates=preparing.duplicates,
@@ -137,7 +134,9 @@ def ingest_documents(
     )
 
 
-def _check(manifest: Manifest, encoder: Encoder, splitter: DocumentSplitter) -> None:
+def _check(manifest: Manifest, encoder: Encoder, splitter: DocumentSplitter, window: int) -> None:
+    if window < 1:
+        raise InvalidInput(f"window is {window}, expected at least 1", fix="Leave it out.")
     check_manifest(manifest, replace(manifest, encoder=encoder.info, splitter=splitter.info))
     if _plain(manifest.layout) or isinstance(encoder, MultiEncoder):
         return
@@ -189,7 +188,7 @@ class _Run:
         self._tenant = tenant
         self._progress = progress
         self._size = size
-        self.pace = Pace()
+        self.throughput = Throughput()
         self.passages = self.tokens = self.truncated = self.new = self.changed = 0
         self._read = self._read_characters = 0
         self._all_read = self._all_written = False
@@ -226,7 +225,7 @@ class _Run:
         if self._progress is None or (not force and now - self._told < _TELL_S):
             return
         self._told = now
-        self.pace.note(self._encoded + passages, self._characters + characters)
+        self.throughput.note(self._encoded + passages, self._characters + characters)
         total: float | None = None
         if self._all_read:
             total = self._read_characters
@@ -238,9 +237,9 @@ class _Run:
                 total_documents=self._read if self._all_read else None,
                 passages=self.passages,
                 tokens=self.tokens,
-                seconds=self.pace.seconds,
-                passages_per_second=self.pace.passages_per_second,
-                remaining_seconds=self.pace.remaining(total),
+                seconds=self.throughput.seconds,
+                passages_per_second=self.throughput.passages_per_second,
+                remaining_seconds=self.throughput.remaining(total),
             )
         )
 

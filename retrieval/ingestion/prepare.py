@@ -10,7 +10,7 @@ from typing import Protocol
 
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.index.payload import passage_to_payload
-from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.splitting.splitter import document_hash
 from retrieval.types import Document, DocumentState, Index, Passage, Problem, SplitterInfo
 
@@ -52,7 +52,7 @@ class Preparing:
 
     index: Index
     splitter: DocumentSplitter
-    ledger: Ledger
+    seen: SeenDocuments
     problems: list[Problem]
     on_error: str
     tenant: str | None
@@ -65,7 +65,7 @@ class Preparing:
 
     def prepare(self, documents: Sequence[Document]) -> Iterator[Prepared]:
         """One result for each document, in order; states are asked for all of them at once."""
-        first = [self.ledger.add_id(document.id) for document in documents]
+        first = [self.seen.add_id(document.id) for document in documents]
         known = [
             document.id
             for document, is_first in zip(documents, first, strict=True)
@@ -118,7 +118,7 @@ class Preparing:
 
     def _compare(self, document: Document) -> None:
         # By text alone: the metadata of a copied file name another path, and its title may, too.
-        before = self.ledger.add_content(document.text.strip(), document.id)
+        before = self.seen.add_content(document.text.strip(), document.id)
         if before is not None:
             self.duplicates += 1
             if len(self.duplicate_examples) < MOST_EXAMPLES:
@@ -128,7 +128,7 @@ class Preparing:
         path = file_of(document.source)
         if path and path != self.last_file:
             self.last_file = path
-            self.ledger.add_file(path)
+            self.seen.add_file(path)
 
     def _bad(self, document: Document, reason: str) -> None:
         problem = Problem(document.source or document.id, reason)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from retrieval.ingestion.prepare import file_of, has_line
-from retrieval.ingestion.seen_documents import Ledger
+from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.readers.stdlib_docs import SOURCE_NAME
 from retrieval.types import Document, Index, Problem
 
@@ -66,8 +66,8 @@ class Pruned:
     notices: tuple[str, ...] = ()
 
 
-def prune(index: Index, scope: PruneScope, ledger: Ledger, *, tenant: str | None) -> Pruned:
-    """Delete the scope's documents that the ledger has not seen.
+def prune(index: Index, scope: PruneScope, seen: SeenDocuments, *, tenant: str | None) -> Pruned:
+    """Delete the scope's documents that are not among those seen.
 
     A killed call is continued by the next run with the same source.
     """
@@ -75,40 +75,40 @@ def prune(index: Index, scope: PruneScope, ledger: Ledger, *, tenant: str | None
     for stored in index.document_sources(tenant=tenant):
         page.append(stored)
         if len(page) == _PAGE:
-            _judge(page, scope, ledger)
+            _judge(page, scope, seen)
             page.clear()
-    _judge(page, scope, ledger)
-    for ids in ledger.judged(GONE):
+    _judge(page, scope, seen)
+    for ids in seen.judged(GONE):
         index.delete_documents(ids, tenant=tenant)
     notices: list[str] = []
-    if foreign := ledger.count(FOREIGN):
+    if foreign := seen.count(FOREIGN):
         documents = "1 document" if foreign == 1 else f"{foreign:,} documents"
         notices.append(f"{documents} of other sources were left alone by pruning.")
-    if spared := ledger.count(SPARED):
+    if spared := seen.count(SPARED):
         documents = "1 document was" if spared == 1 else f"{spared:,} documents were"
         notices.append(
             f"{documents} not pruned although not read: the files are still there, or what they "
             "lie in could not be read."
         )
-    return Pruned(ledger.count(GONE), tuple(notices))
+    return Pruned(seen.count(GONE), tuple(notices))
 
 
-def _judge(page: list[tuple[str, str]], scope: PruneScope, ledger: Ledger) -> None:
+def _judge(page: list[tuple[str, str]], scope: PruneScope, seen: SeenDocuments) -> None:
     if not page:
         return
-    seen = ledger.has_ids(list({document_id for document_id, _ in page}))
+    read = seen.has_ids(list({document_id for document_id, _ in page}))
     verdicts: dict[str, int] = {}
     for document_id, source in dict.fromkeys(page):
-        if document_id in seen:
+        if document_id in read:
             continue
         if not scope.owns(document_id, source):
             verdict = FOREIGN
-        elif scope.spares(source, ledger.has_file):
+        elif scope.spares(source, seen.has_file):
             verdict = SPARED
         else:
             verdict = GONE
         verdicts[document_id] = max(verdict, verdicts.get(document_id, GONE))
-    ledger.judge(verdicts)
+    seen.judge(verdicts)
 
 
 class _Everything:

@@ -13,7 +13,7 @@ _CACHE_KIB = 16 * 1024
 _PAGE = 500
 
 
-class Ledger:
+class SeenDocuments:
     """Ids, contents and files of one run. Memory is bounded; the file goes with the run.
 
     SQLite's private temporary database (the name "") lies in the system's folder for temporary

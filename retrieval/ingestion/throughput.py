@@ -12,7 +12,7 @@ SPAN_S = 60.0
 _STEP_S = 0.5
 
 
-class Pace:
+class Throughput:
     """Rates of the last minute. `clock` gives seconds.
 
     Two things are counted: passages encoded, for the rate, and characters of documents dealt with

@@ -1,4 +1,4 @@
-"""What workers do, without Ray: portions are read as a plain run reads; stages, one by one."""
+"""What workers do, without Ray: files are read as a plain run reads; stages, one by one."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Document, Store
-from retrieval.distributed import partitions as portions_module
-from retrieval.distributed.actor_counts import Plan, plan_actors
+from retrieval.distributed import partitions
+from retrieval.distributed.actor_counts import ActorCounts, plan_actors
 from retrieval.distributed.actors import Encode, Job, Read, Split, Write
 from retrieval.distributed.messages import (
     COLUMN,
     Counts,
+    DocumentBatch,
     Encoded,
     Failure,
-    Parcel,
     Prepared,
     packed,
     unpacked,
 )
-from retrieval.distributed.partitions import files_of, grouped, portions_of, read_portion
-from retrieval.distributed.writers import DirectGate, Place
+from retrieval.distributed.partitions import file_groups, files_of, grouped, read_group
+from retrieval.distributed.writers import DirectAccess, Target
 from retrieval.errors import (
     CollectionNotFound,
     CorpusError,
@@ -69,17 +69,17 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def read_in_portions(
+def read_in_groups(
     source: Path, *, batch: int = 3, encoding: str | None = None
 ) -> tuple[list[Document], list[Problem]]:
     files, problems = files_of(source, encoding)
     documents: list[Document] = []
-    for portion in portions_of(files):
-        travelled = pickle.loads(pickle.dumps(portion))
-        for parcel in read_portion(travelled, encoding, batch):
-            assert len(parcel.documents) <= batch
-            documents += parcel.documents
-            problems += parcel.problems
+    for group in file_groups(files):
+        travelled = pickle.loads(pickle.dumps(group))
+        for part in read_group(travelled, encoding, batch):
+            assert len(part.documents) <= batch
+            documents += part.documents
+            problems += part.problems
     return documents, problems
 
 
@@ -89,12 +89,12 @@ def read_plainly(source: Path, encoding: str | None = None) -> tuple[list[Docume
     return documents, problems
 
 
-@pytest.mark.parametrize("portion_files", [1, 4, 256])
-def test_portions_give_the_documents_and_problems_of_a_plain_run(
-    tree: Path, portion_files: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("group_files", [1, 4, 256])
+def test_file_groups_give_the_documents_and_problems_of_a_plain_run(
+    tree: Path, group_files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portions_module, "PORTION_FILES", portion_files)
-    documents, problems = read_in_portions(tree)
+    monkeypatch.setattr(partitions, "GROUP_FILES", group_files)
+    documents, problems = read_in_groups(tree)
     plain, plain_problems = read_plainly(tree)
     assert documents == plain
     assert sorted(map(str, problems)) == sorted(map(str, plain_problems))
@@ -110,10 +110,10 @@ def test_a_relative_source_is_named_as_the_user_named_it(
     expected = read_plainly(Path("tree"))
     monkeypatch.chdir("/")
     documents, problems = [], []
-    for portion in portions_of(files):
-        for parcel in read_portion(portion, None, 100):
-            documents += parcel.documents
-            problems += parcel.problems
+    for group in file_groups(files):
+        for part in read_group(group, None, 100):
+            documents += part.documents
+            problems += part.problems
     assert documents == expected[0]
     assert {str(one) for one in problems} <= {str(one) for one in expected[1]}
     assert documents[0].source.startswith("tree/")
@@ -121,14 +121,14 @@ def test_a_relative_source_is_named_as_the_user_named_it(
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "table.csv", "sub/d1.md", "inner"])
 def test_one_file_and_a_beir_folder_keep_their_own_ids(tree: Path, name: str) -> None:
-    documents, problems = read_in_portions(tree / name)
+    documents, problems = read_in_groups(tree / name)
     assert (documents, problems) == read_plainly(tree / name)
     assert documents
 
 
 def test_an_encoding_goes_to_the_reader(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("naïve café".encode("latin-1"))
-    assert read_in_portions(tmp_path, encoding="latin1") == read_plainly(tmp_path, "latin1")
+    assert read_in_groups(tmp_path, encoding="latin1") == read_plainly(tmp_path, "latin1")
     with pytest.raises(InvalidInput, match="no text encoding"):
         files_of(tmp_path, "nosuch")
 
@@ -143,24 +143,24 @@ def test_a_file_that_goes_away_is_a_problem_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "b.md").write_text("gone")
     files, _ = files_of(tmp_path, None)
     (tmp_path / "b.md").unlink()
-    [parcel] = read_portion(portions_of(files)[0], None, 10)
-    assert [document.id for document in parcel.documents] == ["a.md"]
-    [problem] = parcel.problems
+    [part] = read_group(file_groups(files)[0], None, 10)
+    assert [document.id for document in part.documents] == ["a.md"]
+    [problem] = part.problems
     assert problem.source == str(tmp_path / "b.md")
 
 
-def test_large_files_are_portions_of_their_own(tree: Path) -> None:
+def test_large_files_are_groups_of_their_own(tree: Path) -> None:
     files, _ = files_of(tree, None)
     files[3] = replace(files[3], bytes=10**9)
-    sizes = [len(portion.files) for portion in portions_of(files)]
+    sizes = [len(group.files) for group in file_groups(files)]
     assert sizes == [3, 1, len(files) - 4]
-    joined = [file for portion in portions_of(files) for file in portion.files]
+    joined = [file for group in file_groups(files) for file in group.files]
     assert joined == files, "in the order of the source, nothing twice"
 
 
-def test_parcels_are_bounded_by_documents_and_by_characters() -> None:
+def test_batches_are_bounded_by_documents_and_by_characters() -> None:
     documents = [Document(str(n), "x" * length) for n, length in enumerate([10, 10, 300, 10, 5])]
-    groups = [[d.id for d in group] for group in grouped(documents, 2, characters=100)]
+    groups = [[d.id for d in part] for part in grouped(documents, 2, characters=100)]
     assert groups == [["0", "1"], ["2"], ["3", "4"]]
     assert list(grouped([], 2)) == []
 
@@ -169,10 +169,10 @@ def test_parcels_are_bounded_by_documents_and_by_characters() -> None:
 
 
 def test_an_item_is_one_row_and_comes_back_the_same() -> None:
-    parcel = Parcel((Document("a", "text", metadata={"n": 1}),), (Problem("b", "bad", 3),))
-    block = packed(parcel)
+    part = DocumentBatch((Document("a", "text", metadata={"n": 1}),), (Problem("b", "bad", 3),))
+    block = packed(part)
     assert block.num_rows == 1
-    assert list(unpacked(block)) == [parcel]
+    assert list(unpacked(block)) == [part]
     assert list(unpacked(block.slice(0, 0))) == []
     assert block.column_names == [COLUMN]
 
@@ -217,7 +217,7 @@ def texts(n: int, extra: str = "") -> tuple[Document, ...]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
-    """A job on an embedded collection that holds three documents; here it has no keeper."""
+    """A job on an embedded collection that holds three documents; here nobody else owns it."""
     MADE.clear()
     store = Store(tmp_path / "store")
     retrieval.ingest(
@@ -228,12 +228,12 @@ def job(tmp_path: Path) -> Iterator[Job]:
         max_tokens=40,
         overlap_tokens=4,
     )
-    place = Place(store, "docs", None)
-    shared = DirectGate(place)
+    target = Target(store, "docs", None)
+    shared = DirectAccess(target)
     with pytest.MonkeyPatch.context() as patch:
         # One process may open the folder once; workers have processes of their own.
-        patch.setattr("retrieval.distributed.actors.gate_of", lambda place, keeper: shared)
-        yield Job(place, store.manifest("docs"), None, factory, {})
+        patch.setattr("retrieval.distributed.actors.access_to", lambda target, owner: shared)
+        yield Job(target, store.manifest("docs"), None, factory, {})
     shared.close()
 
 
@@ -245,7 +245,7 @@ def one(stage: Any, item: object) -> Any:
 
 
 def test_what_is_unchanged_is_counted_and_loads_no_model(job: Job) -> None:
-    result = one(Split(job), Parcel(texts(3)))
+    result = one(Split(job), DocumentBatch(texts(3)))
     assert result == Counts(read=3, unchanged=3)
     assert one(Encode(job), result) == result
     assert one(Write(job), result) == result
@@ -254,7 +254,7 @@ def test_what_is_unchanged_is_counted_and_loads_no_model(job: Job) -> None:
 
 def test_new_and_changed_documents_go_through_all_stages(job: Job, tmp_path: Path) -> None:
     documents = (*texts(2), replace(texts(3)[2], text="shorter now"), Document("new", "a new one"))
-    prepared = one(Split(job), Parcel(documents, (Problem("x", "unreadable"),)))
+    prepared = one(Split(job), DocumentBatch(documents, (Problem("x", "unreadable"),)))
     assert isinstance(prepared, Prepared)
     assert {p.document_id for p in prepared.passages} == {"d3", "new"}
     assert prepared.stale, "the third document had more passages"
@@ -267,7 +267,7 @@ def test_new_and_changed_documents_go_through_all_stages(job: Job, tmp_path: Pat
         read=4, new=1, changed=1, unchanged=2, passages=2, tokens=counts.tokens,
         problems=(Problem("x", "unreadable"),),
     )  # fmt: skip
-    assert one(Split(job), Parcel(documents)) == Counts(read=4, unchanged=4)
+    assert one(Split(job), DocumentBatch(documents)) == Counts(read=4, unchanged=4)
 
     plain = tmp_path / "plain"
     for given in (texts(3), documents):
@@ -285,9 +285,9 @@ def test_new_and_changed_documents_go_through_all_stages(job: Job, tmp_path: Pat
 def job_points(job: Job) -> Iterator[Any]:
     from retrieval.distributed import actors as stages
 
-    gate = stages.gate_of(job.place, None)
-    assert isinstance(gate, DirectGate)
-    return gate.index.points()
+    access = stages.access_to(job.target, None)
+    assert isinstance(access, DirectAccess)
+    return access.index.points()
 
 
 def test_bad_documents_are_problems_and_stop_no_other(job: Job) -> None:
@@ -296,7 +296,7 @@ def test_bad_documents_are_problems_and_stop_no_other(job: Job) -> None:
         Document("strange", "text", metadata={"x": {1, 2}}),
         Document("good", "text"),
     )
-    prepared = one(Split(job), Parcel(bad))
+    prepared = one(Split(job), DocumentBatch(bad))
     assert {p.document_id for p in prepared.passages} == {"good"}
     assert prepared.counts.read == 3
     assert [problem.source for problem in prepared.counts.problems] == ["blank", "strange"]
@@ -309,17 +309,17 @@ def test_a_failure_passes_through_and_one_of_a_stage_becomes_one(
     for stage in (Read(None, 10, 1000), Split(job), Encode(job), Write(job)):
         assert one(stage, failure) == failure
 
-    def refuse(self: DirectGate, encoded: Encoded) -> None:
+    def refuse(self: DirectAccess, encoded: Encoded) -> None:
         raise StoreFault("the server is away", fix="Start it.")
 
-    encoded = one(Encode(job), one(Split(job), Parcel((Document("n", "new"),))))
-    monkeypatch.setattr(DirectGate, "write", refuse)
+    encoded = one(Encode(job), one(Split(job), DocumentBatch((Document("n", "new"),))))
+    monkeypatch.setattr(DirectAccess, "write", refuse)
     assert one(Write(job), encoded) == Failure(StoreFault, "the server is away", "Start it.")
 
 
 def test_a_worker_with_another_model_than_the_collections_writes_nothing(job: Job) -> None:
     other = replace(job, factory=lambda: HashingEncoder("another"))
-    prepared = one(Split(job), Parcel((Document("n", "new"),)))
+    prepared = one(Split(job), DocumentBatch((Document("n", "new"),)))
     failure = one(Encode(other), prepared)
     assert failure.kind is ManifestMismatch
     assert "another" in failure.problem
@@ -328,7 +328,7 @@ def test_a_worker_with_another_model_than_the_collections_writes_nothing(job: Jo
 def test_a_named_models_tokeniser_is_loaded_without_its_weights(tmp_path: Path) -> None:
     store = Store(tmp_path)
     retrieval.ingest([Document("a", "one document")], "docs", store=store, encoder="starter")
-    job = Job(Place(store, "docs", None), store.manifest("docs"), None, None, {})
+    job = Job(Target(store, "docs", None), store.manifest("docs"), None, None, {})
     with job.load_encoder() as encoder:  # type: ignore[attr-defined]
         assert encoder.info == job.manifest.encoder
         own, whole = job.token_counter(), encoder.token_counter
@@ -343,18 +343,22 @@ def test_a_named_models_tokeniser_is_loaded_without_its_weights(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("cluster", "asked", "plan"),
     [
-        ({"CPU": 2.0}, {}, Plan(1, 1, 1, 1.0, 0.0)),
-        ({"CPU": 2.0}, {"workers": 2, "cpus_per_worker": 0.5}, Plan(2, 1, 1, 0.5, 0.0)),
-        ({"CPU": 64.0}, {"cpus_per_worker": 8}, Plan(7, 1, 4, 8.0, 0.0)),
-        ({"CPU": 64.0, "GPU": 4.0}, {}, Plan(4, 8, 4, 1.0, 1.0)),
-        ({"CPU": 64.0, "GPU": 4.0}, {"gpus_per_worker": 0.5}, Plan(8, 16, 4, 1.0, 0.5)),
-        ({"CPU": 8.0, "GPU": 4.0}, {}, Plan(4, 5, 4, 1.0, 1.0)),
-        ({"CPU": 4.0, "GPU": 8.0}, {}, Plan(3, 1, 1, 1.0, 1.0)),
-        ({"CPU": 64.0, "GPU": 4.0}, {"gpus_per_worker": 0, "workers": 9}, Plan(9, 2, 4, 1.0, 0.0)),
-        ({"CPU": 64.0}, {"one_writer": True, "workers": 4}, Plan(4, 1, 1, 1.0, 0.0)),
+        ({"CPU": 2.0}, {}, ActorCounts(1, 1, 1, 1.0, 0.0)),
+        ({"CPU": 2.0}, {"workers": 2, "cpus_per_worker": 0.5}, ActorCounts(2, 1, 1, 0.5, 0.0)),
+        ({"CPU": 64.0}, {"cpus_per_worker": 8}, ActorCounts(7, 1, 4, 8.0, 0.0)),
+        ({"CPU": 64.0, "GPU": 4.0}, {}, ActorCounts(4, 8, 4, 1.0, 1.0)),
+        ({"CPU": 64.0, "GPU": 4.0}, {"gpus_per_worker": 0.5}, ActorCounts(8, 16, 4, 1.0, 0.5)),
+        ({"CPU": 8.0, "GPU": 4.0}, {}, ActorCounts(4, 5, 4, 1.0, 1.0)),
+        ({"CPU": 4.0, "GPU": 8.0}, {}, ActorCounts(3, 1, 1, 1.0, 1.0)),
+        (
+            {"CPU": 64.0, "GPU": 4.0},
+            {"gpus_per_worker": 0, "workers": 9},
+            ActorCounts(9, 2, 4, 1.0, 0.0),
+        ),
+        ({"CPU": 64.0}, {"one_writer": True, "workers": 4}, ActorCounts(4, 1, 1, 1.0, 0.0)),
     ],
 )
-def test_the_cluster_is_divided(cluster: dict[str, float], asked: Any, plan: Plan) -> None:
+def test_the_cluster_is_divided(cluster: dict[str, float], asked: Any, plan: ActorCounts) -> None:
     assert plan_actors(cluster, **asked) == plan
 
 

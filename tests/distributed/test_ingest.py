@@ -30,7 +30,7 @@ from retrieval.distributed import ingest as ray_ingest
 from retrieval.distributed import ingest_with_ray
 from retrieval.distributed.cluster import limits, one_item_a_block, translated
 from retrieval.distributed.messages import Counts
-from retrieval.distributed.report import Total
+from retrieval.distributed.report import ReportTotals
 from retrieval.errors import (
     CorpusError,
     Fault,
@@ -240,7 +240,7 @@ def test_an_embedded_store_has_one_owner_that_may_be_killed_too(
     ]
     for store in ("ray", "plain"):
         retrieval.ingest(before, store=tmp_path / store, encoder=HashingEncoder(), **SPLIT)
-    with killing(lambda: named("ray::Keeper")) as killed:
+    with killing(lambda: named("ray::Owner")) as killed:
         report = ingest_with_ray(after, store=tmp_path / "ray", encoder=HashingEncoder, **SIZE)
     assert killed, "the owner was killed"
     plain = retrieval.ingest(after, store=tmp_path / "plain", encoder=HashingEncoder())
@@ -250,9 +250,9 @@ def test_an_embedded_store_has_one_owner_that_may_be_killed_too(
     assert report.new + report.changed + report.unchanged == 60
     assert sorted(map(str, report.failed)) == sorted(map(str, plain.failed))
     until = time.monotonic() + 30
-    while named("ray::Keeper") and time.monotonic() < until:
+    while named("ray::Owner") and time.monotonic() < until:
         time.sleep(0.05)
-    assert named("ray::Keeper") == [], "the owner ends with the run"
+    assert named("ray::Owner") == [], "the owner ends with the run"
 
 
 # --- what is refused, before Ray starts -----------------------------------------------------
@@ -287,7 +287,7 @@ def test_ray_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_with_raise_the_first_problem_ends_the_run() -> None:
     first = IngestReport("docs", 0, 0, 0, 0, (), 0, 0, 0, 0.0)
-    total = Total(first, "raise", None, 0.0)
+    total = ReportTotals(first, "raise", None, 0.0)
     bad = Counts(problems=(Problem("a.md", "is empty"),))
     with pytest.raises(CorpusError, match=r"a\.md: is empty"):
         total.add(bad)

@@ -17,8 +17,8 @@ from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.ingestion import SourceSize, ingest_documents
 from retrieval.ingestion import pipeline as run_module
 from retrieval.ingestion.queues import Channel, Flow, Stopped
-from retrieval.ingestion.seen_documents import Ledger
-from retrieval.ingestion.throughput import Pace
+from retrieval.ingestion.seen_documents import SeenDocuments
+from retrieval.ingestion.throughput import Throughput
 from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Encoding, IngestProgress, IngestReport, Layout, Manifest
 
@@ -288,17 +288,17 @@ def test_progress_knows_the_rate_and_the_time_that_remains(tmp_path: Path) -> No
 
 def test_pace_is_that_of_the_last_minute() -> None:
     now = 0.0
-    pace = Pace(clock=lambda: now)
-    assert pace.passages_per_second == 0.0
-    assert pace.remaining(100.0) is None
+    throughput = Throughput(clock=lambda: now)
+    assert throughput.passages_per_second == 0.0
+    assert throughput.remaining(100.0) is None
     for second in range(1, 121):
         now = float(second)
         fast = max(0, second - 60)
-        pace.note(second + 9 * fast, 10.0 * second + 90.0 * fast)
-    assert pace.passages_per_second == pytest.approx(10.0)
-    assert pace.remaining(6_600.0 + 1_000.0) == pytest.approx(10.0)
-    assert pace.remaining(None) is None
-    assert pace.remaining(0.0) == 0.0
+        throughput.note(second + 9 * fast, 10.0 * second + 90.0 * fast)
+    assert throughput.passages_per_second == pytest.approx(10.0)
+    assert throughput.remaining(6_600.0 + 1_000.0) == pytest.approx(10.0)
+    assert throughput.remaining(None) is None
+    assert throughput.remaining(0.0) == 0.0
 
 
 def test_the_size_of_a_source_says_how_much_was_read(tmp_path: Path) -> None:
@@ -334,17 +334,17 @@ def test_a_channel_is_bounded_and_stops(tmp_path: Path) -> None:
 
 def test_the_ledger_leaves_no_file_and_forgets_nothing(tmp_path: Path) -> None:
     before = set(Path("/var/tmp").glob("etilqs*")) | set(Path("/tmp").glob("etilqs*"))
-    ledger = Ledger()
+    seen = SeenDocuments()
     ids = [f"document {number}" for number in range(200_000)]
-    assert all(ledger.add_id(one) for one in ids)
-    assert not ledger.add_id(ids[77])
-    assert ledger.has_ids([ids[5], "unknown", "half \ud800"]) == {ids[5]}
+    assert all(seen.add_id(one) for one in ids)
+    assert not seen.add_id(ids[77])
+    assert seen.has_ids([ids[5], "unknown", "half \ud800"]) == {ids[5]}
     after = set(Path("/var/tmp").glob("etilqs*")) | set(Path("/tmp").glob("etilqs*"))
     assert after <= before  # the file has no name, so that a killed process leaves none
-    ledger.judge({"a": 0, "b": 0})
-    ledger.judge({"b": 2})
-    assert list(ledger.judged(0)) == [["a"]]
-    ledger.close()
+    seen.judge({"a": 0, "b": 0})
+    seen.judge({"b": 2})
+    assert list(seen.judged(0)) == [["a"]]
+    seen.close()
 
 
 def test_a_collection_with_more_vectors_needs_an_encoder_that_gives_them(tmp_path: Path) -> None:
