@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from retrieval import __version__
-from retrieval.cli import collections as cli_collections
-from retrieval.cli import index as cli_index
-from retrieval.cli import maintenance as cli_upkeep
-from retrieval.cli import search as cli_search
+from retrieval.cli import collections, index, maintenance, search
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
@@ -60,8 +57,8 @@ def _root(
         raise typer.Exit
 
 
-cli_index.add_to(app)
-cli_search.add_to(app)
+index.add_to(app)
+search.add_to(app)
 
 
 @app.command("eval")
@@ -164,8 +161,8 @@ def models(as_json: AsJson = False) -> None:
         write(models_as_text(specs, cached))
 
 
-cli_collections.add_to(app)
-cli_upkeep.add_to(app)
+collections.add_to(app)
+maintenance.add_to(app)
 
 
 def _add_plugins() -> None:

@@ -18,9 +18,9 @@ from retrieval.evaluation.trec import Qrels
 from retrieval.types import Blend, Candidate, Hit, Mode, SearchResult
 
 __all__ = [
+    "BatchSearch",
     "EvaluationReport",
     "EvaluationRow",
-    "Searcher",
     "evaluate",
     "report_as_text",
     "write_report",
@@ -30,7 +30,7 @@ EvaluationProgress: TypeAlias = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`, in queries of one mode, from the calling thread."""
 
 
-class Searcher(Protocol):
+class BatchSearch(Protocol):
     """What is evaluated; `TwoStageRetriever` is one."""
 
     def search_batch(
@@ -53,7 +53,7 @@ class Searcher(Protocol):
 
 
 def evaluate(
-    retriever: Searcher,
+    retriever: BatchSearch,
     queries: Mapping[str, str],
     qrels: Qrels,
     *,

@@ -22,7 +22,7 @@ _BUILT_IN = frozenset({"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", 
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Overrides:
     """The settings the caller gave; they win over everything declared."""
 
     pooling: Pooling | None
@@ -32,14 +32,14 @@ class Given:
     score_head: ScoreHead | None = None
 
 
-def check_given(
+def check_overrides(
     kind: ModelKind,
     pooling: str | None,
     query: str | None,
     passage: str | None,
     max_length: int | None,
     score_head: str | None = None,
-) -> Given:
+) -> Overrides:
     """The caller's settings, or InvalidInput naming the one that cannot be used."""
     if pooling is not None and pooling not in get_args(Pooling):
         raise InvalidInput(
@@ -61,10 +61,10 @@ def check_given(
             fix="Only rerankers have one, and only 'classification' and 'yes-logit' can be given.",
         )
     head = cast("ScoreHead | None", score_head)
-    return Given(cast("Pooling | None", pooling), query, passage, max_length, head)
+    return Overrides(cast("Pooling | None", pooling), query, passage, max_length, head)
 
 
-def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> ModelSpec:
+def describe(name: str, kind: ModelKind, overrides: Overrides, found: ModelFolder) -> ModelSpec:
     """The spec of a model outside the registry, from its own files and the caller's settings."""
     check_built_in(found)
     spec = ModelSpec(
@@ -74,10 +74,10 @@ def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> Mo
         architecture=found.architecture,
     )
     if kind == "reranker":
-        spec = replace(spec, score_head=_score_head(name, given, found))
+        spec = replace(spec, score_head=_score_head(name, overrides, found))
     else:
         _check_encoder(name, found)
-        query, passage = _instructions(name, given, found)
+        query, passage = _instructions(name, overrides, found)
         dot_product = found.similarity == "dot" and "Normalize" not in found.modules
         spec = replace(
             spec,
@@ -90,7 +90,7 @@ def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> Mo
             if dot_product
             else "",
         )
-    spec = with_given(spec, given, found)
+    spec = with_overrides(spec, overrides, found)
     if spec.max_length is None:
         raise ModelSettingUnknown(
             f"the model {name} does not declare how many tokens it takes",
@@ -110,7 +110,7 @@ def describe(name: str, kind: ModelKind, given: Given, found: ModelFolder) -> Mo
     return spec
 
 
-def _instructions(name: str, given: Given, found: ModelFolder) -> tuple[str, str]:
+def _instructions(name: str, overrides: Overrides, found: ModelFolder) -> tuple[str, str]:
     """Query and passage instruction as declared; an error where the declaration leaves it open."""
     prompts = found.prompts
     default = prompts.get(found.default_prompt or "")
@@ -120,8 +120,8 @@ def _instructions(name: str, given: Given, found: ModelFolder) -> tuple[str, str
         query = default
     if passage is None and found.default_prompt != "query":
         passage = default
-    if given.query_instruction is not None:
-        return given.query_instruction, passage or ""
+    if overrides.query_instruction is not None:
+        return overrides.query_instruction, passage or ""
     # sentence-transformers fills in empty texts when it saves, so they declare nothing.
     named = sorted(key for key, value in prompts.items() if value)
     if not query and not passage and named:
@@ -144,22 +144,22 @@ def _instructions(name: str, given: Given, found: ModelFolder) -> tuple[str, str
     return query or "", passage or ""
 
 
-def with_given(spec: ModelSpec, given: Given, found: ModelFolder) -> ModelSpec:
+def with_overrides(spec: ModelSpec, overrides: Overrides, found: ModelFolder) -> ModelSpec:
     """The spec with the caller's settings in place; a length beyond the positions is refused."""
     limit = found.position_limit
-    if given.max_length is not None and limit is not None and given.max_length > limit:
+    if overrides.max_length is not None and limit is not None and overrides.max_length > limit:
         raise InvalidInput(
-            f"max_length={given.max_length} is more than {spec.name} takes, {limit} tokens",
+            f"max_length={overrides.max_length} is more than {spec.name} takes, {limit} tokens",
             fix=f"Use at most {limit}, or a model for longer texts, such as BAAI/bge-m3.",
         )
     if spec.kind == "encoder":
         spec = replace(
             spec,
-            pooling=given.pooling or spec.pooling,
-            query_instruction=_first(given.query_instruction, spec.query_instruction),
-            passage_instruction=_first(given.passage_instruction, spec.passage_instruction),
+            pooling=overrides.pooling or spec.pooling,
+            query_instruction=_first(overrides.query_instruction, spec.query_instruction),
+            passage_instruction=_first(overrides.passage_instruction, spec.passage_instruction),
         )
-    return replace(spec, max_length=given.max_length or spec.max_length)
+    return replace(spec, max_length=overrides.max_length or spec.max_length)
 
 
 def agrees(known: ModelSpec, found: ModelFolder) -> bool:
@@ -181,14 +181,14 @@ def _declared_length(found: ModelFolder) -> int | None:
     return min(lengths, default=None)
 
 
-def _score_head(name: str, given: Given, found: ModelFolder) -> ScoreHead:
+def _score_head(name: str, overrides: Overrides, found: ModelFolder) -> ScoreHead:
     """How a reranker's files are to be scored; a plain language model does not say."""
     if found.architecture in OWN_ARCHITECTURES:
         return "layerwise-yes-logit"
     if not found.is_language_model:
         _check_classifier(name, found)
         return "classification"
-    if given.score_head != "yes-logit":
+    if overrides.score_head != "yes-logit":
         raise ModelSettingUnknown(
             f"the model {name} is a {found.architecture}, and nothing in its files says that it "
             "was trained to score passages",
@@ -266,5 +266,5 @@ def article(kind: ModelKind) -> str:
     return "an encoder" if kind == "encoder" else "a reranker"
 
 
-def _first(given: str | None, declared: str) -> str:
-    return declared if given is None else given
+def _first(value: str | None, declared: str) -> str:
+    return declared if value is None else value

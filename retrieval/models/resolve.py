@@ -16,13 +16,13 @@ from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSetti
 from retrieval.models import hub, registry
 from retrieval.models.defaults import Choice, choose_models
 from retrieval.models.describe import (
-    Given,
+    Overrides,
     agrees,
     article,
     check_built_in,
-    check_given,
+    check_overrides,
     describe,
-    with_given,
+    with_overrides,
     wrong_kind,
 )
 from retrieval.models.fingerprint import fingerprint
@@ -73,7 +73,7 @@ def resolve(
         InvalidInput: an argument is wrong, or the model is of another kind or cannot be run here.
         ModelFault: files that are there cannot be read.
     """
-    given = check_given(
+    overrides = check_overrides(
         kind, pooling, query_instruction, passage_instruction, max_length, score_head
     )
     text = os.fspath(name)
@@ -87,22 +87,22 @@ def resolve(
             fix="Give a name from `retrieval models`, a folder, or a hub id.",
         )
     if not isinstance(name, str):
-        spec, found = _from_folder(Path(text), kind, given)
+        spec, found = _from_folder(Path(text), kind, overrides)
     else:
         base, at, pinned = text.partition("@")
         known = registry.find(base, kind)
         if known is not None:
             revision = _revision(revision, pinned if at else None)
             spec, found = _from_registry(
-                known, kind, given, revision, download, endpoint, cache_dir
+                known, kind, overrides, revision, download, endpoint, cache_dir
             )
         elif Path(text).expanduser().is_dir():
-            spec, found = _from_folder(Path(text).expanduser(), kind, given)
+            spec, found = _from_folder(Path(text).expanduser(), kind, overrides)
         elif _looks_like_a_path(text) or not hub.is_hub_id(base):
             raise hub.not_found(text, kind, "no model has that name and no such folder exists")
         else:
             revision = _revision(revision, pinned if at else None)
-            spec, found = _from_hub(base, kind, given, revision, download, endpoint, cache_dir)
+            spec, found = _from_hub(base, kind, overrides, revision, download, endpoint, cache_dir)
     weights = weight_files(found.transformer)
     if not has_tokenizer(found.transformer):
         raise ModelNotFound(
@@ -130,7 +130,7 @@ def is_cached(spec: ModelSpec, *, cache_dir: Path | None = None) -> bool:
 def _from_registry(
     known: ModelSpec,
     kind: ModelKind,
-    given: Given,
+    overrides: Overrides,
     revision: str | None,
     download: bool,
     endpoint: str | None,
@@ -158,10 +158,12 @@ def _from_registry(
             fix="Fetch the model again, or give the folder's path if other files are meant.",
         )
     spec = replace(known, name=_pinned(known.name, revision))
-    return with_given(spec, given, found), found
+    return with_overrides(spec, overrides, found), found
 
 
-def _from_folder(folder: Path, kind: ModelKind, given: Given) -> tuple[ModelSpec, ModelFolder]:
+def _from_folder(
+    folder: Path, kind: ModelKind, overrides: Overrides
+) -> tuple[ModelSpec, ModelFolder]:
     if not folder.is_dir():
         what = "it is a file" if folder.exists() else "no such folder exists"
         raise hub.not_found(str(folder), kind, what)
@@ -176,14 +178,14 @@ def _from_folder(folder: Path, kind: ModelKind, given: Given) -> tuple[ModelSpec
         and agrees(known, found)
     ):
         check_built_in(found)
-        return with_given(replace(known, name=str(folder)), given, found), found
-    return describe(str(folder), kind, given, found), found
+        return with_overrides(replace(known, name=str(folder)), overrides, found), found
+    return describe(str(folder), kind, overrides, found), found
 
 
 def _from_hub(
     repo: str,
     kind: ModelKind,
-    given: Given,
+    overrides: Overrides,
     revision: str | None,
     download: bool,
     endpoint: str | None,
@@ -194,7 +196,7 @@ def _from_hub(
     if cached is not None and hub.is_complete(cached):
         found = read_folder(cached)
         try:
-            return describe(name, kind, given, found), found
+            return describe(name, kind, overrides, found), found
         except ModelSettingUnknown:
             # Other tools fetch weights without the small files that declare the settings.
             if not download or (cached / "modules.json").exists():
@@ -205,7 +207,7 @@ def _from_hub(
         repo, kind, revision=revision, cache_dir=cache_dir, endpoint=endpoint
     )
     found = read_folder(snapshot)
-    spec = describe(name, kind, given, found)  # refuses before the weights are fetched
+    spec = describe(name, kind, overrides, found)  # refuses before the weights are fetched
     if not hub.is_complete(snapshot):
         hub.fetch_weights(
             repo, kind, snapshot, found.transformer, cache_dir=cache_dir, endpoint=endpoint

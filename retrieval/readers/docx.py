@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import MissingExtra
-from retrieval.readers import zip_limits as archives
+from retrieval.readers import zip_limits
 from retrieval.readers.blocks import Block, clean, join_blocks
 from retrieval.readers.files import Unreadable
 from retrieval.readers.text import Content
@@ -51,9 +51,9 @@ def parse_docx(path: Path) -> Content:
         import docx
     except ImportError as error:
         raise MissingExtra("python-docx", extra="files", purpose="Reading Word files") from error
-    with archives.opened(path, "a Word document (docx)") as (file, package):
-        archives.check(package, package.infolist())
-        archives.refuse_document_types(package)
+    with zip_limits.opened(path, "a Word document (docx)") as (file, package):
+        zip_limits.check(package, package.infolist())
+        zip_limits.refuse_document_types(package)
         file.seek(0)
         try:
             document = docx.Document(file)
@@ -61,7 +61,7 @@ def parse_docx(path: Path) -> Content:
         except Unreadable:
             raise
         except Exception as error:  # the one boundary: a part may lack, or hold, anything
-            reason = archives.damaged("a Word document", error)
+            reason = zip_limits.damaged("a Word document", error)
             raise Unreadable(f"{reason}; if Word opens it, save it anew") from error
 
 

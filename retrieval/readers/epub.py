@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
-from retrieval.readers import zip_limits as archives
+from retrieval.readers import zip_limits
 from retrieval.readers.blocks import clean, join_pages
 from retrieval.readers.files import Unreadable
 from retrieval.readers.text import Content, html_body_text, markup_text
@@ -38,25 +38,25 @@ def parse_epub(path: Path) -> Content:
     Raises:
         Unreadable: the file is damaged, protected, too large, or names no chapters.
     """
-    with archives.opened(path, _KIND) as (_, package):
+    with zip_limits.opened(path, _KIND) as (_, package):
         present = {part.filename: part for part in package.infolist()}
-        archives.check(
+        zip_limits.check(
             package,
             [present[n] for n in (_CONTAINER, _ENCRYPTION) if n in present],
             all_markup=True,
         )
         root = _package_document(package)
-        archives.check(package, [present[root]] if root in present else [], all_markup=True)
+        zip_limits.check(package, [present[root]] if root in present else [], all_markup=True)
         book = _xml(package, root)
         chapters, failures = _spine(book, root, present)
         protected = _protected(package, present)
         if protected & set(chapters):
             raise Unreadable("is protected (DRM): its chapters are encrypted")
-        archives.check(package, [present[name] for name in chapters], all_markup=True)
+        zip_limits.check(package, [present[name] for name in chapters], all_markup=True)
         texts = []
         for name in chapters:
             try:
-                texts.append(clean(html_body_text(archives.read_part(package, name))))
+                texts.append(clean(html_body_text(zip_limits.read_part(package, name))))
             except Unreadable as bad:
                 failures.append(f"the chapter {name!r} {_brief(bad)}")
         text, _ = join_pages(texts)
@@ -131,7 +131,7 @@ def _protected(package: zipfile.ZipFile, present: dict[str, zipfile.ZipInfo]) ->
 
 
 def _xml(package: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    data = archives.read_part(package, name)
+    data = zip_limits.read_part(package, name)
     try:
         markup = markup_text(data, None)
     except Unreadable as bad:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import MissingExtra
-from retrieval.readers import zip_limits as archives
+from retrieval.readers import zip_limits
 from retrieval.readers.blocks import Block, clean, join_blocks, join_pages
 from retrieval.readers.docx import properties
 from retrieval.readers.files import Unreadable
@@ -33,9 +33,9 @@ def parse_pptx(path: Path) -> Content:
     except ImportError as error:
         purpose = "Reading PowerPoint files"
         raise MissingExtra("python-pptx", extra="files", purpose=purpose) from error
-    with archives.opened(path, "a PowerPoint presentation (pptx)") as (file, package):
-        archives.check(package, package.infolist())
-        archives.refuse_document_types(package)
+    with zip_limits.opened(path, "a PowerPoint presentation (pptx)") as (file, package):
+        zip_limits.check(package, package.infolist())
+        zip_limits.refuse_document_types(package)
         file.seek(0)
         try:
             presentation = pptx.Presentation(file)
@@ -48,7 +48,7 @@ def parse_pptx(path: Path) -> Content:
         except Unreadable:
             raise
         except Exception as error:  # the one boundary: a part may lack, or hold, anything
-            reason = archives.damaged("a PowerPoint presentation", error)
+            reason = zip_limits.damaged("a PowerPoint presentation", error)
             raise Unreadable(f"{reason}; if PowerPoint opens it, save it anew") from error
 
 

@@ -283,9 +283,9 @@ def test_new_and_changed_documents_go_through_all_stages(job: Job, tmp_path: Pat
 
 
 def job_points(job: Job) -> Iterator[Any]:
-    from retrieval.distributed import actors as stages
+    from retrieval.distributed import actors
 
-    access = stages.access_to(job.target, None)
+    access = actors.access_to(job.target, None)
     assert isinstance(access, DirectAccess)
     return access.index.points()
 

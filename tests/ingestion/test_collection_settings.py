@@ -14,8 +14,7 @@ import retrieval.api.ingest
 from retrieval.errors import InvalidInput, ManifestMismatch
 from retrieval.index.payload_fields import index_paths
 from retrieval.index.store import Store
-from retrieval.ingestion import collection_settings as settings
-from retrieval.ingestion import payload_fields
+from retrieval.ingestion import collection_settings, payload_fields
 from retrieval.types import (
     Document,
     Encoding,
@@ -211,6 +210,6 @@ def test_a_large_embedded_collection_is_told_the_way_to_a_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ingest(tmp_path, DOCUMENTS).notices == ()
-    monkeypatch.setattr(settings, "EMBEDDED_PASSAGES", 4)
+    monkeypatch.setattr(collection_settings, "EMBEDDED_PASSAGES", 4)
     (notice,) = ingest(tmp_path, DOCUMENTS).notices
     assert f"retrieval copy docs --store {tmp_path} --to http://HOST:6333" in notice

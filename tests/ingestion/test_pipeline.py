@@ -14,8 +14,7 @@ from hashing_encoder import HashingEncoder
 from retrieval.errors import DiskFull, InvalidInput
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
-from retrieval.ingestion import SourceSize, ingest_documents
-from retrieval.ingestion import pipeline as run_module
+from retrieval.ingestion import SourceSize, ingest_documents, pipeline
 from retrieval.ingestion.queues import Channel, Flow, Stopped
 from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.ingestion.throughput import Throughput
@@ -128,8 +127,8 @@ def test_encoding_goes_on_while_a_write_is_slow(tmp_path: Path) -> None:
 
 
 def test_reading_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "READ_AHEAD_CHARACTERS", 20_000)
-    monkeypatch.setattr(run_module, "PREPARED_CHARACTERS", 20_000)
+    monkeypatch.setattr(pipeline, "READ_AHEAD_CHARACTERS", 20_000)
+    monkeypatch.setattr(pipeline, "PREPARED_CHARACTERS", 20_000)
     given = 0
     most_ahead = 0
     encoded = 0
@@ -162,7 +161,7 @@ def test_states_are_asked_for_some_documents_at_a_time(tmp_path: Path) -> None:
         run(watched, documents(600))
     asked = [ids for name, ids in watched.calls if name == "document_states"]
     assert sum(map(len, asked)) == 600
-    assert all(0 < len(ids) <= run_module.STATES_AT_ONCE for ids in asked)
+    assert all(0 < len(ids) <= pipeline.STATES_AT_ONCE for ids in asked)
 
 
 @pytest.mark.parametrize("call", ["upsert", "document_states", "delete_passages", "optimize"])
@@ -239,7 +238,7 @@ def test_a_progress_callback_that_fails_is_heard(tmp_path: Path) -> None:
 def test_a_slow_source_is_written_as_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_IDLE_S", 0.05)
+    monkeypatch.setattr(pipeline, "_IDLE_S", 0.05)
     with open_index(tmp_path) as index:
         written = threading.Event()
         watched = Watched(index, upsert=written.set)

@@ -10,7 +10,7 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval.api.ingest
-from retrieval.ingestion import prune as pruning
+from retrieval.ingestion import prune as prune_module
 from retrieval.types import Document, IngestReport, Problem
 
 
@@ -95,7 +95,7 @@ def test_an_unreadable_folder_keeps_all_below_it(folder: Path, tmp_path: Path) -
 
 def test_a_problem_with_a_folder_spares_all_below_it(tmp_path: Path) -> None:
     problems = [Problem(str(tmp_path / "sub"), "cannot be read")]
-    scope = pruning.prune_scope(tmp_path, problems)
+    scope = prune_module.prune_scope(tmp_path, problems)
     assert scope.owns("sub/gone.md", str(tmp_path / "sub/gone.md"))
     assert scope.spares(str(tmp_path / "sub/gone.md"), lambda path: True)
     assert not scope.spares(str(tmp_path / "submarine.md"), lambda path: True)
@@ -103,7 +103,7 @@ def test_a_problem_with_a_folder_spares_all_below_it(tmp_path: Path) -> None:
 
 def test_a_file_of_a_kind_that_is_not_read_any_more_stays(folder: Path, tmp_path: Path) -> None:
     """As with an extra that was there when the folder was indexed, and is not now."""
-    scope = pruning.prune_scope(folder, [])
+    scope = prune_module.prune_scope(folder, [])
     slides = folder / "slides.pptx"
     assert scope.owns("slides.pptx", str(slides))
     assert not scope.spares(str(slides), lambda path: False)
@@ -147,7 +147,7 @@ def test_documents_of_other_sources_are_left_alone(folder: Path, tmp_path: Path)
     report = ingest(other, store, prune=True)
     assert report.pruned == 0
     assert report.notices == (f"{len(before) - 1} documents of other sources were left alone by "
-                              "pruning.",)  # fmt: skip
+                              "prune_module.",)  # fmt: skip
     (folder / "a.md").unlink()
     report = ingest(folder, store, prune=True)
     assert report.pruned == 1
@@ -173,7 +173,7 @@ def test_a_name_in_the_current_folder_is_no_file(
 
 
 def test_python_docs_owns_its_names_only() -> None:
-    scope = pruning.prune_scope("python-docs", [])
+    scope = prune_module.prune_scope("python-docs", [])
     assert scope.owns("shutil.copytree", "shutil.copytree")
     assert scope.owns("str.split", "str.split")
     for document_id, source in (

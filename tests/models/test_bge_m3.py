@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
-from retrieval.models.encoders import bge_m3_scores as m3_scores
+from retrieval.models.encoders import bge_m3_scores
 from retrieval.models.encoders.bge_m3 import (
     BGEM3,
     LexicalWeights,
@@ -218,7 +218,7 @@ def test_order_and_company_change_nothing(m3: BGEM3, folder: Path) -> None:
 def test_scoring_in_small_blocks_gives_the_same(m3: BGEM3, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = m3.score(PAIRS)
     seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(m3_scores, "WORKING_BYTES", 100_000)
+    monkeypatch.setattr(bge_m3_scores, "WORKING_BYTES", 100_000)
     parts = m3.score(PAIRS, progress=lambda *call: seen.append(call))
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-5)
     np.testing.assert_array_equal(parts.truncated, whole.truncated)

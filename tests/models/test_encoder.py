@@ -15,7 +15,7 @@ import pytest
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.engines.base import TokenBatch
-from retrieval.models.tokenization import prefetch as slices_module
+from retrieval.models.tokenization import prefetch
 from retrieval.types import Encoder, EncoderInfo, FloatArray, ModelSpec, ResolvedModel
 
 INSTRUCTION = "Represent this sentence for searching relevant passages: "
@@ -110,9 +110,9 @@ def test_alone_or_in_a_mixed_batch(resolved: ResolvedModel, engine: Any) -> None
 def test_slices_change_nothing(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, calls = exact.encode_passages(TEXTS), []
     whole_tokens = exact.encode_tokens(TEXTS, "passage")
-    monkeypatch.setattr(slices_module, "FIRST", 1)
-    monkeypatch.setattr(slices_module, "SLICE", 4)
-    monkeypatch.setattr(slices_module, "_PIECE", 2)
+    monkeypatch.setattr(prefetch, "FIRST", 1)
+    monkeypatch.setattr(prefetch, "SLICE", 4)
+    monkeypatch.setattr(prefetch, "_PIECE", 2)
     sliced = exact.encode_passages(TEXTS, progress=lambda done, total: calls.append((done, total)))
     np.testing.assert_allclose(sliced.vectors, whole.vectors, atol=1e-5)
     assert sliced.tokens.tolist() == whole.tokens.tolist()
@@ -126,7 +126,7 @@ def test_slices_change_nothing(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch
 def test_a_tokeniser_that_fails_ahead_is_heard(
     exact: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices_module, "FIRST", 1)
+    monkeypatch.setattr(prefetch, "FIRST", 1)
     encode, before = exact._tokenizer.encode, set(threading.enumerate())
 
     def fail(texts: list[str], prefix: str = "") -> Any:
@@ -141,7 +141,7 @@ def test_a_tokeniser_that_fails_ahead_is_heard(
 
 
 def test_a_failure_ends_the_tokeniser(exact: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices_module, "FIRST", 1)
+    monkeypatch.setattr(prefetch, "FIRST", 1)
     before = set(threading.enumerate())
 
     def refuse(done: int, total: int) -> None:
@@ -153,11 +153,11 @@ def test_a_failure_ends_the_tokeniser(exact: BiEncoder, monkeypatch: pytest.Monk
 
 
 def test_slices_grow_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices_module, "FIRST", 2)
-    monkeypatch.setattr(slices_module, "SLICE", 32)
-    monkeypatch.setattr(slices_module, "SLICE_CHARS", 320)
+    monkeypatch.setattr(prefetch, "FIRST", 2)
+    monkeypatch.setattr(prefetch, "SLICE", 32)
+    monkeypatch.setattr(prefetch, "SLICE_CHARS", 320)
     sizes = [1] * 100 + [300, 300, 1, 1, 500]
-    bounds = list(slices_module._bounds(sizes))
+    bounds = list(prefetch._bounds(sizes))
     lengths = [stop - start for start, stop in bounds]
     assert lengths == [2, 8, 32, 32, 26, 1, 3, 1]
     assert [stop for _, stop in bounds[:-1]] == [start for start, _ in bounds[1:]]

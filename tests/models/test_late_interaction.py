@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.encoders.bi_encoder import BiEncoder
-from retrieval.models.rerankers import late_interaction as module
+from retrieval.models.rerankers import late_interaction
 from retrieval.models.rerankers.late_interaction import LateInteractionReranker, maxsim
 from retrieval.types import EncoderInfo, FloatArray, Reranker, TokenCounter
 
@@ -85,7 +85,7 @@ def test_maxsim_is_its_definition(
     query = rows(1, query_tokens)
     passages = [rows(2 + i, length) for i, length in enumerate(lengths)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "WORKING_BYTES", working_bytes)
+        patch.setattr(late_interaction, "WORKING_BYTES", working_bytes)
         values = maxsim(query, passages)
     assert values.dtype == np.float64
     expected = [slow_maxsim(query, passage) for passage in passages]
@@ -241,7 +241,7 @@ def test_working_memory_is_bounded_whatever_the_number_of_pairs(
     monkeypatch: pytest.MonkeyPatch, counted: Counted, working_bytes: int
 ) -> None:
     expected = LateInteractionReranker(counted).score(PAIRS)
-    monkeypatch.setattr(module, "WORKING_BYTES", working_bytes)
+    monkeypatch.setattr(late_interaction, "WORKING_BYTES", working_bytes)
     sizes: list[int] = []
     encode = counted.encode_tokens
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput
-from retrieval.models.rerankers import cross_encoder as module
+from retrieval.models.rerankers import cross_encoder
 from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
 from retrieval.models.rerankers.long_passages import (
     Windows,
@@ -244,8 +244,8 @@ def test_slices_and_batches_change_no_score(
 ) -> None:
     expected = by_windows.score(PAIRS)
     small = reranker(path, long_passages="windows", window_overlap=OVERLAP, token_budget=300)
-    monkeypatch.setattr(module, "SLICE", 3)
-    monkeypatch.setattr(module, "SLICE_CHARS", 2000)
+    monkeypatch.setattr(cross_encoder, "SLICE", 3)
+    monkeypatch.setattr(cross_encoder, "SLICE_CHARS", 2000)
     calls: list[tuple[int, int]] = []
     ours = small.score([*PAIRS, PAIRS[0]], progress=lambda *call: calls.append(call))
     np.testing.assert_allclose(ours.values[:-1], expected.values, atol=1e-5)
@@ -297,8 +297,8 @@ def test_error_names_the_pair_before_anything_is_computed(
 ) -> None:
     ours = reranker(path, long_passages="error")
     ran: list[object] = []
-    monkeypatch.setattr(module, "run_batches", lambda *args, **options: ran.append(args))
-    monkeypatch.setattr(module, "SLICE", 2)
+    monkeypatch.setattr(cross_encoder, "run_batches", lambda *args, **options: ran.append(args))
+    monkeypatch.setattr(cross_encoder, "SLICE", 2)
     fine = [("what?", words(20, seed)) for seed in range(4)]
     pairs = [*fine, fine[0], ("where?", "dog " * 300), ("why?", "dog " * 200)]
     size = Tokenizer(path, 128).read_pairs(pairs[5:6]).full_lengths[0]

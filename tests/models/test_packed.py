@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models.engines import cuda_graphs as graphs
+from retrieval.models.engines import cuda_graphs
 from retrieval.models.engines.base import Head, TokenBatch
 from retrieval.models.engines.packed import PackedEngine, pack, packed_supports
 from retrieval.models.engines.transformers import TransformersEngine, load_module
@@ -157,12 +157,12 @@ class TestAgainstTransformers:
         engine = cpu_engine(path, head)
         for lengths in ([7], [1, 5, 3], [100, 128], [16, 16, 16, 16]):
             batch = ragged(lengths, family, spare=2)
-            shape = graphs.bucket(len(lengths), max(lengths), engine._module.longest)
+            shape = cuda_graphs.bucket(len(lengths), max(lengths), engine._module.longest)
             assert shape is not None
-            inputs = graphs.padded_inputs(batch, shape, engine._module)
+            inputs = cuda_graphs.padded_inputs(batch, shape, engine._module)
             assert inputs[1].any(axis=1).all()  # a softmax over nothing may be NaN
             with torch.inference_mode():
-                output = graphs.run_padded(engine._module, torch.from_numpy(inputs)).numpy()
+                output = cuda_graphs.run_padded(engine._module, torch.from_numpy(inputs)).numpy()
             assert np.isfinite(output).all()
             assert len(output) == shape[0]
             output = output[: len(lengths)]
@@ -435,11 +435,13 @@ class TestGraphShapes:
     def test_bucket(
         self, rows: int, length: int, longest: int, expected: tuple[int, int] | None
     ) -> None:
-        assert graphs.bucket(rows, length, longest) == expected
+        assert cuda_graphs.bucket(rows, length, longest) == expected
 
     def test_there_are_few(self) -> None:
         shapes = {
-            graphs.bucket(rows, length, 512) for rows in range(1, 9) for length in range(1, 300)
+            cuda_graphs.bucket(rows, length, 512)
+            for rows in range(1, 9)
+            for length in range(1, 300)
         }
         assert len(shapes - {None}) == 12
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models.rerankers import cross_encoder as module
+from retrieval.models.rerankers import cross_encoder
 from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker, sigmoid
 from retrieval.types import ModelSpec, Reranker, ResolvedModel
 
@@ -253,7 +253,7 @@ def test_a_slice_holds_a_bounded_number_of_characters(
         return read_pairs(pairs, **options)
 
     monkeypatch.setattr(ours._tokenizer, "read_pairs", recording)
-    monkeypatch.setattr(module, "SLICE_CHARS", 3000)
+    monkeypatch.setattr(cross_encoder, "SLICE_CHARS", 3000)
     scores = ours.score(PAIRS)
     assert len(sizes) > 3
     assert max(sizes) <= 3000
@@ -265,7 +265,7 @@ def test_more_pairs_than_a_slice(
     monkeypatch: pytest.MonkeyPatch, reference: CrossEncoderReranker
 ) -> None:
     expected = reference.score(PAIRS)
-    monkeypatch.setattr(module, "SLICE", 7)
+    monkeypatch.setattr(cross_encoder, "SLICE", 7)
     scores = reference.score(PAIRS)
     np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
     np.testing.assert_array_equal(scores.truncated, expected.truncated)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.errors import CorpusError
-from retrieval.readers import zip_limits as archives
+from retrieval.readers import zip_limits
 from retrieval.readers.read import read
 from retrieval.types import Document, Problem
 
@@ -224,6 +224,6 @@ def test_entities_and_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert read_one(path)[0].text == "x"
     book(path, ["a"], {"OEBPS/a": b" " * (20 * 2**20)})
     assert "taken for an attack (a zip bomb)" in reason(path)
-    monkeypatch.setattr(archives, "MAX_MARKUP_BYTES", 2**20)
+    monkeypatch.setattr(zip_limits, "MAX_MARKUP_BYTES", 2**20)
     book(path, ["a"], {"OEBPS/a": b" " * (2 * 2**20)})
     assert "unpacks to 2 MiB of markup, more than the 1 MiB" in reason(path)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from retrieval.errors import CorpusError
-from retrieval.readers import zip_limits as archives
+from retrieval.readers import zip_limits
 from retrieval.readers.read import read
 from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Problem
@@ -360,9 +360,9 @@ def test_packages_that_would_fill_the_memory(
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as package:
         package.writestr("word/media/image.bin", bytes(20 * 2**20))
     assert "taken for an attack (a zip bomb)" in reason(path, bomb.getvalue())
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 10 * 2**20)
+    monkeypatch.setattr(zip_limits, "MAX_UNPACKED_BYTES", 10 * 2**20)
     assert "unpacks to 20 MiB of data, more than the 10 MiB" in reason(path, bomb.getvalue())
-    monkeypatch.setattr(archives, "MAX_MARKUP_BYTES", 5000)
+    monkeypatch.setattr(zip_limits, "MAX_MARKUP_BYTES", 5000)
     assert "of markup, more than the 0 MiB" in reason(path, empty("docx"))
     squeezed = io.BytesIO()
     with zipfile.ZipFile(squeezed, "w", zipfile.ZIP_LZMA) as package:

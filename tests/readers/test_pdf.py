@@ -13,7 +13,7 @@ import pytest
 from readers.pdf_files import IMAGE, Line, lines, pdf
 
 from retrieval.errors import CorpusError
-from retrieval.readers import blocks as page_texts
+from retrieval.readers import blocks
 from retrieval.readers.read import read
 from retrieval.splitting.splitter import Splitter
 from retrieval.types import Document, Problem
@@ -253,7 +253,7 @@ def test_scanned_pages_are_told_of_and_are_no_error(tmp_path: Path) -> None:
 
 
 def test_text_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_texts, "MAX_CHARACTERS", 1000)
+    monkeypatch.setattr(blocks, "MAX_CHARACTERS", 1000)
     data = pdf([lines("x" * 70)] * 30)
     assert "of text by page or part 14, the most that is read" in reason(tmp_path / "a.pdf", data)
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from retrieval.errors import CorpusError, InvalidInput, MissingExtra
-from retrieval.readers import files
-from retrieval.readers import jsonl_csv as rows
+from retrieval.readers import files, jsonl_csv
 from retrieval.readers.read import read
 from retrieval.types import Document, Problem
 
@@ -362,7 +361,7 @@ def test_ids_given_twice_are_named(tmp_path: Path) -> None:
 def test_lines_and_files_that_are_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(jsonl_csv, "MAX_LINE_BYTES", 2**20)
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 3 * 2**20)
     long = '{"text": "' + "x" * 2**21 + '"}\n'
     make(

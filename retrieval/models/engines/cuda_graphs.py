@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from retrieval.models.engines.base import Pending, TokenBatch
 from retrieval.models.engines.bert import BertLike
-from retrieval.models.engines.cuda_stream import Lane
+from retrieval.models.engines.cuda_stream import WorkQueue
 from retrieval.types import FloatArray
 
 _log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ class CudaGraphs:
 
     Args:
         module: padded batches go through its `forward`.
-        lane: the engine's own queue: graphs share memory, which is safe in one queue only.
+        queue: the engine's own queue: graphs share memory, which is safe in one queue only.
     """
 
-    def __init__(self, module: BertLike, lane: Lane) -> None:
+    def __init__(self, module: BertLike, queue: WorkQueue) -> None:
         self._module = module
-        self._lane = lane
+        self._queue = queue
         self._lock = threading.Lock()
         self._graphs: dict[tuple[int, int], CudaGraph | None] = {}
         self._stream: torch.cuda.Stream | None = None
@@ -57,14 +57,14 @@ class CudaGraphs:
     def find(self, rows: int, length: int) -> CudaGraph | None:
         """The graph for a batch, recorded now if need be; None where it is to run without one.
 
-        To be called inside `lane.open`.
+        To be called inside `queue.open`.
 
         Args:
             rows: texts.
             length: tokens of the longest.
         """
         shape = bucket(rows, length, self._module.longest)
-        if shape is None or self._lane.stream is None:
+        if shape is None or self._queue.stream is None:
             return None
         # The lock is the graphs' own: none is started while another one is recorded.
         with self._lock:
@@ -76,10 +76,10 @@ class CudaGraphs:
         # Not in the engine's own queue: other threads may be filling that meanwhile.
         own = torch.cuda.current_stream()
         try:
-            inputs = self._lane.send(padded_inputs(None, shape, self._module))
+            inputs = self._queue.send(padded_inputs(None, shape, self._module))
             with _RECORDING:
                 if self._stream is None:
-                    self._stream = torch.cuda.Stream(self._lane.device)  # type: ignore[no-untyped-call]
+                    self._stream = torch.cuda.Stream(self._queue.device)  # type: ignore[no-untyped-call]
                     self._pool = torch.cuda.graph_pool_handle()
                 self._stream.wait_stream(own)
                 with torch.cuda.stream(self._stream):
@@ -98,14 +98,14 @@ class CudaGraphs:
             self._usable = False
             _log.warning(
                 "CUDA graphs are not used on %s, single queries take longer: %s",
-                self._lane.device,
+                self._queue.device,
                 (str(error).strip().splitlines() or ["no message"])[0][:200],
             )
             return None
         finally:
             # A recording that fails may leave its stream behind as this thread's.
             torch.cuda.set_stream(own)
-        return CudaGraph(shape, graph, inputs, output, self._module, self._lane, self._lock)
+        return CudaGraph(shape, graph, inputs, output, self._module, self._queue, self._lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +117,18 @@ class CudaGraph:
     inputs: torch.Tensor
     output: torch.Tensor
     module: BertLike
-    lane: Lane
+    queue: WorkQueue
     lock: threading.Lock
 
     def submit(self, batch: TokenBatch) -> Pending:
-        """Start a batch that fits into the shape; to be called inside `lane.open`."""
+        """Start a batch that fits into the shape; to be called inside `queue.open`."""
         rows, width = batch.input_ids.shape
-        staged = self.lane.stage(padded_inputs(batch, self.shape, self.module))
+        staged = self.queue.stage(padded_inputs(batch, self.shape, self.module))
         # The lock keeps the three steps together in the queue; it is not held while they run.
         with self.lock:
             self.inputs.copy_(staged, non_blocking=True)
             self.graph.replay()
-            arrival = self.lane.fetch(self.output[:rows], hurried=True)
+            arrival = self.queue.fetch(self.output[:rows], hurried=True)
         if self.module.head != "tokens":
             return lambda: arrival().numpy()
 

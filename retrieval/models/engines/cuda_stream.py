@@ -18,7 +18,7 @@ Arrival: TypeAlias = Callable[[], torch.Tensor]
 """Waits for a tensor and gives it, on the CPU."""
 
 
-class Lane:
+class WorkQueue:
     """The queue of one engine on one device. May be used from several threads.
 
     Args:

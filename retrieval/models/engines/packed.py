@@ -19,7 +19,7 @@ from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.bert import BertLike, is_bert_like, is_bert_like_folder
 from retrieval.models.engines.cuda_graphs import CudaGraphs
-from retrieval.models.engines.cuda_stream import Lane
+from retrieval.models.engines.cuda_stream import WorkQueue
 from retrieval.models.engines.oom_backoff import Backoff
 from retrieval.models.engines.transformers import (
     TORCH_DTYPES,
@@ -94,8 +94,8 @@ class PackedEngine:
         self._varlen = has_varlen(
             self._device, TORCH_DTYPES[self._dtype], self._module.head_dimension
         )
-        self._lane = Lane(self._device)
-        self._graphs = CudaGraphs(self._module, self._lane)
+        self._queue = WorkQueue(self._device)
+        self._graphs = CudaGraphs(self._module, self._queue)
         self._backoff = Backoff(
             self._device, self._start, lambda batch: int(batch.attention_mask.sum())
         )
@@ -130,7 +130,7 @@ class PackedEngine:
 
     def _start(self, batch: TokenBatch) -> Pending:
         packed = pack(batch, self._module)
-        with self._lane.open():
+        with self._queue.open():
             graph = self._graphs.find(len(packed.lengths), int(packed.lengths.max()))
             if graph is not None:
                 return graph.submit(batch)
@@ -138,7 +138,7 @@ class PackedEngine:
 
     def _eager(self, packed: Packed, shape: tuple[int, ...]) -> Pending:
         tokens, texts = len(packed.rows), len(packed.lengths)
-        sent = self._lane.send(packed.flat)
+        sent = self._queue.send(packed.flat)
         *columns, cumulative = torch.split(sent, [tokens] * packed.columns + [texts + 1])
         if self._varlen:
             attention = varlen(cumulative, int(packed.lengths.max()))
@@ -152,7 +152,7 @@ class PackedEngine:
             attention.every,
             attention.first,
         )
-        arrival = self._lane.fetch(output)
+        arrival = self._queue.fetch(output)
         scattered = self._head == "tokens"
 
         def wait() -> FloatArray:

@@ -16,7 +16,7 @@ from torch import nn
 from retrieval._validate import first_line
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
-from retrieval.models.engines.cuda_stream import Lane
+from retrieval.models.engines.cuda_stream import WorkQueue
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.oom_backoff import Backoff
 from retrieval.types import FloatArray
@@ -107,7 +107,7 @@ class TransformersEngine:
             torch.set_num_threads(threads)
         module = load_module(path, head, TORCH_DTYPES[self._dtype])
         self._module = move(module, self._device, path)
-        self._lane = Lane(self._device)
+        self._queue = WorkQueue(self._device)
         self._backoff = Backoff(self._device, self._start, lambda batch: batch.input_ids.size)
 
     @property
@@ -143,8 +143,8 @@ class TransformersEngine:
         if self._module.takes_type_ids:
             types = batch.token_type_ids
             inputs.append(np.zeros_like(batch.input_ids) if types is None else types)
-        with self._lane.open():
-            arrival = self._lane.fetch(self._module(*map(self._lane.send, inputs)))
+        with self._queue.open():
+            arrival = self._queue.fetch(self._module(*map(self._queue.send, inputs)))
         return lambda: arrival().numpy()
 
 

@@ -72,19 +72,19 @@ def score_within(
     turns = list(_turns([len(group) for group in groups]))
     pairs = [groups[group][rank] for group, rank in turns]
     due = sum(1 for group in groups if group)
-    pace = _pace_of(reranker)
+    rate = _rate_of(reranker)
 
     parts: list[list[Scores]] = [[] for _ in groups]
     done = 0
     while done < len(pairs):
         left = seconds - (clock() - started)
-        size = pace.chunk(pairs[done:], left, budget=seconds, at_least=due if done == 0 else 0)
+        size = rate.chunk(pairs[done:], left, budget=seconds, at_least=due if done == 0 else 0)
         if size == 0:
             break
         chunk = pairs[done : done + size]
         before = clock()
         scores = reranker.score(chunk, progress=_shifted(progress, done, len(pairs)))
-        pace.learn(chunk, clock() - before, windows=scores.spans is not None)
+        rate.learn(chunk, clock() - before, windows=scores.spans is not None)
         of_group = np.array([group for group, _ in turns[done : done + size]], dtype=np.int64)
         for group in np.unique(of_group):
             parts[group].append(_rows(scores, np.flatnonzero(of_group == group)))
@@ -113,7 +113,7 @@ def checked_budget(budget_ms: float) -> float:
 
 
 @dataclass(slots=True, weakref_slot=True)
-class _Pace:
+class _ScoringRate:
     """How fast a reranker was lately, and how much of its next pairs fits into a time.
 
     Characters and seconds are smoothed each for itself, so that large chunks weigh more than
@@ -162,15 +162,15 @@ class _Pace:
             self.chunks += 1
 
 
-_paces: WeakKeyDictionary[Reranker, _Pace] = WeakKeyDictionary()
-_paces_lock = threading.Lock()
+_rates: WeakKeyDictionary[Reranker, _ScoringRate] = WeakKeyDictionary()
+_rates_lock = threading.Lock()
 
 
-def _pace_of(reranker: Reranker) -> _Pace:
-    fresh = _Pace(limit=CHARACTERS_PER_TOKEN * reranker.info.max_length)
+def _rate_of(reranker: Reranker) -> _ScoringRate:
+    fresh = _ScoringRate(limit=CHARACTERS_PER_TOKEN * reranker.info.max_length)
     try:
-        with _paces_lock:
-            return _paces.setdefault(reranker, fresh)
+        with _rates_lock:
+            return _rates.setdefault(reranker, fresh)
     except TypeError:  # it cannot be hashed or referred to weakly: it is measured anew each time
         return fresh
 
