@@ -31,16 +31,14 @@ understood without the rest of the conversation: put names in place of words suc
 class Ask:
     """A question and how it is to be answered.
 
-    options: of `Backend.search`, beside those that have fields here. min_relevance: from 0 to 1;
-    None takes the service's. query: what to search for instead of the question. condense: whether
+    options: of `Backend.search`; min_relevance is applied here, and where it is left out the
+    service's own stands. query: what to search for instead of the question. condense: whether
     the language model first rewrites the question so that it stands without the `history`.
     """
 
     question: str
     collection: str | None = None
-    tenant: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    min_relevance: float | None = None
     timeout_ms: float | None = None
     on_timeout: OnTimeout = "error"
     history: tuple[Message, ...] = ()
@@ -145,10 +143,9 @@ class Answering:
             caller,
             [query],
             collection=collection,
-            tenant=ask.tenant,
             timeout_ms=ask.timeout_ms,
             on_timeout=ask.on_timeout,
-            **ask.options,
+            **{k: value for k, value in ask.options.items() if k != "min_relevance"},
         )
         hits = self._relevant(ask, result, notices)
         prompt = None
@@ -220,7 +217,7 @@ class Answering:
         return query
 
     def _relevant(self, ask: Ask, result: SearchResult, notices: list[str]) -> tuple[Hit, ...]:
-        least = ask.min_relevance
+        least = ask.options.get("min_relevance")
         if least is None:
             least = self._settings.answer_min_relevance
         if least is None:

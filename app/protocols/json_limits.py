@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MOST_DEPTH = 32
 LARGEST_INT = 2**63 - 1
+MOST_NAME = 255
 
 
 def plain_text(text: str) -> str:
@@ -58,3 +61,16 @@ def _check(value: Any, depth: int) -> None:
         case list():
             for one in value:
                 _check(one, depth + 1)
+
+
+TEXT_PATTERN = {"pattern": r"^[^\x00]*$"}
+Text = Annotated[str, AfterValidator(plain_text)]
+Name = Annotated[Text, Field(min_length=1, max_length=MOST_NAME, json_schema_extra=TEXT_PATTERN)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(plain_object)]
+Milliseconds = Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """A request: no unknown field, and no value of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)

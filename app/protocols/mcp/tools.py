@@ -7,32 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from app.protocols.json_limits import Text
+from app.protocols.search_fields import offers_search, options_of
 from app.types import Backend, Caller
 from retrieval import Document
 from retrieval.types import Hit
 
-MOST_HITS = 50
 MOST_DOCUMENTS = 100
 MOST_CHARACTERS = 100_000
-
-
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds the character NUL")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_without_nul)]
 
 
 class _Input(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+@offers_search("mcp")
 class SearchInput(_Input):
     """Arguments of `search`."""
 
@@ -44,37 +37,6 @@ class SearchInput(_Input):
     )
     collection: Text | None = Field(
         None, description="Collection to search; leave out for the default one."
-    )
-    top_k: int = Field(5, ge=1, le=MOST_HITS, description="How many passages to return at most.")
-    where: dict[str, Any] | None = Field(
-        None,
-        description="Filter over the metadata of documents, such as "
-        '{"team": "it"}, {"team": ["it", "finance"]} for either, or {"year": {"gte": 2023}}; '
-        "several fields must all match.",
-    )
-    mode: Literal["dense", "sparse", "lexical", "hybrid"] | None = Field(
-        None,
-        description="First stage: dense (meaning), sparse (words), hybrid (both). Leave out unless "
-        "you look for exact words or codes (sparse).",
-    )
-    min_relevance: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Leave out passages whose relevance, from 0 to 1, is lower.",
-    )
-    per_document: int | None = Field(
-        None, ge=1, le=MOST_HITS, description="At most so many passages of one document."
-    )
-    neighbours: int = Field(
-        0,
-        ge=0,
-        le=5,
-        description="How many passages before and after each hit to return along with it.",
-    )
-    offset: int = Field(0, ge=0, le=1000, description="How many hits to skip, to see more of them.")
-    tenant: Text | None = Field(
-        None, description="Whose documents to search, where the collection keeps owners apart."
     )
 
 
@@ -212,12 +174,9 @@ class Tool:
 
 
 async def _search(backend: Backend, caller: Caller, asked: SearchInput) -> SearchOutput:
-    options = asked.model_dump(
-        include={"top_k", "where", "mode", "min_relevance", "per_document", "neighbours", "offset"}
-    )
     name = asked.collection or backend.default_collection(caller)
     (result,) = await backend.search(
-        caller, [asked.query], collection=name, tenant=asked.tenant, **options
+        caller, [asked.query], collection=name, **options_of(asked, "mcp")
     )
     return SearchOutput(
         collection=name,

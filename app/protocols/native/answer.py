@@ -18,7 +18,8 @@ from app.protocols.sse import SCHEMA, EventStream, event, failed
 
 DESCRIPTION = """\
 Searches, gives the passages to the language model, and returns its answer with the passages it
-cites. Where nothing relevant is found, `found` is false, the answer says so, and no model is asked.
+cites. Where nothing relevant is found (nothing of at least `min_relevance`, or else of the setting
+`answer_min_relevance`), `found` is false, the answer says so, and no model is asked.
 
 With `"stream": true` the answer comes as server-sent events: `passages` (what was found), then
 `delta`s (`{"text": …}`), then `citations`, then `done` (the whole response, without the passages);

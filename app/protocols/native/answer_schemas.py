@@ -2,88 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.answering.answer import Answer, Ask, Grounds
 from app.answering.llm_client import Sampling, Usage
 from app.answering.sources import Source
+from app.protocols.json_limits import Text
+from app.protocols.search_fields import SearchTarget, offers_search, options_of
 from retrieval.types import Hit
 
 MOST_CHARACTERS = 20_000
 MOST_MESSAGES = 200
-MOST_HITS = 50
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("holds the character NUL")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_without_nul)]
-Name = Annotated[Text, Field(min_length=1, max_length=256)]
-
-
-class SearchFields(BaseModel):
+@offers_search("answers")
+class SearchFields(SearchTarget):
     """How to search for what the answer is written from."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    collection: Name | None = Field(None, description="null: the service's default collection")
-    tenant: Name | None = Field(None, description="whose passages, where the collection has them")
-    where: dict[str, Any] | None = Field(
-        None, description="filter over metadata, as in `/v1/search`"
-    )
-    top_k: int = Field(8, ge=1, le=MOST_HITS, description="passages to answer from, at most")
-    candidates: int | None = Field(
-        None, ge=1, le=10_000, description="passages of the first stage that are re-ranked"
-    )
-    mode: Literal["dense", "sparse", "lexical", "hybrid"] | None = Field(
-        None, description="first stage; null: the service's own"
-    )
-    rerank: bool = Field(True, description="false keeps the first stage's order")
-    min_relevance: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="passages below it are not used; null: the setting `answer_min_relevance`",
-    )
-    per_document: int | None = Field(
-        None, ge=1, le=MOST_HITS, description="passages of one document, at most"
-    )
-    neighbours: int = Field(
-        0, ge=0, le=10, description="passages before and after each hit that come along"
-    )
-    budget_ms: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="milliseconds that re-ranking may take"
-    )
-    timeout_ms: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="milliseconds that the search may take"
-    )
-    on_timeout: Literal["error", "first_stage"] = Field(
-        "error", description="whether a search that takes longer fails, or answers un-re-ranked"
-    )
-
     def search_options(self) -> dict[str, Any]:
-        """What `Backend.search` takes as options."""
-        return {
-            name: getattr(self, name)
-            for name in (
-                "top_k", "where", "candidates", "mode", "rerank", "per_document", "neighbours",
-                "budget_ms",
-            )
-        }  # fmt: skip
+        """What `app.answering` takes as options of the search."""
+        return options_of(self, "answers")
 
 
 class AnswerRequest(SearchFields):
     """A question to answer from a collection."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={
             "examples": [
                 {"question": "How do I get my expenses back?"},
@@ -116,9 +62,7 @@ class AnswerRequest(SearchFields):
         return Ask(
             question=self.question,
             collection=self.collection,
-            tenant=self.tenant,
             options=self.search_options(),
-            min_relevance=self.min_relevance,
             timeout_ms=self.timeout_ms,
             on_timeout=self.on_timeout,
             instructions=self.instructions,

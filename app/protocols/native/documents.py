@@ -13,13 +13,13 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from app.errors import NotHere
+from app.protocols.json_limits import Name
 from app.protocols.native.requests import (
     MOST_DOCUMENTS,
     CreateCollection,
     DeleteRequest,
     DocumentId,
     DocumentIn,
-    Name,
     UpsertRequest,
 )
 from app.protocols.native.responses import (

@@ -4,111 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from app.protocols.json_limits import plain_object, plain_text
+from app.protocols.json_limits import TEXT_PATTERN, JsonObject, Name, Strict, Text
+from app.protocols.search_fields import SearchTarget, offers_search
 
 MOST_QUERY = 32_768
 MOST_QUERIES = 128
 MOST_DOCUMENTS = 1000
 MOST_IDS = 1000
 MOST_TEXT = 8_000_000
-MOST_NAME = 255
-
-NO_NUL = r"^[^\x00]*$"
-_TEXT = {"pattern": NO_NUL}
-Text = Annotated[str, AfterValidator(plain_text)]
-Name = Annotated[Text, Field(min_length=1, max_length=MOST_NAME, json_schema_extra=dict(_TEXT))]
-DocumentId = Annotated[Text, Field(min_length=1, max_length=2048, json_schema_extra=dict(_TEXT))]
+DocumentId = Annotated[Text, Field(min_length=1, max_length=2048, json_schema_extra=TEXT_PATTERN)]
 Query = Annotated[
     Text, Field(min_length=1, max_length=MOST_QUERY, json_schema_extra={"pattern": r"\S"})
 ]
-JsonObject = Annotated[dict[str, Any], AfterValidator(plain_object)]
-Milliseconds = Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)]
-
-WHERE_EXAMPLES: list[Any] = [
-    {"team": "finance"},
-    {"team": ["finance", "it"], "year": {"gte": 2024}},
-    {"or": [{"year": {"lt": 2000}}, {"not": {"draft": True}}], "author.name": {"exists": True}},
-]
-WHERE = (
-    "Filter over passages. Keys are metadata fields (`author.name` goes into objects, "
-    "`authors[].name` into lists of them) or `document_id`, `source`, `title`, `position`. A value "
-    "is equal (a list in the metadata matches by any element); a list means any of; "
-    '`{"gte": 2000, "lt": 2010}` (gt, gte, lt, lte) is a range of numbers or ISO dates; '
-    '`{"exists": true}` asks for a value, null for none. Several keys must all hold; `and`, `or` '
-    "take lists of filters, `not` takes one."
-)
 
 
-class Strict(BaseModel):
-    """A request: no unknown field, and no value of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class FusionOptions(Strict):
-    """How the legs of a hybrid search are joined."""
-
-    method: Literal["dbsf", "rrf"] = Field(
-        "dbsf", description="sums of scores on one scale, or of weight / (k + rank)"
-    )
-    k: int = Field(20, ge=1, le=100_000, description="of rrf")
-    weights: list[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]] = Field(
-        [1.0, 1.0, 1.0],
-        min_length=3,
-        max_length=3,
-        description="of the dense, the BM25 and the lexical leg",
-    )
-
-
-class SearchOptions(Strict):
+@offers_search("http")
+class SearchOptions(SearchTarget):
     """Every option of a search; what is left out or null has the collection's default."""
 
-    collection: Name | None = Field(None, description="null: the default one")
-    top_k: int = Field(10, ge=1, le=1000, description="how many hits at most")
-    candidates: Annotated[int, Field(ge=1, le=5000)] | None = Field(
-        None, description="how many passages of the first stage are re-ranked"
-    )
-    mode: Literal["dense", "sparse", "lexical", "hybrid"] | None = Field(
-        None, description="first stage: vectors, BM25, the encoder's term weights, or all joined"
-    )
-    where: JsonObject | None = Field(None, description=WHERE, examples=WHERE_EXAMPLES)
-    rerank: bool = Field(True, description="false keeps the first stage's order")
-    blend: Literal["none", "rrf"] | None = Field(
-        None, description="the reranker's order, or that joined with the first stage's"
-    )
-    min_relevance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="hits of a lower relevance are left out"
-    )
-    budget_ms: Milliseconds | None = Field(
-        None, description="milliseconds for re-ranking; what does not fit keeps its first rank"
-    )
-    offset: int = Field(0, ge=0, le=10_000, description="how many hits to skip")
-    per_document: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        None, description="at most so many hits of one document"
-    )
-    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="how much less a hit counts that is like one before it"
-    )
-    neighbours: int = Field(
-        0, ge=0, le=20, description="passages before and after each hit that come along"
-    )
-    min_score: Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)] | None = Field(
-        None, description="candidates of a lower first-stage score are left out"
-    )
-    fusion: FusionOptions | None = Field(None, description="of a hybrid search")
-    refine: Annotated[int, Field(ge=1, le=5000)] | None = Field(
-        None,
-        description="so many first-stage results are put in order by MaxSim, where the "
-        "collection stores token vectors",
-    )
-    exact: bool = Field(False, description="compare with every vector: slower")
-    tenant: Name | None = Field(None, description="whose passages, where tenants are kept apart")
-    timeout_ms: Milliseconds | None = Field(None, description="milliseconds until the answer")
-    on_timeout: Literal["error", "first_stage"] = Field(
-        "error", description="504, or the first stage's order with a notice"
-    )
     include_candidates: bool = Field(False, description="adds the first stage's list")
 
 
@@ -177,11 +92,11 @@ class DocumentIn(Strict):
     text: Annotated[
         Text, Field(min_length=1, max_length=MOST_TEXT, json_schema_extra={"pattern": r"\S"})
     ]
-    title: Annotated[Text, Field(max_length=8192, json_schema_extra=dict(_TEXT))] = ""
+    title: Annotated[Text, Field(max_length=8192, json_schema_extra=TEXT_PATTERN)] = ""
     metadata: JsonObject = Field(
         {}, description="can be filtered on and comes back with hits", examples=[{"year": 2024}]
     )
-    source: Annotated[Text, Field(max_length=8192, json_schema_extra=dict(_TEXT))] = ""
+    source: Annotated[Text, Field(max_length=8192, json_schema_extra=TEXT_PATTERN)] = ""
 
 
 _DOCUMENTS_EXAMPLE: dict[str, Any] = {

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.types import CollectionInfo, Job, JobState, ModelInfo, StoredDocument
-from retrieval import SearchResult, result_as_dict
 from retrieval.serialization import report_as_dict
 
 
@@ -254,11 +253,6 @@ class ServiceBody(BaseModel):
     default_collection: str | None
     read_only: bool
     limits: dict[str, float]
-
-
-def search_answer(result: SearchResult, *, candidates: bool) -> dict[str, Any]:
-    """A result in the library's stable JSON form."""
-    return result_as_dict(result, candidates=candidates)
 
 
 def collection_body(info: CollectionInfo) -> dict[str, Any]:

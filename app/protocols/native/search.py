@@ -28,16 +28,13 @@ from app.protocols.native.responses import (
     SearchAnswer,
     ServiceBody,
     model_body,
-    search_answer,
 )
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
+from app.protocols.search_fields import options_of
 from app.settings.settings import Settings
 from app.types import Backend
-from retrieval import RetrievalError
-from retrieval.types import Fusion
-
-_NOT_OPTIONS = frozenset({"query", "queries", "include_candidates", "collection"})
+from retrieval import RetrievalError, result_as_dict
 
 
 def router(backend: Backend, settings: Settings) -> APIRouter:
@@ -53,7 +50,28 @@ def router(backend: Backend, settings: Settings) -> APIRouter:
 def _searching(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1/search", tags=["Search"])
 
-    # Answers are made by the library in their stable form, so they are not checked once more.
+    async def results(
+        request: Request, queries: list[str], body: SearchOptions
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """The collection, and a result a query in the library's stable JSON form."""
+        caller = caller_of(request)
+        collection = body.collection or backend.default_collection(caller)
+        found = await until_gone(
+            request,
+            backend.search(
+                caller,
+                queries,
+                collection=collection,
+                timeout_ms=body.timeout_ms,
+                on_timeout=body.on_timeout,
+                **options_of(body, "http"),
+            ),
+        )
+        return collection, [
+            result_as_dict(one, candidates=body.include_candidates) for one in found
+        ]
+
+    # Answers are made by the library, so they are not checked once more.
     @routes.post(
         "",
         response_model=SearchAnswer,
@@ -63,15 +81,9 @@ def _searching(backend: Backend) -> APIRouter:
         summary="Search with one question",
     )
     async def search(request: Request, body: SearchRequest) -> JSONResponse:
-        caller = caller_of(request)
-        collection = body.collection or backend.default_collection(caller)
-        results = await until_gone(
-            request,
-            backend.search(caller, [body.query], collection=collection, **_options(body)),
-        )
-        answer = search_answer(results[0], candidates=body.include_candidates)
+        collection, (result,) = await results(request, [body.query], body)
         return JSONResponse(
-            {**answer, "collection": collection, "request_id": request_id_of(request)}
+            {**result, "collection": collection, "request_id": request_id_of(request)}
         )
 
     @routes.post(
@@ -84,17 +96,10 @@ def _searching(backend: Backend) -> APIRouter:
         "`budget_ms` is for all together.",
     )
     async def search_batch(request: Request, body: BatchRequest) -> JSONResponse:
-        caller = caller_of(request)
-        collection = body.collection or backend.default_collection(caller)
-        results = await until_gone(
-            request,
-            backend.search(caller, body.queries, collection=collection, **_options(body)),
-        )
+        collection, found = await results(request, body.queries, body)
         return JSONResponse(
             {
-                "results": [
-                    search_answer(one, candidates=body.include_candidates) for one in results
-                ],
+                "results": found,
                 "collection": collection,
                 "request_id": request_id_of(request),
             }
@@ -168,17 +173,3 @@ def _about(backend: Backend, settings: Settings) -> APIRouter:
         )
 
     return routes
-
-
-def _options(body: SearchOptions) -> dict[str, Any]:
-    """What was asked for, as `Backend.search` takes it; what is null is left to it."""
-    options = {
-        name: getattr(body, name)
-        for name in type(body).model_fields
-        if name not in _NOT_OPTIONS and name in body.model_fields_set
-    }
-    fusion = body.fusion
-    if fusion is not None:
-        dense, sparse, lexical = fusion.weights
-        options["fusion"] = Fusion(fusion.method, fusion.k, (dense, sparse, lexical))
-    return {name: value for name, value in options.items() if value is not None}

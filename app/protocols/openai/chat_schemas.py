@@ -10,13 +10,13 @@ from app.answering.answer import Ask
 from app.answering.llm_client import Sampling
 from app.answering.prompt import Message
 from app.errors import BadRequest
+from app.protocols.json_limits import Text
 from app.protocols.native.answer_schemas import (
     MOST_CHARACTERS,
     MOST_MESSAGES,
     AnswerTimings,
     Citation,
     SearchFields,
-    Text,
     TokenUsage,
     UsedPassage,
 )
@@ -139,9 +139,7 @@ class ChatRequest(BaseModel):
         return Ask(
             question=texts[-1],
             collection=asked.collection,
-            tenant=asked.tenant,
             options=asked.search_options(),
-            min_relevance=asked.min_relevance,
             timeout_ms=asked.timeout_ms,
             on_timeout=asked.on_timeout,
             history=tuple(history),
