@@ -66,7 +66,7 @@ class Grounds:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """What the model is given, by the numbers it cites."""
+        """The sources in the prompt; the model cites them by number."""
         return () if self.prompt is None else self.prompt.sources
 
 
@@ -239,7 +239,7 @@ class Answering:
         notices = list(grounds.notices)
         if marks.unknown:
             notices.append(
-                f"The answer cites {_listed(marks.unknown)}, which is no source it was given; "
+                f"The answer cites {_listed(marks.unknown)}, which is not the number of a source; "
                 "do not rely on what it says there."
             )
         elif found and text and not marks.marks:

@@ -27,7 +27,7 @@ def cited(answer: str, sources: int) -> Cited:
 
     Args:
         answer: as the model wrote it.
-        sources: how many sources it was given; they have the numbers from 1.
+        sources: number of sources in the prompt, which count from 1.
     """
     code = [found.span() for found in _CODE.finditer(answer)]
     marks: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -44,7 +44,7 @@ def cited(answer: str, sources: int) -> Cited:
 
 
 def without_citations(answer: str) -> str:
-    """An earlier answer whose numbers mean nothing any more."""
+    """An earlier answer without its numbers, which are those of other sources."""
     return _MARKER.sub("", answer)
 
 

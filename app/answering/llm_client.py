@@ -1,18 +1,16 @@
-"""The one boundary to the language model: any OpenAI-compatible endpoint.
-
-What the `openai` package raises leaves here as `LanguageModelFault`, and without the key.
-"""
+"""The client of the language model: any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from app.answering.llm_faults import RETRY, Endpoint, endpoint_fault, shown_url
 from app.answering.prompt import Message
 from app.errors import LanguageModelFault
 from app.settings.settings import Settings, secret
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
 
 RETRIES = 2
 CONNECT_SECONDS = 10.0
-_MOST_QUOTED = 300
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the model is to choose its words; None leaves it to the endpoint."""
+    """How the model chooses its words; None leaves it to the endpoint."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -71,7 +70,7 @@ class LanguageModel:
         context_tokens: tokens that the model reads and writes together.
         answer_tokens: tokens that it may write.
         timeout_s: seconds that one answer may take, retries included.
-        observer: is told how long each answer took, as stage "language_model".
+        observer: gets the time of each answer, as stage "language_model".
 
     Raises:
         InvalidInput: the URL is no http(s) address.
@@ -91,7 +90,7 @@ class LanguageModel:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidInput(
-                f"llm_url is {_hidden(url)!r}, expected an http or https address",
+                f"llm_url is {shown_url(url)!r}, expected an http or https address",
                 fix="Give the base URL of an OpenAI-compatible endpoint, such as "
                 "http://127.0.0.1:8000/v1.",
             )
@@ -104,9 +103,7 @@ class LanguageModel:
         self.name = name
         self.answer_tokens = answer_tokens
         self.prompt_tokens = context_tokens - answer_tokens
-        self._timeout_s = timeout_s
-        self._place = _hidden(url)
-        self._key = key
+        self._endpoint = Endpoint(name, shown_url(url), key, timeout_s)
         self._observer = observer or Unobserved()
         self._limit = "max_tokens"
         self._client = _client(url, key, timeout_s)
@@ -122,25 +119,20 @@ class LanguageModel:
             LanguageModelFault: the endpoint refused, failed, broke off, or took too long.
         """
         started = time.monotonic()
-        deadline = started + self._timeout_s
+        deadline = started + self._endpoint.timeout_s
         upstream: AsyncStream[ChatCompletionChunk] | None = None
         try:
             upstream = await self._within(deadline, self._open(messages, sampling))
             chunks = aiter(upstream)
-            while True:
-                chunk = await self._within(deadline, anext(chunks, None))
-                if chunk is None:
-                    break
+            while (chunk := await self._within(deadline, anext(chunks, None))) is not None:
                 text = _read(chunk, written)
                 if text:
                     if written.first_token_ms is None:
                         written.first_token_ms = 1000 * (time.monotonic() - started)
                     yield text
             if written.first_token_ms is None and written.finish_reason != "length":
-                raise LanguageModelFault(
-                    f"the language model {self.name!r} wrote nothing",
-                    fix="Ask again; if it goes on, look at the log of its endpoint.",
-                )
+                problem = f"the language model {self.name!r} wrote nothing"
+                raise LanguageModelFault(problem, fix=RETRY)
         finally:
             written.total_ms = 1000 * (time.monotonic() - started)
             self._observer.stage("language_model", written.total_ms / 1000)
@@ -185,7 +177,7 @@ class LanguageModel:
             "stop": list(sampling.stop) or None,
         }
         headers: dict[str, Any] = {"OpenAI-Organization": omit, "OpenAI-Project": omit}
-        if self._key is None:
+        if self._endpoint.key is None:
             headers["Authorization"] = omit
         create: Any = self._client.chat.completions.create  # its overloads name options one by one
         stream: AsyncStream[ChatCompletionChunk] = await create(
@@ -198,73 +190,16 @@ class LanguageModel:
         )
         return stream
 
-    async def _within(self, deadline: float, work: Any) -> Any:
+    async def _within(self, deadline: float, work: Awaitable[T]) -> T:
         """The result of one step, with every error of the endpoint translated."""
-        import httpx2
-        import openai
-
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await work
-        except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException):
-            raise LanguageModelFault(
-                f"the language model at {self._place} did not answer within "
-                f"{self._timeout_s:g} seconds",
-                fix="Ask again, ask for a shorter answer, or raise llm_timeout_s.",
-            ) from None
-        except openai.APIStatusError as error:
-            raise self._refused(error) from None
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            raise LanguageModelFault(
-                f"the connection to the language model at {self._place} failed "
-                f"({self._shown(error)})",
-                fix="See whether the endpoint runs and llm_url is right.",
-            ) from None
-        except (openai.OpenAIError, ValueError) as error:
-            raise LanguageModelFault(
-                f"the language model at {self._place} sent what cannot be read "
-                f"({self._shown(error)})",
-                fix="See whether llm_url is the base URL of an OpenAI-compatible endpoint; it "
-                "usually ends in /v1.",
-            ) from None
-
-    def _refused(self, error: Any) -> LanguageModelFault:
-        status = error.status_code
-        said = self._shown(error)
-        if status in (401, 403):
-            # nothing of what it said: some endpoints repeat the key
-            return LanguageModelFault(
-                f"the language model at {self._place} refused the service's key (HTTP {status})",
-                fix="The service's operator must correct llm_key.",
-            )
-        if status == 404:
-            return LanguageModelFault(
-                f"the language model at {self._place} has no such address or no model "
-                f"{self.name!r} (HTTP 404: {said})",
-                fix="The service's operator must correct llm_url or llm_model.",
-            )
-        if status == 429:
-            return LanguageModelFault(
-                f"the language model at {self._place} has too much to do (HTTP 429: {said})",
-                fix="Ask again later.",
-            )
-        if status >= 500:
-            return LanguageModelFault(
-                f"the language model at {self._place} failed (HTTP {status}: {said})",
-                fix="Ask again; if it goes on, look at the log of its endpoint.",
-            )
-        return LanguageModelFault(
-            f"the language model at {self._place} refused the request (HTTP {status}: {said})",
-            fix="See whether llm_context_tokens and llm_answer_tokens fit the model.",
-        )
-
-    def _shown(self, error: Exception) -> str:
-        """The start of what was said, without the key."""
-        cause = error.__cause__ or error
-        said = " ".join(str(getattr(cause, "message", cause)).split()) or type(cause).__name__
-        if self._key:
-            said = said.replace(self._key, "…")
-        return said[:_MOST_QUOTED]
+        except Exception as error:
+            fault = endpoint_fault(error, self._endpoint)
+            if fault is None:
+                raise
+            raise fault from None
 
 
 def language_model(settings: Settings, *, observer: Observer | None = None) -> LanguageModel | None:
@@ -276,11 +211,11 @@ def language_model(settings: Settings, *, observer: Observer | None = None) -> L
     if settings.llm_url is None and settings.llm_model is None:
         return None
     if settings.llm_url is None or settings.llm_model is None:
-        given, missing = (
+        one, missing = (
             ("llm_model", "llm_url") if settings.llm_url is None else ("llm_url", "llm_model")
         )
         raise InvalidInput(
-            f"{given} is set and {missing} is not",
+            f"{one} is set and {missing} is not",
             fix=f"Set {missing} too, or neither.",
         )
     return LanguageModel(
@@ -299,7 +234,7 @@ def _client(url: str, key: str | None, timeout_s: float) -> AsyncOpenAI:
     import openai
 
     return openai.AsyncOpenAI(
-        # never a key from the environment: it would be that of another endpoint
+        # never a key from the environment, which would be another endpoint's
         api_key=key or "none",
         base_url=url,
         timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_SECONDS, timeout_s)),
@@ -317,7 +252,7 @@ def _read(chunk: ChatCompletionChunk, written: Written) -> str:
     if choice.finish_reason is not None:
         written.finish_reason = choice.finish_reason
     text = (choice.delta.content if choice.delta else None) or ""
-    # half of a sign that was torn apart cannot be written in UTF-8
+    # half of a surrogate pair cannot be written in UTF-8
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -327,10 +262,3 @@ async def _closed(upstream: AsyncStream[ChatCompletionChunk]) -> None:
 
     with anyio.move_on_after(2, shield=True), contextlib.suppress(Exception):
         await upstream.close()
-
-
-def _hidden(url: str) -> str:
-    """An address without what may be secret in it: user, password and query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" if host else parts.path

@@ -1,4 +1,4 @@
-"""What the language model is given to read: passages as numbered sources, within a budget."""
+"""The sources in a prompt: passages, numbered, within a budget of tokens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source:
 
     @property
     def passage(self) -> Passage:
-        """The passage of its best hit: whose document, title and source it has."""
+        """The passage of its best hit, which gives it document, title and source."""
         return self.hit.passage
 
 

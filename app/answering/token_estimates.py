@@ -1,4 +1,4 @@
-"""How many tokens a text has for a language model whose tokenizer is not known here.
+"""Estimates of the tokens of a text, where the language model's tokenizer is not known.
 
 Estimated from above: a run of ASCII letters counts a token for each four letters, every digit and
 every other sign one, a run of blanks beyond a single space one, and everything outside ASCII half

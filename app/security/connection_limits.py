@@ -1,6 +1,8 @@
 """Connections that send their headers or take their answer too slowly are ended.
 
-uvicorn itself waits for ever for both.
+uvicorn itself waits for ever for both: it times connections only after an answer
+(`timeout_keep_alive`). A connection that was opened and says nothing, or sends a header byte now
+and then, would stay until the process has no file descriptors left.
 """
 
 from __future__ import annotations
@@ -27,10 +29,7 @@ def bounded_http(
     head_bytes: int = HEAD_BYTES,
     stall_seconds: float = STALL_SECONDS,
 ) -> type[asyncio.Protocol]:
-    """The class for `uvicorn.Config(http=…)`: uvicorn's own, with limits on what comes first.
-
-    uvicorn times connections only after an answer (`timeout_keep_alive`). One that was opened and
-    says nothing, or a header byte now and then, would stay until all file descriptors are used.
+    """The class for `uvicorn.Config(http=…)`: uvicorn's own, with limits.
 
     Args:
         head_seconds: time for the line of the request and its headers, from the connection's
@@ -38,67 +37,81 @@ def bounded_http(
         head_bytes: their largest size.
         stall_seconds: time for the client to take what waits to be sent to it.
     """
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # httptools' or h11's, as installed
 
-    base: Any = AutoHTTPProtocol
+    limits = {
+        "head_seconds": head_seconds,
+        "head_bytes": head_bytes,
+        "stall_seconds": stall_seconds,
+    }
+    return type("BoundedHTTP", (_Limits, AutoHTTPProtocol), limits)
 
-    class BoundedHTTP(base):  # type: ignore[misc]  # httptools' or h11's, as installed
-        _patience: asyncio.TimerHandle | None = None
-        _stalled: asyncio.TimerHandle | None = None
-        _head = 0
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._watch(0)
+# The names that uvicorn's protocol classes have, which are not declared for type checkers.
+_Base: Any = object
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch(len(data))
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._rest()
-            self._taken()
-            super().connection_lost(exc)
+class _Limits(_Base):  # type: ignore[misc]
+    """Stands in front of one of uvicorn's protocol classes, and calls it for everything."""
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._taken()
-            # closing would wait until all is sent
-            self._stalled = self.loop.call_later(stall_seconds, self.transport.abort)
+    head_seconds: float
+    head_bytes: int
+    stall_seconds: float
 
-        def resume_writing(self) -> None:
-            self._taken()
-            super().resume_writing()
+    _head = 0  # bytes of the current request's head so far
+    _head_timer: asyncio.TimerHandle | None = None
+    _stall_timer: asyncio.TimerHandle | None = None
 
-        def _taken(self) -> None:
-            if self._stalled is not None:
-                self._stalled.cancel()
-                self._stalled = None
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch_head(0)
 
-        def _watch(self, received: int) -> None:
-            cycle = self.cycle
-            if self.transport.is_closing() or (cycle is not None and not cycle.response_complete):
-                self._rest()
-                return
-            if self._patience is None:
-                self._patience = self.loop.call_later(head_seconds, self._give_up, _TOO_SLOW)
-            # After an early answer the rest of a body may still come: dropped, and no head.
-            self._head += 0 if cycle is not None and cycle.more_body else received
-            if self._head > head_bytes:
-                self._give_up(_TOO_LARGE)
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head(len(data))
 
-        def _rest(self) -> None:
-            self._head = 0
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_ended()
+        self._stall_ended()
+        super().connection_lost(exc)
 
-        def _give_up(self, answer: bytes) -> None:
-            self._rest()
-            if not self.transport.is_closing():
-                # A silent connection is closed without a word, as one kept alive would be.
-                if self.cycle is None or not self.cycle.more_body:
-                    self.transport.write(answer)
-                self.transport.close()
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_ended()
+        # `close` would wait until everything is sent
+        self._stall_timer = self.loop.call_later(self.stall_seconds, self.transport.abort)
 
-    return BoundedHTTP
+    def resume_writing(self) -> None:
+        self._stall_ended()
+        super().resume_writing()
+
+    def _stall_ended(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _watch_head(self, received: int) -> None:
+        cycle = self.cycle
+        if self.transport.is_closing() or (cycle is not None and not cycle.response_complete):
+            self._head_ended()
+            return
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self._refuse, _TOO_SLOW)
+        # After an early answer the rest of a body may still come; it is dropped, and not a head.
+        self._head += 0 if cycle is not None and cycle.more_body else received
+        if self._head > self.head_bytes:
+            self._refuse(_TOO_LARGE)
+
+    def _head_ended(self) -> None:
+        self._head = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, answer: bytes) -> None:
+        self._head_ended()
+        if not self.transport.is_closing():
+            # A silent connection is closed without an answer, as one kept alive would be.
+            if self.cycle is None or not self.cycle.more_body:
+                self.transport.write(answer)
+            self.transport.close()

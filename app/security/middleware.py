@@ -1,7 +1,7 @@
-"""In front of every route: who asks, may they, how often, and how large and slow bodies may be.
+"""In front of every route: the caller, their rights and rate, and limits of size and time.
 
-Pure ASGI, so that streams stay streams; bodies are counted as they pass and never kept. What it
-refuses is answered in the form of the route's own protocol, by the app's handler of errors.
+Pure ASGI, so that streams stay streams; bodies are counted as they pass and never kept. The app's
+handler of errors answers what the guard refuses, in the form of the route's own protocol.
 """
 
 from __future__ import annotations
@@ -9,27 +9,18 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import (
-    BodyTimeout,
-    Forbidden,
-    RateLimited,
-    ServiceError,
-    error_code,
-    http_status,
-    retry_after,
-)
-from app.security.body_limits import Body, Refused, drained
+from app.errors import BodyTimeout, Forbidden, RateLimited, ServiceError, error_code
+from app.security.body_limits import Body, Refused
 from app.security.credentials import is_page, token_of
 from app.security.rate_limit import RateLimits
+from app.security.responses import GuardedAnswer, Stats, error_response, fault_response
 from app.types import Caller
 from retrieval.errors import RetrievalError
 
@@ -41,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPEN = ("/healthz", "/readyz", "/health")
-"""Answered without a key: whether the service is there is what a load balancer asks."""
+"""Answered without a key, because load balancers ask them."""
 
 STRANGER = Caller("anonymous", write=False, collections=())
 """Somebody without a key, at an open address of a service that has keys."""
@@ -52,14 +43,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MB = 1_000_000
 # A refused body up to this size is read to its end, so that the connection can be kept.
 _SMALL_BODY = 65_536
-
-
-class Stats(Protocol):
-    """What the guard counts of a request; `app.observability.requests.RequestStats` is one."""
-
-    status: int
-    sent_bytes: int
-    received_bytes: int
 
 
 class Guard:
@@ -106,15 +89,15 @@ class Guard:
             return
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        sent_id = headers.get("x-request-id", "")
+        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
         state["request_id"] = request_id
         with self._observe(scope) as stats:
             limit = self._body_bytes
             if _UPLOADS.fullmatch(scope["path"]) and _is_multipart(headers):
                 limit = self._upload_bytes
             body = Body(receive, headers, limit, self._body_seconds)
-            answer = _Answer(send, request_id, stats, body)
+            answer = GuardedAnswer(send, request_id, stats, body)
             try:
                 self._admit(scope, headers)
                 body.check_declared()
@@ -131,7 +114,7 @@ class Guard:
                 if body.refusal is None:
                     # Answered here, so that it has the headers of all answers; raised for the log.
                     if not answer.started:
-                        await answer.refusal(await _fault(scope, error), close=False)
+                        await answer.refusal(await fault_response(scope, error), close=False)
                     raise
                 # else: the app's way to say that it could not read the body
             finally:
@@ -208,9 +191,9 @@ class Guard:
         )
 
     async def _refuse(
-        self, scope: Scope, body: Body, answer: _Answer, error: RetrievalError
+        self, scope: Scope, body: Body, answer: GuardedAnswer, error: RetrievalError
     ) -> None:
-        response = await _response(scope, error)
+        response = await error_response(scope, error)
         if response.status_code == 401:
             # A browser asks its user for a key on the page alone; programs are not to be asked.
             kind = (
@@ -224,50 +207,6 @@ class Guard:
         await answer.refusal(response, close=close)
 
 
-class _Answer:
-    """What goes out: adds the request's id, counts, and closes after what is refused."""
-
-    def __init__(self, send: Send, request_id: str, stats: Stats, body: Body) -> None:
-        self._send = send
-        self._id = request_id.encode()
-        self._stats = stats
-        self._body = body
-        self.started = False
-
-    async def send(self, message: Message) -> None:
-        """The app's own answer; held back once its body was refused."""
-        if self._body.refusal is not None and not self.started:
-            return
-        await self._pass(message)
-
-    async def refusal(self, response: Response, *, close: bool) -> None:
-        """A whole answer; what the client is still sending is read for a while and dropped.
-
-        A connection that is closed with bytes unread is reset, and the client may lose the
-        answer before it has read it.
-        """
-        body = bytes(response.body)
-        head = [*response.raw_headers]
-        if close:
-            head.append((b"connection", b"close"))
-        await self._pass(
-            {"type": "http.response.start", "status": response.status_code, "headers": head}
-        )
-        await self._pass({"type": "http.response.body", "body": body, "more_body": True})
-        await drained(self._body)
-        await self._pass({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _pass(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            self._stats.status = message["status"]
-            names = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
-            message = {**message, "headers": [*names, (b"x-request-id", self._id)]}
-        elif message["type"] == "http.response.body":
-            self._stats.sent_bytes += len(message.get("body", b""))
-        await self._send(message)
-
-
 def _is_multipart(headers: Headers) -> bool:
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
@@ -276,31 +215,3 @@ def _names(host: str, origin: str) -> tuple[str, ...]:
     """The forms of the own host in an Origin header, with and without the scheme's own port."""
     port = ":443" if origin.startswith("https:") else ":80"
     return (host, host.removesuffix(port), host + port)
-
-
-async def _fault(scope: Scope, error: Exception) -> Response:
-    """The answer to what nobody expected."""
-    handler = getattr(scope.get("app"), "exception_handlers", {}).get(Exception)
-    scope["state"].setdefault("error_code", "internal")
-    if handler is None:
-        return JSONResponse({"error": {"code": "internal"}}, 500)
-    response: Response = await handler(Request(scope), error)
-    return response
-
-
-async def _response(scope: Scope, error: RetrievalError) -> Response:
-    """The answer in the form of the route's protocol, by the app's own handler of errors."""
-    handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]]
-    handlers = getattr(scope.get("app"), "exception_handlers", {})
-    handler = handlers.get(RetrievalError)
-    if handler is not None:
-        answer = handler(Request(scope), error)
-        response = answer if isinstance(answer, Response) else await answer
-    else:
-        response = JSONResponse(
-            {"error": {"message": str(error), "code": error_code(error)}}, http_status(error)
-        )
-    seconds = retry_after(error)
-    if seconds is not None and "retry-after" not in response.headers:
-        response.headers["retry-after"] = str(max(1, round(seconds + 0.5)))
-    return response

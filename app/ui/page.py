@@ -14,7 +14,7 @@ from gradio.routes import App as GradioApp
 from starlette.routing import Mount
 
 from app.types import Facts
-from app.ui import render, theme
+from app.ui import columns, render, theme
 from retrieval.errors import RetrievalError
 from retrieval.types import Mode, SearchResult
 
@@ -39,7 +39,7 @@ Parts = tuple[str, str, str]
 """HTML of the status above the columns, of stage 1 and of stage 2."""
 
 
-class Searcher(Protocol):
+class PageRetriever(Protocol):
     """What the page needs of a retriever; `retrieval.TwoStageRetriever` has it."""
 
     def search(
@@ -75,7 +75,7 @@ def _with_event_loop() -> Iterator[None]:
 
 @_with_event_loop()
 def build(
-    searcher: Searcher,
+    searcher: PageRetriever,
     *,
     title: str,
     facts: Callable[[], Facts],
@@ -91,8 +91,8 @@ def build(
     Args:
         searcher: answers the questions, one at a time.
         title: the page's heading.
-        facts: what is searched, for the head of the page; asked whenever a page is opened.
-        examples: questions that are asked by a click.
+        facts: of the collection and the models, for the head of the page; called for each visit.
+        examples: questions that a click asks.
         reranks: whether there is a second stage.
         mode, candidates, top_k, budget_ms: what the options are set to at first.
     """
@@ -105,81 +105,12 @@ def build(
             api_visibility="private",
             show_progress="hidden",
         )
-        with gr.Row(elem_id="tsr-ask"):
-            question = gr.Textbox(
-                label="Your question",
-                placeholder="Ask in your own words",
-                lines=1,
-                max_lines=1,
-                autofocus=True,
-                container=False,
-                scale=1,
-                elem_id="tsr-question",
-                html_attributes=gr.InputHTMLAttributes(
-                    autocomplete="off", enterkeyhint="search", spellcheck=True
-                ),
-            )
-            go = gr.Button("Search", variant="primary", scale=0, elem_id="tsr-go")
-        chips: list[gr.Button] = []
-        if examples:
-            with gr.Row(elem_id="tsr-examples"):
-                chips = [gr.Button(text, size="sm") for text in examples]
-        with gr.Accordion("Options", open=False, elem_id="tsr-options"):
-            with gr.Row():
-                chosen_mode = gr.Radio(
-                    [("Hybrid", "hybrid"), ("Dense vectors", "dense"), ("BM25 terms", "sparse")],
-                    value=mode,
-                    label="First stage",
-                    elem_id="tsr-mode",
-                )
-                chosen_top_k = gr.Slider(
-                    1, MAX_TOP_K, value=top_k, step=1, label="Passages shown", elem_id="tsr-top-k"
-                )
-                chosen_candidates = gr.Slider(
-                    1,
-                    MAX_CANDIDATES,
-                    value=candidates,
-                    step=1,
-                    label="Candidates to re-rank",
-                    elem_id="tsr-candidates",
-                )
-            with gr.Row(elem_id="tsr-second"):
-                chosen_rerank = gr.Checkbox(
-                    value=reranks,
-                    label="Re-rank",
-                    scale=0,
-                    min_width=110,
-                    interactive=reranks,
-                    elem_id="tsr-rerank",
-                )
-                chosen_budget = gr.Number(
-                    value=budget_ms or 0,
-                    minimum=0,
-                    label="Re-ranking limit, ms (0: none)",
-                    scale=0,
-                    min_width=230,
-                    interactive=reranks,
-                    elem_id="tsr-budget",
-                )
-        status = gr.HTML(
-            elem_id="tsr-status",
-            html_template='<div role="status" aria-live="polite">${value}</div>',
-            apply_default_css=False,
-        )
-        with gr.Row(elem_id="tsr-columns"):
-            stage1 = gr.HTML(elem_id="tsr-stage1", apply_default_css=False)
-            stage2 = gr.HTML(elem_id="tsr-stage2", apply_default_css=False)
+        question, go, chips = _question(examples)
+        options = _options(mode, top_k, candidates, reranks=reranks, budget_ms=budget_ms)
+        outputs = _results()
 
         answer = answerer(searcher, standing_notices=lambda: facts().notices)
-        inputs = [
-            question,
-            chosen_mode,
-            chosen_top_k,
-            chosen_candidates,
-            chosen_rerank,
-            chosen_budget,
-        ]
-        outputs = [status, stage1, stage2]
+        inputs = [question, *options]
         question.submit(answer, inputs, outputs, **_SEARCH_EVENT)
         go.click(answer, inputs, outputs, **_SEARCH_EVENT)
         for chip in chips:
@@ -187,6 +118,85 @@ def build(
             filled.then(answer, inputs, outputs, **_SEARCH_EVENT)
         page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return cast(gr.Blocks, page)
+
+
+def _question(examples: Sequence[str]) -> tuple[gr.Textbox, gr.Button, list[gr.Button]]:
+    """The field for the question, its button, and a button for each example."""
+    with gr.Row(elem_id="tsr-ask"):
+        field = gr.Textbox(
+            label="Your question",
+            placeholder="Ask in your own words",
+            lines=1,
+            max_lines=1,
+            autofocus=True,
+            container=False,
+            scale=1,
+            elem_id="tsr-question",
+            html_attributes=gr.InputHTMLAttributes(
+                autocomplete="off", enterkeyhint="search", spellcheck=True
+            ),
+        )
+        go = gr.Button("Search", variant="primary", scale=0, elem_id="tsr-go")
+    if not examples:
+        return field, go, []
+    with gr.Row(elem_id="tsr-examples"):
+        return field, go, [gr.Button(text, size="sm") for text in examples]
+
+
+def _options(
+    mode: Mode, top_k: int, candidates: int, *, reranks: bool, budget_ms: float | None
+) -> list[gr.components.Component]:
+    """The options, in the order of `answerer`'s parameters."""
+    with gr.Accordion("Options", open=False, elem_id="tsr-options"):
+        with gr.Row():
+            first_stage = gr.Radio(
+                [("Hybrid", "hybrid"), ("Dense vectors", "dense"), ("BM25 terms", "sparse")],
+                value=mode,
+                label="First stage",
+                elem_id="tsr-mode",
+            )
+            shown = gr.Slider(
+                1, MAX_TOP_K, value=top_k, step=1, label="Passages shown", elem_id="tsr-top-k"
+            )
+            depth = gr.Slider(
+                1,
+                MAX_CANDIDATES,
+                value=candidates,
+                step=1,
+                label="Candidates to re-rank",
+                elem_id="tsr-candidates",
+            )
+        with gr.Row(elem_id="tsr-second"):
+            rerank = gr.Checkbox(
+                value=reranks,
+                label="Re-rank",
+                scale=0,
+                min_width=110,
+                interactive=reranks,
+                elem_id="tsr-rerank",
+            )
+            budget = gr.Number(
+                value=budget_ms or 0,
+                minimum=0,
+                label="Re-ranking limit, ms (0: none)",
+                scale=0,
+                min_width=230,
+                interactive=reranks,
+                elem_id="tsr-budget",
+            )
+    return [first_stage, shown, depth, rerank, budget]
+
+
+def _results() -> list[gr.HTML]:
+    """The status above the columns, and the columns of the two stages; see `Parts`."""
+    status = gr.HTML(
+        elem_id="tsr-status",
+        html_template='<div role="status" aria-live="polite">${value}</div>',
+        apply_default_css=False,
+    )
+    with gr.Row(elem_id="tsr-columns"):
+        stages = [gr.HTML(elem_id=f"tsr-stage{n}", apply_default_css=False) for n in (1, 2)]
+    return [status, *stages]
 
 
 @_with_event_loop()
@@ -216,7 +226,7 @@ def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[],
 
 
 def answerer(
-    searcher: Searcher, *, standing_notices: Callable[[], Sequence[str]] = tuple
+    searcher: PageRetriever, *, standing_notices: Callable[[], Sequence[str]] = tuple
 ) -> Callable[[str, Mode, int, int, bool, float | None], Iterator[Parts]]:
     """The page's one action: yields what to show while searching, then what was found.
 
@@ -274,8 +284,8 @@ def answerer(
             standing = standing_notices()
             yield (
                 render.summary(result, notices=[n for n in result.notices if n not in standing]),
-                render.stage1_column(result, shown),
-                render.stage2_column(result, shown),
+                columns.stage1_column(result, shown),
+                columns.stage2_column(result, shown),
             )
 
     return answer

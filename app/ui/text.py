@@ -1,4 +1,4 @@
-"""Passage text for the page: escaping, snippets and highlighted query terms. Pure functions."""
+"""Text for the page: escaping, times, snippets and highlighted query terms. Pure functions."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def escape(text: object) -> str:
     `@` is escaped as well: the HTML component replaces a literal `@children` in its content.
     """
     return _escape(str(text), quote=True).replace("@", "&#64;")
+
+
+def duration(ms: float) -> str:
+    """A time for people: in seconds from ten of them on."""
+    if ms >= 10_000:
+        return f"{ms / 1000:.1f} s"
+    return f"{ms:,.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
 
 
 def query_terms(query: str) -> frozenset[str]:

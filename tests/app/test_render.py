@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from app.types import Facts
-from app.ui import render
+from app.ui import columns, render
 from retrieval.types import Hit, Passage, SearchResult, Timings
 
 Make = Callable[..., SearchResult]
@@ -52,8 +52,8 @@ def parse(html: str) -> Balanced:
 def everything(result: SearchResult) -> list[str]:
     return [
         render.summary(result),
-        render.stage1_column(result, 2),
-        render.stage2_column(result, 2),
+        columns.stage1_column(result, 2),
+        columns.stage2_column(result, 2),
         render.header(
             result.query,
             Facts(
@@ -90,7 +90,7 @@ def hit(make_result: Make, stage1_rank: int, rank: int) -> Hit:
     ],
 )
 def test_rank_changes(make_result: Make, stage1_rank: int, rank: int, kind: str, sign: str) -> None:
-    change = render.rank_change(hit(make_result, stage1_rank, rank), shown=10)
+    change = columns.rank_change(hit(make_result, stage1_rank, rank), shown=10)
     assert (change.kind, change.sign) == (kind, sign)
     if kind != "same":
         assert str(stage1_rank) in change.meaning
@@ -114,7 +114,7 @@ def test_nothing_from_outside_becomes_markup(make_result: Make, hostile: str) ->
 
 def test_columns_show_both_orders(make_result: Make) -> None:
     result = make_result(["a", "b", "c", "d"], ["d", "a"])
-    stage1 = render.stage1_column(result, 2)
+    stage1 = columns.stage1_column(result, 2)
     assert re.findall(r'data-passage="id-(\w)"', stage1) == ["a", "b"]
     text = parse(stage1).text
     assert "→ 2" in text  # where a goes
@@ -122,7 +122,7 @@ def test_columns_show_both_orders(make_result: Make) -> None:
     assert "2 more candidates" in text
     assert "→ 1" in text  # d, in the list of the others
 
-    stage2 = render.stage2_column(result, 2)
+    stage2 = columns.stage2_column(result, 2)
     assert re.findall(r'data-rank="(\d)" data-passage="id-(\w)"', stage2) == [
         ("1", "d"),
         ("2", "a"),
@@ -138,23 +138,23 @@ def test_columns_show_both_orders(make_result: Make) -> None:
 
 def test_without_a_reranker_nothing_is_called_re_ranked(make_result: Make) -> None:
     result = make_result(["a", "b"], ["a", "b"], reranker=None, mode="sparse")
-    text = parse(render.stage2_column(result, 10)).text
+    text = parse(columns.stage2_column(result, 10)).text
     assert "Final order" in text
     assert "not re-ranked" in text
     assert "relevance" not in text
     assert "=" not in text
-    assert "BM25 terms" in parse(render.stage1_column(result, 10)).text
+    assert "BM25 terms" in parse(columns.stage1_column(result, 10)).text
 
 
 def test_a_blended_order_says_so(make_result: Make) -> None:
-    text = parse(render.stage2_column(make_result(["a"], ["a"], blend="rrf"), 10)).text
+    text = parse(columns.stage2_column(make_result(["a"], ["a"], blend="rrf"), 10)).text
     assert "blended with stage 1" in text
     assert "blended 9.0000" in text
 
 
 def test_no_passage_found(make_result: Make) -> None:
     result = make_result([], [])
-    for html in (render.stage1_column(result, 10), render.stage2_column(result, 10)):
+    for html in (columns.stage1_column(result, 10), columns.stage2_column(result, 10)):
         assert "No passage was found" in parse(html).text
 
 
@@ -181,7 +181,7 @@ def test_headings_titles_and_whole_passages(make_passage: Callable[..., Passage]
     result = SearchResult(
         "q", (), (Candidate(passage, 0.5, 1),), "dense", "none", "e", None, Timings(1, 1, 0, 2)
     )
-    html = render.stage1_column(result, 10)
+    html = columns.stage1_column(result, 10)
     text = parse(html).text
     assert "doc" in text  # its id, as it has no title
     assert "Guide › Install" in text
@@ -192,7 +192,7 @@ def test_headings_titles_and_whole_passages(make_passage: Callable[..., Passage]
 
 def test_a_huge_passage_is_cut_and_says_so(make_result: Make) -> None:
     result = make_result(["a"], ["a"], texts={"a": "word " * 100_000})
-    html = render.stage2_column(result, 10)
+    html = columns.stage2_column(result, 10)
     assert len(html) < 30_000
     assert "\n…</div>" in html
 
@@ -211,18 +211,18 @@ def test_the_best_part_is_set_off_in_the_whole_passage(make_result: Make, hostil
     text = f"before {hostile} to copy a tree {hostile} after"
     start, end = len("before "), len(text) - len(" after")
     result = with_best(make_result(["a"], ["a"], texts={"a": text}), (start, end))
-    html = render.stage2_column(result, 10)
+    html = columns.stage2_column(result, 10)
     seen = parse(html).text
     assert f"before [best part begins] {text[start:end]} [best part ends] after" in seen
     assert "Best part" in seen
-    assert "tsr-best" not in render.stage1_column(result, 10)
+    assert "tsr-best" not in columns.stage1_column(result, 10)
 
 
 @pytest.mark.parametrize("span", [None, (0, 4)])
 def test_a_passage_that_was_read_in_one_piece_has_no_best_part(
     make_result: Make, span: tuple[int, int] | None
 ) -> None:
-    html = render.stage2_column(with_best(make_result(["a"], ["a"]), span), 10)
+    html = columns.stage2_column(with_best(make_result(["a"], ["a"]), span), 10)
     assert "tsr-best" not in html
     assert "Whole passage" not in html
 
@@ -230,7 +230,7 @@ def test_a_passage_that_was_read_in_one_piece_has_no_best_part(
 def test_the_best_part_of_a_huge_passage_is_on_the_page(make_result: Make) -> None:
     text = "word " * 20_000 + "HERE " * 100 + "more " * 20_000
     span = (100_000, 100_500)
-    html = render.stage2_column(with_best(make_result(["a"], ["a"], texts={"a": text}), span), 10)
+    html = columns.stage2_column(with_best(make_result(["a"], ["a"], texts={"a": text}), span), 10)
     seen = parse(html).text
     assert f"[best part begins] {'HERE ' * 100} [best part ends]more" in seen
     assert "…\nword" in seen
@@ -242,6 +242,6 @@ def test_hits_below_the_depth_of_a_budget_say_so(make_result: Make) -> None:
     result = make_result(["a", "b", "c"], ["b", "a", "c"])
     hits = (*result.hits[:2], replace(result.hits[2], stage2_score=None, relevance=None))
     result = replace(result, hits=hits, reranked=2)
-    assert "not re-ranked" in parse(render.stage2_column(result, 10)).text
+    assert "not re-ranked" in parse(columns.stage2_column(result, 10)).text
     assert "3 of 3 candidates shown, 2 re-ranked" in parse(render.summary(result)).text
     assert "re-ranked" not in parse(render.summary(replace(result, reranked=3))).text
