@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from app.commands.options import Config
+from app.settings import report, sources
 
 
 def config(
     config: Config = None,
     toml: Annotated[
-        bool, typer.Option("--toml", help="Print a settings file that says the same.")
+        bool, typer.Option("--toml", help="Print a settings file that gives the same settings.")
     ] = False,
 ) -> None:
     """Print the service's settings and where each came from; secrets are masked.
@@ -20,9 +21,5 @@ def config(
     An option goes before a variable of the environment, that before the file, that before the
     default.
     """
-    from app.settings import report as effective
-    from app.settings import settings
-
-    loaded = settings.load_all(config=config)
-    text = effective.as_toml(loaded) if toml else effective.as_text(loaded)
-    typer.echo(text, nl=False)
+    loaded = sources.load_with_origins(config=config)
+    typer.echo(report.as_toml(loaded) if toml else report.as_text(loaded), nl=False)

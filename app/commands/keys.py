@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from app.commands.options import Config, KeysFile
+from app.settings import sources
 
 DEFAULT_FILE = "retrieval-keys.json"
 
@@ -97,11 +98,9 @@ def revoke(
 
 
 def _place(given: Path | None, config: Path | None) -> Path:
-    from app.settings import settings
-
     if given is not None:
         return given
-    return settings.load(config=config).keys_file or Path(DEFAULT_FILE)
+    return sources.load(config=config).keys_file or Path(DEFAULT_FILE)
 
 
 def _rights(write: bool) -> str:

@@ -6,32 +6,14 @@ standard error, a line a step; errors are raised and shown by the command line.
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from app.commands.options import (
-    MODELS,
-    Browser,
-    Budget,
-    Config,
-    Deterministic,
-    Device,
-    Devices,
-    Dtype,
-    Engine,
-    Host,
-    KeysFile,
-    LongPassages,
-    Port,
-    Public,
-    ReadOnly,
-    Reranker,
-    Store,
-    Threads,
-)
+from app.commands.options import Browser, Config, settings_of
 from app.server.run import reserved, run, say, stoppable
+from app.settings import settings, sources
+from retrieval.cli.options import with_options
 
 if TYPE_CHECKING:
     import socket
@@ -50,51 +32,10 @@ DEMO_EXAMPLES = (
 )
 
 
-def ui(
-    collection: Annotated[
-        str | None, typer.Option(help="Name of the collection to search. [docs]")
-    ] = None,
-    store: Store = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="Encoder, where it is not the collection's own.", rich_help_panel=MODELS),
-    ] = None,
-    reranker: Reranker = None,
-    host: Host = None,
-    port: Port = None,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    public: Public = False,
-    browser: Browser = True,
-    budget_ms: Budget = None,
-    device: Device = None,
-    devices: Devices = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    long_passages: LongPassages = None,
-) -> None:
+@with_options(options=settings_of("ui"))
+def ui(browser: Browser = True, *, options: dict[str, Any]) -> None:
     """Search a collection on a page in the browser."""
-    from app.settings import settings
-
-    chosen = settings.load(
-        collection=collection,
-        store=store,
-        encoder=encoder,
-        reranker=reranker,
-        host=host,
-        port=port,
-        title=title,
-        public=public or None,
-        budget_ms=budget_ms,
-        device=device,
-        devices=devices,
-        engine=engine,
-        dtype=dtype,
-        threads=threads,
-        deterministic=deterministic or None,
-        long_passages=long_passages,
-    )
+    chosen = sources.load(**options)
     with stoppable(), reserved(chosen) as sock:
         import retrieval
 
@@ -104,49 +45,10 @@ def ui(
         _show(chosen, sock, title=chosen.title, browser=browser)
 
 
-def demo(
-    store: Store = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Encoder: auto, starter, a name, folder or hub id. [auto]",
-            rich_help_panel=MODELS,
-        ),
-    ] = None,
-    reranker: Reranker = None,
-    host: Host = None,
-    port: Port = None,
-    public: Public = False,
-    browser: Browser = False,
-    budget_ms: Budget = None,
-    device: Device = None,
-    devices: Devices = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    long_passages: LongPassages = None,
-) -> None:
+@with_options(options=settings_of("demo"))
+def demo(browser: Browser = False, *, options: dict[str, Any]) -> None:
     """Index the documentation of Python's standard library and search it in the browser."""
-    from app.settings import settings
-
-    chosen = settings.load(
-        collection=DEMO_SOURCE,
-        store=store,
-        encoder=encoder,
-        reranker=reranker,
-        host=host,
-        port=port,
-        public=public or None,
-        budget_ms=budget_ms,
-        device=device,
-        devices=devices,
-        engine=engine,
-        dtype=dtype,
-        threads=threads,
-        deterministic=deterministic or None,
-        long_passages=long_passages,
-    )
+    chosen = sources.load(collection=DEMO_SOURCE, **options)
     with stoppable(), reserved(chosen) as sock:
         import retrieval
         from retrieval.cli.progress import indexing_bar
@@ -180,110 +82,36 @@ def demo(
         )
 
 
-def serve(
-    collection: Annotated[
-        str | None, typer.Option(help="Collection of calls that name none. [docs]")
-    ] = None,
-    store: Store = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="Encoder, where it is not the collection's own.", rich_help_panel=MODELS),
-    ] = None,
-    reranker: Reranker = None,
-    host: Host = None,
-    port: Port = None,
-    config: Config = None,
-    keys_file: KeysFile = None,
-    public: Public = False,
-    read_only: ReadOnly = False,
-    page: Annotated[
-        bool | None, typer.Option("--page/--no-page", help="The page for people at /. [on]")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    device: Device = None,
-    devices: Devices = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    long_passages: LongPassages = None,
-) -> None:
+@with_options(options=settings_of("serve"))
+def serve(config: Config = None, *, options: dict[str, Any]) -> None:
     """Answer RAG backends, agents and people on one port: HTTP, MCP and the page.
 
     Starts also while the collection, its server or a model is missing: /readyz says what is, and
     the service answers once it is there. All settings: `retrieval config`.
     """
-    from app.settings import settings
-
-    chosen = settings.load(
-        config=config,
-        collection=collection,
-        store=store,
-        encoder=encoder,
-        reranker=reranker,
-        host=host,
-        port=port,
-        keys_file=keys_file,
-        public=public or None,
-        read_only=read_only or None,
-        page=page,
-        title=title,
-        device=device,
-        devices=devices,
-        engine=engine,
-        dtype=dtype,
-        threads=threads,
-        deterministic=deterministic or None,
-        long_passages=long_passages,
-    )
+    chosen = sources.load(config=config, **options)
     with stoppable(), reserved(chosen) as sock:
         from app.backend.backend import RetrievalBackend
-        from app.observability import logging as logs
-        from app.observability import tracing
+        from app.observability import logging, tracing
         from app.observability.metrics import Metrics
 
-        logs.setup(chosen)
+        logging.setup(chosen)
         tracing.setup(chosen)
         metrics = Metrics()
         backend = RetrievalBackend(chosen, observer=metrics)
         run(backend, chosen, sock, metrics=metrics, title=chosen.title)
 
 
-def mcp(
-    collection: Annotated[
-        str | None, typer.Option(help="Collection of calls that name none. [docs]")
-    ] = None,
-    store: Store = None,
-    reranker: Reranker = None,
-    config: Config = None,
-    read_only: ReadOnly = False,
-    device: Device = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-) -> None:
+@with_options(options=settings_of("mcp"))
+def mcp(config: Config = None, *, options: dict[str, Any]) -> None:
     """Speak MCP over standard input and output, for agents that start their tools themselves."""
-    import asyncio
-
-    from app.settings import settings
-
-    chosen = settings.load(
-        config=config,
-        collection=collection,
-        store=store,
-        reranker=reranker,
-        read_only=read_only or None,
-        device=device,
-        engine=engine,
-        dtype=dtype,
-        threads=threads,
-    )
+    chosen = sources.load(config=config, **options)
     with stoppable():
         from app.backend.backend import RetrievalBackend
-        from app.observability import logging as logs
+        from app.observability import logging
         from app.protocols.mcp import server as protocol
 
-        logs.setup(chosen)  # to standard error: standard output carries the protocol
+        logging.setup(chosen)  # to standard error: standard output carries the protocol
         backend = RetrievalBackend(chosen)
         try:
             asyncio.run(protocol.run_stdio(backend, chosen, lifecycle=backend))
@@ -302,14 +130,14 @@ def _show(
 ) -> None:
     """Open everything, say what is in use, and serve the page, where nothing can be changed."""
     from app.backend.backend import RetrievalBackend
-    from app.observability import logging as logs
+    from app.observability import logging
     from app.observability.metrics import Metrics
 
     update: dict[str, object] = {"read_only": True, "page": True}
     if "log_level" not in chosen.model_fields_set:
         update["log_level"] = "warning"  # a line a request is for services
     chosen = chosen.model_copy(update=update)
-    logs.setup(chosen)
+    logging.setup(chosen)
     metrics = Metrics()
     backend = RetrievalBackend(chosen, observer=metrics)
     try:

@@ -3,61 +3,55 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Mapping, Sequence
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from pydantic import SecretStr
+import tomli_w
 
-from app.settings import sources
-from app.settings.settings import PREFIX, Loaded, Origin, Settings
+from app.settings import settings
+from app.settings.declaration import Setting, declared
+from app.settings.sources import Loaded
 
 MASK = "********"
 
-# Variables of this prefix that are meant for somebody else than `Settings`.
-_OTHERS = ("config", "test_require")
+# Variables with the prefix that something else than `Settings` reads.
+_OTHER_VARIABLES = ("config", "test_require")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting. value: None where it is not set; a secret is masked. secret: it is one."""
+    """A setting in force.
 
-    name: str
-    value: Any
-    origin: Origin
-    description: str
-    secret: bool
+    value: as JSON has it; None where it is not set; a secret is masked. origin: "option",
+    "default", or the variable or file.
+    """
+
+    setting: Setting
+    value: object
+    origin: str
 
 
 def rows(loaded: Loaded) -> list[Row]:
-    """All settings in the order of `Settings`."""
+    """All settings in the order of their declaration."""
+    values = loaded.settings.model_dump(mode="json")
     found = []
-    for name, field in Settings.model_fields.items():
-        value = getattr(loaded.settings, name)
-        secret = isinstance(value, SecretStr)
-        found.append(
-            Row(
-                name,
-                MASK if secret else value,
-                loaded.origins[name],
-                field.description or "",
-                secret,
-            )
-        )
+    for setting in declared(settings.Settings):
+        value, origin = values[setting.name], str(loaded.origins[setting.name])
+        if origin == "environment":
+            origin = f"environment {settings.PREFIX}{setting.name.upper()}"
+        elif origin == "file":
+            origin = f"file {loaded.file}"
+        masked = setting.secret and value is not None
+        found.append(Row(setting, MASK if masked else value, origin))
     return found
 
 
 def as_text(loaded: Loaded) -> str:
     """A table for people: name, value, origin; then notes, where there are any."""
-    table = [(row.name, _shown(row), _place(row, loaded.file)) for row in rows(loaded)]
-    wide = [max(len(line[column]) for line in table) for column in range(2)]
-    lines = [
-        f"{name:<{wide[0]}}  {value:<{min(wide[1], 40)}}  {origin}" for name, value, origin in table
-    ]
-    file = "none" if loaded.file is None else str(loaded.file)
-    return "\n".join([f"settings file: {file}", "", *lines, *notes()]) + "\n"
+    table = [(row.setting.name, _shown(row.value), row.origin) for row in rows(loaded)]
+    names, values = (max(len(line[column]) for line in table) for column in range(2))
+    lines = [f"{name:<{names}}  {value:<{min(values, 40)}}  {at}" for name, value, at in table]
+    return "\n".join([f"settings file: {loaded.file or 'none'}", "", *lines, *_notes()]) + "\n"
 
 
 def as_toml(loaded: Loaded) -> str:
@@ -65,66 +59,39 @@ def as_toml(loaded: Loaded) -> str:
 
     What is not set, and secrets, stand in it as comments: the file may be shown to others.
     """
-    lines = ["# The settings of `retrieval serve`, as they were in force. Secrets are left out."]
-    tables: list[str] = []
-    for row in rows(loaded):
-        lines += ["", f"# {row.description} ({_place(row, loaded.file)})"]
-        if row.secret:
-            lines.append(f"# {row.name}: set, not shown; give it as {PREFIX}{row.name.upper()}")
-        elif row.value is None:
-            lines.append(f"# {row.name} is not set")
-        elif isinstance(row.value, Mapping):
-            tables += ["", f"[{row.name}]"]
-            tables += [f"{_text(name)} = {_toml(value)}" for name, value in row.value.items()]
-            lines.append(f"# {row.name}: see its table at the end")
+    text = "# The settings of `retrieval serve`, as they were in force. Secrets are left out.\n"
+    # Tables last: whatever follows a table's head in TOML belongs to it.
+    for row in sorted(rows(loaded), key=lambda row: isinstance(row.value, dict)):
+        name = row.setting.name
+        text += f"\n# {row.setting.text} ({row.origin})\n"
+        if row.value is None:
+            text += f"# {name} is not set\n"
+        elif row.setting.secret:
+            text += f"# {name}: set, not shown; give it as {settings.PREFIX}{name.upper()}\n"
         else:
-            lines.append(f"{row.name} = {_toml(row.value)}")
-    return "\n".join([*lines, *tables]) + "\n"
+            text += tomli_w.dumps({name: row.value})
+    return text
 
 
-def notes() -> list[str]:
+def _notes() -> list[str]:
     """Variables with the service's prefix that no setting has, with near names."""
+    known = settings.Settings.model_fields
     found = []
-    for name in sorted(sources.set_variables(PREFIX)):
-        if name not in Settings.model_fields and name not in _OTHERS:
-            near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
-            meant = f" (meant {PREFIX}{near[0].upper()}?)" if near else ""
-            found.append(
-                f"note: {PREFIX}{name.upper()} is set, and no setting has this name{meant}"
-            )
+    for variable, value in sorted(os.environ.items()):
+        name = variable.lower().removeprefix(settings.PREFIX.lower())
+        ours = name != variable.lower() and value
+        if ours and name not in known and name not in _OTHER_VARIABLES:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            meant = f" (meant {settings.PREFIX}{near[0].upper()}?)" if near else ""
+            found.append(f"note: {variable} is set, and no setting has this name{meant}")
     return ["", *found] if found else []
 
 
-def _shown(row: Row) -> str:
-    if row.value is None:
-        return "-"
-    if row.secret:
-        return MASK
-    if isinstance(row.value, Mapping):
-        return ", ".join(f"{name}={value}" for name, value in row.value.items()) or "-"
-    if isinstance(row.value, tuple):
-        return ", ".join(map(str, row.value)) or "-"
-    return str(row.value).lower() if isinstance(row.value, bool) else str(row.value)
-
-
-def _place(row: Row, file: Path | None) -> str:
-    if row.origin == "file":
-        return f"file {file}"
-    if row.origin == "environment":
-        return f"environment {PREFIX}{row.name.upper()}"
-    return "option" if row.origin == "option" else "default"
-
-
-def _toml(value: Any) -> str:
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={one}" for name, one in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
-    return _text(str(value))
-
-
-def _text(value: str) -> str:
-    # JSON's escapes are TOML's, but for DEL, and for the pairs that ensure_ascii would write
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "-" if value is None else str(value)

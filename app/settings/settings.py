@@ -1,33 +1,31 @@
-"""Settings of the service. The only reader of environment variables.
+"""The declaration of the service's settings: one field of `Settings` each.
 
-Each field of `Settings` can be given as an option of a command, as a variable of the environment
-(`RETRIEVAL_HOST`, `RETRIEVAL_PORT`, … : the field with the prefix `RETRIEVAL_`) or in a TOML file,
-under its own name. An option goes before the environment, that before the file, the file before
-the default. How they are read and joined stands in `app.settings.sources`.
+From a field come its variable of the environment (`RETRIEVAL_PORT`), its key in a settings file
+(`port`), the option of the commands it names (`--port`), its line in `retrieval config` and its
+row in docs/operations.md. `app.settings.sources` reads the values.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.settings import sources
+from app.settings.declaration import setting
 from retrieval.errors import InvalidInput
 
 PREFIX = "RETRIEVAL_"
 
-RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)s?\s*", re.ASCII)
-"""How many requests in which time: "600/minute"."""
+# Commands that take a setting as an option.
+ALL = "serve ui demo mcp"
+HTTP = "serve ui demo"
 
-_ORIGIN = re.compile(r"https?://[^/\s@?#]+", re.IGNORECASE)
-
-Origin: TypeAlias = Literal["default", "file", "environment", "option"]
+_RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)s?\s*", re.ASCII)
+_WEB_ORIGIN = re.compile(r"https?://[^/\s@?#]+", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -37,130 +35,199 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         extra="ignore",
         env_ignore_empty=True,
-        enable_decoding=False,  # lists and tables may be written without JSON, see `_structure`
+        enable_decoding=False,  # lists and tables may be written without JSON, see `_from_text`
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
-    port: int = Field(7860, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    public: bool = Field(False, description="allow an address that other machines can reach")
-    collection: str = Field("docs", min_length=1, description="the collection to search")
-    store: str = Field(".retrieval", min_length=1, description="the folder of the collections")
-    encoder: str | None = Field(None, description="encoder; None takes the collection's own")
-    reranker: str = Field("auto", min_length=1, description="second stage; none: no re-ranking")
-    device: str | None = Field(None, min_length=1, description="device of the models")
-    devices: str | None = Field(None, description="several devices, joined by commas")
-    engine: Literal["auto", "packed", "openvino", "transformers"] | None = Field(
-        None, description="engine that runs the models"
+    host: str = setting("127.0.0.1", "address to listen on", "Service", HTTP, min_length=1)
+    port: int = setting(
+        7860, "port to listen on; 0 takes a free one", "Service", HTTP, ge=0, le=65535
     )
-    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] | None = Field(
-        None, description="number format of the models"
+    public: bool = setting(False, "allow an address that other machines can reach", "Service", HTTP)
+    collection: str = setting(
+        "docs",
+        "collection to search where a call names none",
+        "Service",
+        "serve ui mcp",
+        min_length=1,
     )
-    threads: int | None = Field(None, ge=1, description="number of CPU threads of a model")
-    deterministic: bool | None = Field(
-        None, description="switch for results that do not depend on the batch"
+    store: str = setting(
+        ".retrieval",
+        "folder of the store, or URL of a Qdrant server",
+        "Service",
+        ALL,
+        min_length=1,
     )
-    long_passages: Literal["truncate", "windows", "error"] | None = Field(
-        None, description="way in which a cross-encoder reads passages over its length"
+    page: bool = setting(True, "the page for people at /", "Service", "serve")
+    title: str = setting(
+        "Two-stage retrieval", "heading of the page", "Service", "serve ui", min_length=1
     )
-    budget_ms: float | None = Field(
+
+    encoder: str | None = setting(
         None,
+        "encoder: auto, starter, a name, folder or hub id; by default the collection's own, or "
+        "auto for a new collection",
+        "Models",
+        HTTP,
+    )
+    reranker: str = setting(
+        "auto",
+        "second stage: auto, none, a model's name or folder",
+        "Models",
+        ALL,
+        min_length=1,
+    )
+    device: str | None = setting(
+        None,
+        "device of the models: auto (the default), cpu, cuda, cuda:1, mps",
+        "Models",
+        ALL,
+        min_length=1,
+    )
+    devices: str | None = setting(
+        None, "several devices, joined by commas: cuda:0,cuda:1", "Models", HTTP
+    )
+    engine: Literal["auto", "packed", "openvino", "transformers"] | None = setting(
+        None, "engine that runs the models", "Models", ALL
+    )
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] | None = setting(
+        None,
+        "number format of the models, int8 on CPUs only",
+        "Models",
+        ALL,
+    )
+    threads: int | None = setting(None, "CPU threads of a model", "Models", ALL, ge=1)
+    deterministic: bool | None = setting(
+        None,
+        "encode each text alone: the same bits whatever else is in the batch; slower",
+        "Models",
+        HTTP,
+    )
+    long_passages: Literal["truncate", "windows", "error"] | None = setting(
+        None,
+        "how a cross-encoder reads passages over its length (of windows, the best one counts)",
+        "Models",
+        HTTP,
+    )
+    budget_ms: float | None = setting(
+        None,
+        "milliseconds for re-ranking at first, by default without limit; the page can change it",
+        "Models",
+        "ui demo",
         gt=0,
         allow_inf_nan=False,
-        description="milliseconds that re-ranking may take at first; the page can change it",
     )
-    api_key: SecretStr | None = Field(None, description="API key of a Qdrant server")
-    shards: int | None = Field(
-        None, ge=1, description="number of shards of collections the app makes on a server"
-    )
-    replicas: int | None = Field(None, ge=1, description="number of copies of each such shard")
-    write_consistency: int | None = Field(
-        None, ge=1, description="number of copies that must have a write before it counts"
-    )
-    title: str = Field("Two-stage retrieval", min_length=1, description="the page's heading")
-
-    # --- the service: who may do what
-    keys_file: Path | None = Field(None, description="file of the API keys, see `retrieval keys`")
-    read_only: bool = Field(False, description="switch that refuses every change to collections")
-    cors_origins: tuple[str, ...] = Field(
-        (), description="list of web origins whose pages may call the service"
-    )
-    rate_limit: str | None = Field(
-        None, description='limit of a key without its own, such as "600/minute"'
-    )
-    max_body_mb: float = Field(32, gt=0, description="largest body of a request, in MB")
-    max_upload_mb: float = Field(256, gt=0, description="largest upload of files, in MB")
-    body_timeout_s: float = Field(60, gt=0, description="seconds in which a body must arrive")
-    ingest_roots: tuple[Path, ...] = Field(
-        (), description="list of folders on this machine that jobs may read"
-    )
-    parse_timeout_s: float = Field(120, gt=0, description="seconds that parsing a file may take")
-    parse_memory_mb: int = Field(2048, ge=256, description="memory that parsing a file may take")
-    state_dir: Path | None = Field(
-        None, description="folder of uploads and jobs; None: beside the store"
+    model_aliases: dict[str, str] = setting(
+        {},
+        'names of models that clients may use, such as {"text-embedding-3-small": "encoder"}',
+        "Models",
     )
 
-    # --- the service: load
-    max_requests: int = Field(512, ge=1, description="number of requests in work or waiting")
-    max_wait_ms: float = Field(
-        4000, gt=0, description="milliseconds of work that may wait for a model"
+    api_key: SecretStr | None = setting(None, "API key of a Qdrant server", "Qdrant server")
+    shards: int | None = setting(
+        None, "shards of collections that the app makes on a server", "Qdrant server", ge=1
     )
-    batching: bool = Field(True, description="switch for batches across requests")
-    batch_tokens: int = Field(4096, ge=64, description="number of tokens in a model's batch")
-    batch_window_ms: float = Field(
-        1.0, ge=0, description="milliseconds in which requests join a batch"
-    )
-    query_cache_mb: float = Field(64, ge=0, description="size of the cache of query vectors, MB")
-    score_cache_mb: float = Field(64, ge=0, description="size of the cache of scores, MB")
-    timeout_ms: float | None = Field(
-        None, gt=0, description="milliseconds a request may take where it says nothing itself"
-    )
-    grace_s: float = Field(20, gt=0, description="seconds that requests get to end at a stop")
-
-    # --- the service: names of models that clients may use
-    model_aliases: dict[str, str] = Field(
-        {}, description='names for the models, such as {"text-embedding-3-small": "encoder"}'
+    replicas: int | None = setting(None, "copies of each such shard", "Qdrant server", ge=1)
+    write_consistency: int | None = setting(
+        None, "copies that must have a write before it counts", "Qdrant server", ge=1
     )
 
-    # --- answers
-    llm_url: str | None = Field(None, description="base URL of an OpenAI-compatible endpoint")
-    llm_key: SecretStr | None = Field(None, description="API key of that endpoint")
-    llm_model: str | None = Field(None, description="name of the language model there")
-    llm_context_tokens: int = Field(8192, ge=512, description="tokens that the model reads")
-    llm_answer_tokens: int = Field(1024, ge=16, description="tokens that an answer may have")
-    llm_timeout_s: float = Field(120, gt=0, description="seconds that an answer may take")
-    answer_min_relevance: float | None = Field(
-        None, ge=0, le=1, description="relevance below which a passage is not given to the model"
+    keys_file: Path | None = setting(
+        None, "file of the API keys, made by `retrieval keys create`", "Access", "serve"
+    )
+    read_only: bool = setting(False, "refuse every change to collections", "Access", "serve mcp")
+    cors_origins: tuple[str, ...] = setting(
+        (), "web origins whose pages may call the service", "Access"
+    )
+    rate_limit: str | None = setting(
+        None, 'requests of a key without a limit of its own, such as "600/minute"', "Access"
     )
 
-    # --- operations
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least important log lines to write"
+    max_body_mb: float = setting(32, "largest body of a request, in MB", "Uploads and jobs", gt=0)
+    max_upload_mb: float = setting(256, "largest upload of files, in MB", "Uploads and jobs", gt=0)
+    body_timeout_s: float = setting(
+        60, "seconds in which a body must arrive", "Uploads and jobs", gt=0
     )
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="form of log lines; auto: text on a terminal, else json"
+    ingest_roots: tuple[Path, ...] = setting(
+        (), "folders on this machine that jobs may read", "Uploads and jobs"
     )
-    otel: bool = Field(False, description="switch for OpenTelemetry traces")
-    page: bool = Field(True, description="switch for the page at /")
+    parse_timeout_s: float = setting(
+        120, "seconds that parsing a file may take", "Uploads and jobs", gt=0
+    )
+    parse_memory_mb: int = setting(
+        2048, "memory that parsing a file may take, in MB", "Uploads and jobs", ge=256
+    )
+    state_dir: Path | None = setting(
+        None, "folder of uploads and jobs, by default beside the store", "Uploads and jobs"
+    )
+
+    max_requests: int = setting(512, "requests in work or waiting", "Load", ge=1)
+    max_wait_ms: float = setting(
+        4000, "milliseconds of work that may wait for a model", "Load", gt=0
+    )
+    batching: bool = setting(True, "batches across requests", "Load")
+    batch_tokens: int = setting(4096, "tokens in a model's batch", "Load", ge=64)
+    batch_window_ms: float = setting(
+        1.0, "milliseconds in which requests join a batch", "Load", ge=0
+    )
+    query_cache_mb: float = setting(64, "size of the cache of query vectors, in MB", "Load", ge=0)
+    score_cache_mb: float = setting(64, "size of the cache of scores, in MB", "Load", ge=0)
+    timeout_ms: float | None = setting(
+        None, "milliseconds that a request may take where it says nothing itself", "Load", gt=0
+    )
+    grace_s: float = setting(20, "seconds that requests get to end at a stop", "Load", gt=0)
+
+    llm_url: str | None = setting(None, "base URL of an OpenAI-compatible endpoint", "Answers")
+    llm_key: SecretStr | None = setting(None, "API key of that endpoint", "Answers")
+    llm_model: str | None = setting(None, "name of the language model there", "Answers")
+    llm_context_tokens: int = setting(8192, "tokens that the model reads", "Answers", ge=512)
+    llm_answer_tokens: int = setting(1024, "tokens that an answer may have", "Answers", ge=16)
+    llm_timeout_s: float = setting(120, "seconds that an answer may take", "Answers", gt=0)
+    answer_min_relevance: float | None = setting(
+        None,
+        "relevance below which a passage is not given to the model",
+        "Answers",
+        ge=0,
+        le=1,
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "least important log lines to write", "Operations"
+    )
+    log_format: Literal["auto", "json", "text"] = setting(
+        "auto", "form of log lines (auto writes text on a terminal, else json)", "Operations"
+    )
+    otel: bool = setting(False, "OpenTelemetry traces", "Operations")
 
     @field_validator("cors_origins", "ingest_roots", "model_aliases", mode="before")
     @classmethod
-    def _structure(cls, value: object, info: ValidationInfo) -> object:
+    def _from_text(cls, value: object, info: ValidationInfo) -> object:
         """Lists and tables from text: JSON, or `a, b` and `name=value, other=value`."""
         if not isinstance(value, str):
             return value
-        table = info.field_name == "model_aliases"
-        return sources.table_of(value) if table else sources.list_of(value)
+        if value.lstrip().startswith(("[", "{")):
+            try:
+                return json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"it begins as JSON but is not JSON ({error})") from None
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        if info.field_name != "model_aliases":
+            return items
+        pairs = [item.partition("=") for item in items]
+        table = {name.strip(): target.strip() for name, _, target in pairs}
+        if not all((*table, *table.values())):
+            raise ValueError('expected {"name": "value"} or name=value,other=value')
+        return table
 
     @field_validator("cors_origins")
     @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            if one != "*" and not _ORIGIN.fullmatch(one):
+    def _web_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _WEB_ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f'{one!r} is no origin; expected one such as "https://example.org", without '
-                    'a path, or "*"'
+                    f'{origin!r} is not a web origin; expected one such as "https://example.org", '
+                    'without a path, or "*"'
                 )
-        return tuple(one.lower() for one in value)
+        return tuple(origin.lower() for origin in value)
 
     @field_validator("rate_limit")
     @classmethod
@@ -170,25 +237,16 @@ class Settings(BaseSettings):
         return value
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Settings, and where each of them came from. file: the TOML file that was read, if any."""
-
-    settings: Settings
-    origins: Mapping[str, Origin]
-    file: Path | None
-
-
 def rate_of(text: str) -> tuple[int, float]:
     """Requests and the seconds in which they may come, of a rate such as "600/minute".
 
     Raises:
-        InvalidInput: it is no rate, or allows nothing.
+        InvalidInput: the text has another form, or allows nothing.
     """
-    found = RATE.fullmatch(text)
+    found = _RATE.fullmatch(text)
     if found is None or int(found[1]) == 0:
         raise InvalidInput(
-            f"{text!r} is no rate; expected a number of requests and a time",
+            f"{text!r} is not a rate; expected a number of requests and a time",
             fix='Write it as "10/second", "600/minute", "5000/hour" or "100000/day".',
         )
     seconds = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -220,67 +278,3 @@ def storage(chosen: Settings) -> dict[str, int]:
     """How a server is to keep collections that the app makes, as `retrieval.ingest` takes it."""
     given = {name: getattr(chosen, name) for name in ("shards", "replicas", "write_consistency")}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def load(*, config: Path | str | None = None, **options: Any) -> Settings:
-    """Settings; options that are not None go before the environment, that before the file.
-
-    Args:
-        config: the TOML file; None takes the one that `RETRIEVAL_CONFIG` names, or
-            `retrieval.toml` of the current folder where there is one.
-        options: fields of `Settings`.
-
-    Raises:
-        InvalidInput: a value cannot be used, or the file; says which, from where, and what was
-            expected.
-    """
-    return load_all(config=config, **options).settings
-
-
-def load_all(*, config: Path | str | None = None, **options: Any) -> Loaded:
-    """What `load` gives, with where each setting came from."""
-    file = sources.find_file(config, PREFIX)
-    written = {} if file is None else sources.read_file(file, Settings.model_fields, secrets())
-    environment = sources.set_variables(PREFIX)
-    given = {name: value for name, value in options.items() if value is not None}
-    filed = {name: value for name, value in written.items() if name not in environment}
-
-    def origin(name: str) -> Origin:
-        if name in given:
-            return "option"
-        if name in environment:
-            return "environment"
-        return "file" if name in filed else "default"
-
-    try:
-        chosen = Settings(**{**filed, **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise _unusable(name, origin(name), file, first["input"], first["msg"]) from None
-    return Loaded(chosen, {name: origin(name) for name in Settings.model_fields}, file)
-
-
-def secrets() -> frozenset[str]:
-    """The settings that must never be shown."""
-    fields = Settings.model_fields
-    return frozenset(name for name in fields if "SecretStr" in str(fields[name].annotation))
-
-
-def _unusable(name: str, origin: Origin, file: Path | None, value: Any, reason: str) -> Exception:
-    places = {
-        "option": (f"--{name.replace('_', '-')}", "Correct the option"),
-        "environment": (
-            f"the environment variable {PREFIX}{name.upper()}",
-            "Correct or unset it",
-        ),
-        "file": (f"{name} in {file}", "Correct the file"),
-        "default": (name, "Give another"),
-    }
-    place, fix = places[origin]
-    shown = "not shown" if name in secrets() else repr(value)
-    reason = reason.removeprefix("Value error, ")
-    return InvalidInput(
-        f"{place} is {shown}: {reason[:1].lower() + reason[1:]}",
-        fix=f"{fix}; it is the {Settings.model_fields[name].description}.",
-    )

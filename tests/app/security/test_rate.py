@@ -68,5 +68,5 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("bad", ["", "5", "5/week", "-1/minute", "1.5/minute", "٣/minute"])
 def test_what_is_no_rate(bad: str) -> None:
-    with pytest.raises(InvalidInput, match="is no rate"):
+    with pytest.raises(InvalidInput, match="is not a rate"):
         RateLimits().wait("a", bad)
