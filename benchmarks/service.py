@@ -311,7 +311,7 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
     import threading
 
     from app.backend.backend import RetrievalBackend
-    from app.server import sockets as server
+    from app.server import sockets
     from app.server.app import create_app
     from app.settings.settings import Settings
 
@@ -326,17 +326,17 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
     )
     backend = RetrievalBackend(settings)
     backend.open()
-    sock = server.reserve_port("127.0.0.1", 0)
+    sock = sockets.reserve_port("127.0.0.1", 0)
     sock.listen()
     up = threading.Event()
-    running = server.make_server(create_app(backend, settings), ready=up.set)
+    running = sockets.make_server(create_app(backend, settings), ready=up.set)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})
     thread.start()
     try:
         up.wait(30)
         own: Any = backend._collections.opened("docs")
         models = own.encoder.inner, own.reranker.inner
-        yield server.url_of(sock), retrieval.TwoStageRetriever(models[0], own.index, models[1])
+        yield sockets.url_of(sock), retrieval.TwoStageRetriever(models[0], own.index, models[1])
     finally:
         running.should_exit = True
         thread.join()

@@ -11,7 +11,7 @@ from typing import Any
 
 import retrieval
 from app.observability.metrics import Metrics
-from app.server import sockets as server
+from app.server import sockets
 from app.settings.settings import Settings
 
 DOCUMENTS = [
@@ -64,15 +64,15 @@ class Service:
 @contextmanager
 def running(app: Any, *, grace_s: float = 3.0, timeout: float = 60.0) -> Iterator[str]:
     """Serve an app from a thread on a free port of this machine; yields its URL."""
-    sock = server.reserve_port("127.0.0.1", 0)
+    sock = sockets.reserve_port("127.0.0.1", 0)
     sock.listen(256)
     up = threading.Event()
-    runner = server.make_server(app, ready=up.set, grace_s=grace_s)
+    runner = sockets.make_server(app, ready=up.set, grace_s=grace_s)
     thread = threading.Thread(target=runner.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
         assert up.wait(timeout), "the server did not start"
-        yield server.url_of(sock)
+        yield sockets.url_of(sock)
     finally:
         runner.should_exit = True
         thread.join(timeout)

@@ -8,7 +8,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from app.backend.backend import RetrievalBackend
+    from app.observability.metrics import Metrics
     from app.settings.settings import Settings
 
 # After the grace that requests get, this long is left to close the index before the process ends
-# for sure: a thread that is in a search cannot be stopped from outside.
+# in any case: a thread that is in a search cannot be stopped from outside.
 CLOSING_SECONDS = 3.0
 
 
 @contextmanager
 def reserved(chosen: Settings) -> Iterator[socket.socket]:
     """The address, taken before any long work; an open one only where that is meant."""
-    from app.server import sockets as server
+    from app.server import sockets
 
-    if not server.is_loopback(chosen.host) and chosen.keys_file is None:
+    if not sockets.is_loopback(chosen.host) and chosen.keys_file is None:
         if not chosen.public:
             raise InvalidInput(
                 f"the host {chosen.host!r} can be reached by other machines, and without API keys "
@@ -45,7 +46,7 @@ def reserved(chosen: Settings) -> Iterator[socket.socket]:
             f"Warning: everyone who can reach {chosen.host} port {chosen.port} can {may} "
             "this store; there are no API keys."
         )
-    with closing(server.reserve_port(chosen.host, chosen.port)) as sock:
+    with closing(sockets.reserve_port(chosen.host, chosen.port)) as sock:
         yield sock
 
 
@@ -71,7 +72,7 @@ def run(
     chosen: Settings,
     sock: socket.socket,
     *,
-    metrics: Any,
+    metrics: Metrics,
     title: str,
     examples: Sequence[str] = (),
     browser: bool = False,
@@ -83,16 +84,16 @@ def run(
         backend: what answers.
         chosen: settings.
         sock: from `reserved`.
-        metrics: what the backend tells, shown at `/metrics`.
+        metrics: what the backend counts, shown at `/metrics`.
         title, examples: of the page.
         browser: whether to open the page where there is a desktop.
         step: put before what is said.
     """
     from app.observability import tracing
-    from app.server import sockets as server
+    from app.server import sockets
 
     app, stopping = assemble(backend, chosen, metrics=metrics, title=title, examples=examples)
-    url = server.url_of(sock)
+    url = sockets.url_of(sock)
 
     def ready() -> None:
         what = "The page is" if chosen.page else "The service is"
@@ -104,7 +105,7 @@ def run(
         end_within(chosen.grace_s + CLOSING_SECONDS)
         stopping()
 
-    server.serve(app, sock, ready=ready, stopping=stop, grace_s=chosen.grace_s)
+    sockets.serve(app, sock, ready=ready, stopping=stop, grace_s=chosen.grace_s)
     tracing.shutdown()
     say("Stopped.")
 
@@ -113,24 +114,24 @@ def assemble(
     backend: RetrievalBackend,
     chosen: Settings,
     *,
-    metrics: Any,
+    metrics: Metrics,
     title: str,
     examples: Sequence[str] = (),
 ) -> tuple[FastAPI, Callable[[], None]]:
     """The app with its page, and what must be called before it shuts down."""
     from app.answering.llm_client import language_model
     from app.security.api_keys import KeyRing
-    from app.server import app as service
-    from app.server import sockets as server
+    from app.server import sockets
+    from app.server.app import create_app
 
-    local = server.is_loopback(chosen.host)
-    app = service.create_app(
+    local = sockets.is_loopback(chosen.host)
+    app = create_app(
         backend,
         chosen,
         metrics=metrics,
         keys=None if chosen.keys_file is None else KeyRing.load(chosen.keys_file),
         language_model=language_model(chosen, observer=metrics),
-        hosts=server.loopback_names(chosen.host) if local else None,
+        hosts=sockets.loopback_names(chosen.host) if local else None,
         lifecycle=backend,
     )
     if not chosen.page:
@@ -150,7 +151,7 @@ def assemble(
 
 
 def end_within(seconds: float) -> None:
-    """End the process for sure after a while; what was acknowledged is on disk by then."""
+    """End the process after `seconds` in any case; what was acknowledged is on disk by then."""
 
     def leave() -> None:
         say("A search that was still running was abandoned.")
@@ -162,7 +163,7 @@ def end_within(seconds: float) -> None:
 
 
 def say(line: str) -> None:
-    """A line to standard error, where what happens is told to whoever started the program."""
+    """Write a line to standard error, for whoever started the program."""
     with suppress(OSError):  # the service goes on where nobody listens any more (`2>&1 | head`)
         typer.echo(line, err=True)
 

@@ -86,7 +86,7 @@ def make_server(
         app: what is served.
         ready: called once the server answers.
         stopping: called before connections are closed.
-        grace_s: how long requests may still run when the server is asked to stop.
+        grace_s: seconds that requests may still run when the server is asked to stop.
     """
     config = uvicorn.Config(
         app,
@@ -95,7 +95,7 @@ def make_server(
         access_log=False,
         timeout_graceful_shutdown=math.ceil(grace_s),
         server_header=False,
-        http=bounded_http(),  # uvicorn's own would wait for slow headers for ever
+        http=bounded_http(),  # uvicorn's own waits for slow headers without a limit
         ws="none",
     )
     return _Server(config, ready, stopping)

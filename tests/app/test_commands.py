@@ -19,26 +19,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app.commands import serve as commands
-from app.server import run as running
-from app.server import sockets as server
+from app.commands.serve import demo, ui
+from app.server import sockets
+from app.server.run import say, stoppable
 from retrieval.errors import InvalidInput, PortInUse
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = """
-import sys, typer
-from app import commands
-from retrieval.errors import RetrievalError
-app = typer.Typer()
-app.command("ui")(commands.ui)
-app.command("demo")(commands.demo)
-try:
-    app(standalone_mode=False)
-except RetrievalError as error:
-    sys.exit(f"{error}")
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
+PROGRAM = "from retrieval.cli.main import main; main()"
 
 
 @contextmanager
@@ -99,17 +86,17 @@ def test_ui_serves_and_ends_at_a_signal(office_store: Path, number: signal.Signa
 SLOW = """
 import time
 from fastapi import FastAPI
-from app.server import run as running, sockets as server
+from app.server import sockets
+from app.server.run import end_within, say, stoppable
 app = FastAPI()
 @app.get("/slow")
 def slow():
-    running.say("slow request began")
+    say("slow request began")
     time.sleep(100)
-sock = server.reserve_port("127.0.0.1", 0)
-say = lambda: running.say(f"at {server.url_of(sock)}")
-with running.stoppable():
-    stop = lambda: running.end_within(6)
-    server.serve(app, sock, ready=say, stopping=stop, grace_s=3)
+sock = sockets.reserve_port("127.0.0.1", 0)
+ready = lambda: say(f"at {sockets.url_of(sock)}")
+with stoppable():
+    sockets.serve(app, sock, ready=ready, stopping=lambda: end_within(6), grace_s=3)
 """
 
 
@@ -135,8 +122,8 @@ def test_the_store_is_free_again_after_the_end(office_store: Path) -> None:
 
 def invoke(*arguments: str) -> typer.testing.Result:
     app = typer.Typer()
-    app.command("ui")(commands.ui)
-    app.command("demo")(commands.demo)
+    app.command("ui")(ui)
+    app.command("demo")(demo)
     return CliRunner().invoke(app, list(arguments))
 
 
@@ -152,14 +139,14 @@ def test_a_port_in_use_is_said_before_any_work(command: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["ui", "demo"])
-def test_an_open_address_must_be_meant(command: str, tmp_path: Path) -> None:
+def test_an_open_address_needs_public(command: str, tmp_path: Path) -> None:
     result = invoke(command, "--host", "0.0.0.0", "--port", "0", "--store", str(tmp_path / "store"))
     assert isinstance(result.exception, InvalidInput)
     assert "--public" in str(result.exception)
     assert not (tmp_path / "store").exists()
 
 
-def test_an_open_address_that_is_meant_comes_with_a_warning(tmp_path: Path) -> None:
+def test_an_open_address_with_public_comes_with_a_warning(tmp_path: Path) -> None:
     from retrieval.errors import CollectionNotFound
 
     result = invoke("ui", "--host", "0.0.0.0", "--public", "--port", "0", "--store", str(tmp_path))
@@ -177,7 +164,7 @@ def test_an_unknown_collection_is_named(tmp_path: Path) -> None:
 
 def test_sigterm_during_the_work_ends_it_as_ctrl_c_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), running.stoppable():
+    with pytest.raises(KeyboardInterrupt), stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -188,10 +175,10 @@ def test_help_names_the_defaults_and_every_option() -> None:
         assert name in text
     for name in ("--device", "--devices", "--engine", "--dtype", "--threads", "--budget-ms"):
         assert name in text
-    assert server.is_loopback("127.0.0.1")
+    assert sockets.is_loopback("127.0.0.1")
 
 
-def test_the_steps_are_told_to_nobody_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_standard_error_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error is None after `2>&-`; a line to it must not end the service."""
     monkeypatch.setattr("sys.stderr", None)
-    running.say("The page is at …")
+    say("The page is at …")

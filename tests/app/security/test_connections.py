@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.security.connection_limits import bounded_http
-from app.server import sockets as server
+from app.server import sockets
 
 PARSERS = {"httptools": HttpToolsProtocol, "h11": H11Protocol}
 
@@ -64,7 +64,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @contextmanager
 def serving(http: Any) -> Iterator[int]:
-    sock = server.reserve_port("127.0.0.1", 0)
+    sock = sockets.reserve_port("127.0.0.1", 0)
     sock.listen(64)
     runner = uvicorn.Server(
         uvicorn.Config(application, http=http, log_config=None, lifespan="off", access_log=False)
