@@ -1,10 +1,9 @@
-"""The doubles of a Qdrant server do what they say: real clients on real sockets, both wires."""
+"""The doubles of a Qdrant server hold to what a real one does: answers, refusals, faults."""
 
 from __future__ import annotations
 
 import itertools
 import random
-import ssl
 import threading
 import time
 import uuid
@@ -16,12 +15,10 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from doubles.certificates import HAS_OPENSSL
 from doubles.qdrant_grpc import qdrant_server
 from doubles.qdrant_http import QdrantHttp, qdrant_http
-from doubles.tcp_proxy import TcpProxy, tcp_proxy
+from doubles.tcp_proxy import tcp_proxy
 from qdrant_client import QdrantClient, models
-from qdrant_client import grpc as messages
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -133,152 +130,6 @@ def points(count: int, start: int = 0, seed: int = 0) -> list[models.PointStruct
 
 @pytest.mark.parametrize("wire", WIRES)
 class TestOperations:
-    def test_a_collection_tells_what_it_was_made_with(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        assert not client.collection_exists(name)
-        client.create_collection(
-            name,
-            vectors_config=VECTORS,
-            sparse_vectors_config=SPARSE,
-            shard_number=3,
-            replication_factor=2,
-            write_consistency_factor=2,
-            on_disk_payload=False,
-            hnsw_config=models.HnswConfigDiff(ef_construct=200),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=5000),
-            metadata={"manifest": {"model": "m", "nothing": None, "list": [1, 2.5]}},
-        )
-        assert client.collection_exists(name)
-        assert name in [found.name for found in client.get_collections().collections]
-        info = client.get_collection(name)
-        params = info.config.params
-        assert (params.vectors, params.sparse_vectors) == (VECTORS, SPARSE)
-        assert (params.shard_number, params.replication_factor) == (3, 2)
-        assert (params.write_consistency_factor, params.on_disk_payload) == (2, False)
-        assert (info.config.hnsw_config.ef_construct, info.config.hnsw_config.m) == (200, 16)
-        assert info.config.optimizer_config.indexing_threshold == 5000
-        assert info.config.metadata == {
-            "manifest": {"model": "m", "nothing": None, "list": [1, 2.5]}
-        }
-        assert (info.status, info.points_count) == (models.CollectionStatus.GREEN, 0)
-        shards = client.collection_cluster_info(name)
-        assert shards.shard_count == len(shards.local_shards) == 3
-
-        client.update_collection(
-            name,
-            metadata={"more": 1},
-            hnsw_config=models.HnswConfigDiff(m=32),
-            collection_params=models.CollectionParamsDiff(replication_factor=3),
-            vectors_config={
-                "dense": models.VectorParamsDiff(
-                    on_disk=False, quantization_config=models.Disabled.DISABLED
-                )
-            },
-        )
-        info = client.get_collection(name)
-        assert info.config.metadata is not None
-        assert set(info.config.metadata) == {"manifest", "more"}
-        assert (info.config.hnsw_config.m, info.config.hnsw_config.ef_construct) == (32, 200)
-        assert info.config.params.replication_factor == 3
-        assert isinstance(info.config.params.vectors, dict)
-        dense = info.config.params.vectors["dense"]
-        assert (dense.on_disk, dense.quantization_config) == (False, None)
-        assert dense.hnsw_config == VECTORS["dense"].hnsw_config
-        assert client.delete_collection(name)
-        assert not client.collection_exists(name)
-        assert not client.delete_collection(name)
-
-    def test_payload_indexes_are_recorded(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        make_collection(client, name)
-        tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        client.create_payload_index(name, "some", tenant, wait=True)
-        client.create_payload_index(name, "n", models.PayloadSchemaType.INTEGER, wait=True)
-        client.create_payload_index(name, "nested.city", "keyword", wait=True)
-        client.upsert(name, points(6), wait=True)
-        schema = client.get_collection(name).payload_schema
-        assert schema["some"].params == tenant
-        assert {path: (i.data_type.value, i.points) for path, i in schema.items()} == {
-            "some": ("keyword", 2),
-            "n": ("integer", 6),
-            "nested.city": ("keyword", 6),
-        }
-        assert [r.payload["n"] for r in client.scroll(name, order_by="n")[0] if r.payload] == [
-            *range(6)
-        ]
-        facets = client.facet(name, "nested.city").hits
-        assert sum(hit.count for hit in facets) == 6
-        client.delete_payload_index(name, "n", wait=True)
-        assert set(client.get_collection(name).payload_schema) == {"some", "nested.city"}
-        with pytest.raises(Exception, match="No range index for `order_by` key: `n`"):
-            client.scroll(name, order_by="n")
-
-    def test_points_are_written_read_and_deleted(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        make_collection(client, name)
-        written = points(7)
-        done = client.upsert(name, written, wait=True)
-        assert done.status == models.UpdateStatus.COMPLETED
-        assert client.upsert(name, points(1), wait=False).status == "acknowledged"
-        batch = models.Batch(ids=[100, 101], vectors={"dense": [[1.0] * 4] * 2}, payloads=[{}, {}])
-        client.upsert(name, batch, wait=True)
-        assert client.count(name).count == 9
-        got = client.retrieve(name, [written[3].id, 0, 999], with_vectors=["tokens", "bm25"])
-        assert [record.id for record in got] == [written[3].id, 0]
-        assert got[0].payload == written[3].payload
-        assert isinstance(got[0].vector, dict)
-        assert set(got[0].vector) == {"tokens", "bm25"}
-        assert len(got[0].vector["tokens"]) == 1
-
-        pages: list[Any] = []
-        offset = None
-        while True:
-            page, offset = client.scroll(name, limit=4, offset=offset, with_payload=["n"])
-            pages.append(page)
-            if offset is None:
-                break
-        assert [len(page) for page in pages] == [4, 4, 1]
-        assert len({record.id for page in pages for record in page}) == 9
-        assert {*map(tuple, (r.payload for page in pages for r in page))} == {("n",), ()}
-        without = client.scroll(name, with_payload=models.PayloadSelectorExclude(exclude=["n"]))[0]
-        assert "n" not in without[0].payload
-        assert "x" in without[0].payload
-
-        client.set_payload(name, {"new": 1}, points=[0], wait=True)
-        client.overwrite_payload(name, {"only": 1}, points=[2], wait=True)
-        client.delete_payload(name, ["x"], points=[0], wait=True)
-        client.clear_payload(name, points_selector=[4], wait=True)
-        client.update_vectors(
-            name, [models.PointVectors(id=100, vector={"dense": [0.0, 1.0, 0.0, 0.0]})], wait=True
-        )
-        client.delete_vectors(name, ["dense"], points=[101], wait=True)
-        after = {r.id: r for r in client.retrieve(name, [0, 2, 4, 100, 101], with_vectors=True)}
-        kept = {key: value for key, value in (written[0].payload or {}).items() if key != "x"}
-        assert after[0].payload == kept | {"new": 1}
-        assert [after[i].payload for i in (2, 4)] == [{"only": 1}, {}]
-        assert after[100].vector == {"dense": [0.0, 1.0, 0.0, 0.0]}
-        assert after[101].vector == {}
-
-        client.batch_update_points(
-            name,
-            [
-                models.DeleteOperation(delete=models.PointIdsList(points=[100])),
-                models.UpsertOperation(upsert=models.PointsList(points=points(1, start=50))),
-            ],
-            wait=True,
-        )
-        client.delete(name, [101, written[1].id], wait=True)
-        some = models.FieldCondition(key="some", match=models.MatchValue(value="v"))
-        assert client.count(name, count_filter=models.Filter(must=[some])).count == 3
-        client.delete(name, models.FilterSelector(filter=models.Filter(must=[some])), wait=True)
-        assert client.count(name, count_filter=models.Filter(must=[some])).count == 0
-
     def test_aliases_switch_in_one_call(
         self, server: QdrantHttp, connect: Clients, name: str, wire: str
     ) -> None:
@@ -407,37 +258,6 @@ class TestOperations:
                 assert text in (caught.value.details() or "")
         assert client.count(name).count == 0  # nothing of the refused batches
 
-    def test_the_log_holds_what_was_on_the_wire(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        make_collection(client, name)
-        strong = models.WriteOrdering.STRONG
-        client.upsert(name, points(2), wait=True, ordering=strong, timeout=7)
-        majority = models.ReadConsistencyType.MAJORITY
-        query = models.QueryRequest(
-            query=[1.0, 2.0, 3.0, 4.0],
-            using="dense",
-            params=models.SearchParams(
-                hnsw_ef=99,
-                quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0),
-            ),
-        )
-        client.query_batch_points(name, [query], consistency=majority, timeout=3)
-        client.retrieve(name, [1], consistency=2)
-        (upsert,) = server.calls("PUT", "/points")
-        assert upsert.query == {"wait": "true", "ordering": "strong", "timeout": "7"}
-        assert (upsert.protocol, upsert.status) == ({"rest": "http"}.get(wire, wire), 200)
-        assert len(upsert.json()["points"]) == 2
-        assert upsert.size > 100
-        (batch,) = server.calls(path_contains="/query/batch")
-        assert batch.query == {"consistency": "majority", "timeout": "3"}
-        asked = batch.json()["searches" if wire == "rest" else "query_points"][0]["params"]
-        assert int(asked["hnsw_ef"]) == 99
-        assert asked["quantization"]["oversampling"] == 2.0
-        assert server.requests[-1].path == f"/collections/{name}/points"
-        assert server.requests[-1].query == {"consistency": "2"}
-
     def test_filters_and_queries_answer_as_in_memory(
         self, server: QdrantHttp, connect: Clients, name: str, wire: str
     ) -> None:
@@ -560,36 +380,6 @@ def _random_query(rng: random.Random, ids: list[Any]) -> models.QueryRequest:
     )
 
 
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
-@pytest.mark.parametrize(
-    "tls", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_OPENSSL, reason="openssl"))]
-)
-def test_api_keys_and_tls(connect: Clients, tls: bool) -> None:
-    with qdrant_server(grpc=True, api_key="secret", tls=tls) as server:
-        trusted: dict[str, Any] = {}
-        if tls:
-            assert server.ca_certificate is not None
-            authority = server.ca_certificate.read_bytes()
-            trusted["verify"] = ssl.create_default_context(cadata=authority.decode())
-            trusted["grpc_options"] = {"root_certificates": authority}
-        for wire in WIRES:
-            client = connect(server, wire, api_key="secret", **trusted)
-            make_collection(client, wire)
-            client.upsert(wire, points(2), wait=True)
-            assert client.count(wire).count == 2
-            for key, text in ((None, "Must provide an API key"), ("no", "Invalid API key")):
-                with pytest.raises((UnexpectedResponse, grpc.RpcError)) as caught:
-                    connect(server, wire, api_key=key, https=tls, **trusted).count(wire)
-                assert text in str(caught.value)
-                assert "401" in str(caught.value) or "UNAUTHENTICATED" in str(caught.value)
-        assert httpx.get(f"{server.url}/readyz", verify=trusted.get("verify", True)).is_success
-        if tls:
-            with pytest.raises(ResponseHandlingException, match="CERTIFICATE_VERIFY_FAILED"):
-                connect(server, api_key="secret").count("rest")
-            with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
-                connect(server, "grpc", api_key="secret").count("rest")
-
-
 def test_what_it_says_of_itself(server: QdrantHttp, connect: Clients) -> None:
     for wire in WIRES:
         assert "qdrant" in connect(server, wire).info().title
@@ -611,24 +401,6 @@ def test_what_it_says_of_itself(server: QdrantHttp, connect: Clients) -> None:
 
 @pytest.mark.parametrize("wire", WIRES)
 class TestFaults:
-    def test_a_status_so_often_and_then_right(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        make_collection(client, name)
-        rule = server.fail(method="PUT", path_contains="points", status=503, times=2, skip=1)
-        outcomes = []
-        for batch in points(4):
-            assert client.count(name).count == sum(outcomes)  # another method passes
-            try:
-                client.upsert(name, [batch], wait=True)
-            except (UnexpectedResponse, grpc.RpcError):
-                outcomes.append(False)
-            else:
-                outcomes.append(True)
-        assert (outcomes, rule.hits) == ([True, False, False, True], 2)
-        assert [r.status for r in server.calls("PUT", "points")] == [200, 503, 503, 200]
-
     def test_too_many_requests_tells_when_to_come_back(
         self, server: QdrantHttp, connect: Clients, name: str, wire: str
     ) -> None:
@@ -656,73 +428,6 @@ class TestFaults:
                 assert source is dropped
             assert client.count(name).count == (applied + 1) // 2
 
-    def test_a_delay_beyond_patience_is_applied_late(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        make_collection(client, name)
-        server.fail(method="PUT", delay=0.8)
-        if wire == "rest":
-            url = f"{server.url}/collections/{name}/points"
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.put(url, json={"points": [{"id": 1, "vector": {}}]}, timeout=0.1)
-        else:
-            point = messages.PointStruct(id=messages.PointId(num=1))
-            upsert = messages.UpsertPoints(collection_name=name, wait=True, points=[point])
-            with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
-                client.grpc_points.Upsert(upsert, timeout=0.1)
-        assert client.count(name).count == 0
-        _until(lambda: client.count(name).count == 1)
-
-    def test_rules_by_content_last_until_removed(
-        self, server: QdrantHttp, connect: Clients, name: str, wire: str
-    ) -> None:
-        client = connect(server, wire)
-        make_collection(client, name)
-        rule = server.fail(method="PUT", when=lambda r: r.size > 2000, times=None, status=413)
-        with pytest.raises((UnexpectedResponse, grpc.RpcError), match=r"413|RESOURCE_EXHAUSTED"):
-            client.upsert(name, points(40), wait=True)
-        client.upsert(name, points(2), wait=True)
-        with pytest.raises((UnexpectedResponse, grpc.RpcError)):
-            client.upsert(name, points(40), wait=True)
-        assert rule.hits == 2
-        server.faults.remove(rule)
-        client.upsert(name, points(40), wait=True)
-        assert client.count(name).count == 40
-
-    def test_gone_for_a_while(self, connect: Clients, wire: str) -> None:
-        with qdrant_server(grpc=True) as server:
-            client = connect(server, wire)
-            make_collection(client, "docs")
-            client.upsert("docs", points(3), wait=True)
-            server.fail(method="POST", delay=60)
-            lost: list[BaseException] = []
-            waiting = threading.Thread(target=lambda: lost.append(_error(client, "docs")))
-            waiting.start()
-            _until(lambda: bool(server.calls("POST", "count")))
-            server.stop()
-            server.stop()
-            waiting.join(10)
-            assert isinstance(lost[0], (ResponseHandlingException, grpc.RpcError))
-            refused = _error(client, "docs")
-            assert "refused" in str(refused)
-            server.start()
-            _until(lambda: _error(client, "docs") is None)
-            assert client.count("docs").count == 3
-
-
-def test_faults_are_refused_when_they_make_no_sense(server: QdrantHttp) -> None:
-    with pytest.raises(ValueError, match="a status, a drop or a delay"):
-        server.fail(method="PUT")
-    with pytest.raises(ValueError, match="either"):
-        server.fail(status=500, drop="reset")
-
-
-def test_other_grpc_codes(server: QdrantHttp, connect: Clients, name: str) -> None:
-    server.fail(status=500, grpc_code="ABORTED")
-    with pytest.raises(grpc.RpcError, match="ABORTED"):
-        connect(server, "grpc").collection_exists(name)
-
 
 def test_body_limits(connect: Clients) -> None:
     with qdrant_server(grpc=True, body_limit=5000, grpc_message_limit=5000) as server:
@@ -742,100 +447,6 @@ def test_body_limits(connect: Clients) -> None:
             client.upsert("docs", points(60), wait=True)
 
 
-class TestProxy:
-    @pytest.fixture(params=WIRES)
-    def through(
-        self, request: pytest.FixtureRequest, server: QdrantHttp, connect: Clients
-    ) -> Iterator[tuple[QdrantClient, TcpProxy]]:
-        """A client of the double, and the proxy that it speaks through."""
-        if request.param == "rest":
-            with tcp_proxy(server.url) as proxy:
-                yield connect(server, url=proxy.url), proxy
-        else:
-            with tcp_proxy(server.grpc_port) as proxy:
-                yield connect(server, "grpc", grpc_port=proxy.port), proxy
-
-    def test_it_carries(
-        self, through: tuple[QdrantClient, TcpProxy], server: QdrantHttp, name: str
-    ) -> None:
-        client, proxy = through
-        make_collection(client, name)
-        client.upsert(name, points(200), wait=True)
-        assert client.count(name).count == 200
-        assert proxy.accepted >= 1
-        assert proxy.carried["up"] > 10_000
-        assert proxy.carried["down"] > 100
-
-    def test_cut_and_restored(
-        self, through: tuple[QdrantClient, TcpProxy], server: QdrantHttp, name: str
-    ) -> None:
-        client, proxy = through
-        make_collection(client, name)
-        server.fail(method="POST", delay=30)
-        errors: list[Any] = []
-        waiting = threading.Thread(target=lambda: errors.append(_error(client, name)))
-        waiting.start()
-        _until(lambda: bool(server.calls("POST", "count")))
-        assert proxy.open_connections >= 1
-        proxy.cut()
-        waiting.join(10)
-        assert "reset" in str(errors[0]) or "UNAVAILABLE" in str(errors[0])
-        assert proxy.open_connections == 0
-        refused = _error(client, name)
-        assert "refused" in str(refused)
-        proxy.restore()
-        _until(lambda: _error(client, name) is None)
-
-    def test_reset_in_the_middle_of_a_request(
-        self, through: tuple[QdrantClient, TcpProxy], server: QdrantHttp, name: str
-    ) -> None:
-        client, proxy = through
-        make_collection(client, name)
-        assert _error(client, name) is None
-        proxy.reset_after(5000)
-        with pytest.raises((ResponseHandlingException, grpc.RpcError), match=r"reset|UNAVAILABLE"):
-            client.upsert(name, points(400), wait=True)
-        _until(lambda: _error(client, name) is None)
-        assert client.count(name).count == 0  # a request in part is no request
-        assert server.calls("PUT", "/points") == []
-
-    def test_reset_in_the_middle_of_an_answer(
-        self, through: tuple[QdrantClient, TcpProxy], server: QdrantHttp, name: str
-    ) -> None:
-        client, proxy = through
-        make_collection(client, name)
-        client.upsert(name, points(100), wait=True)
-        proxy.reset_after(2000, "down")
-        with pytest.raises((ResponseHandlingException, grpc.RpcError), match=r"reset|UNAVAILABLE"):
-            client.scroll(name, limit=100, with_vectors=True)
-        _until(lambda: _error(client, name) is None)
-
-    def test_delayed(
-        self, through: tuple[QdrantClient, TcpProxy], server: QdrantHttp, name: str
-    ) -> None:
-        client, proxy = through
-        make_collection(client, name)
-        proxy.delay(0.1)
-        start = time.monotonic()
-        assert client.count(name).count == 0
-        assert time.monotonic() - start >= 0.2  # there and back
-        proxy.delay(30)
-        error = _error(client, name, timeout=1)
-        assert "timed out" in str(error) or "DEADLINE_EXCEEDED" in str(error)
-        proxy.delay(0)
-        _until(lambda: _error(client, name) is None)
-
-    def test_no_target(self, connect: Clients) -> None:
-        with qdrant_http() as gone, tcp_proxy(gone.url) as proxy:
-            client = connect(gone, url=proxy.url)
-            gone.stop()
-            assert "reset" in str(_error(client, "docs"))
-            gone.start()
-            assert "404" in str(_error(client, "docs"))
-            proxy.drop_connections()
-            assert "404" in str(_error(client, "docs"))
-
-
 def test_nothing_is_left_behind(connect: Clients) -> None:
     before = set(threading.enumerate())
     with qdrant_server(grpc=True) as server, tcp_proxy(server.url) as proxy:
@@ -851,15 +462,6 @@ def test_nothing_is_left_behind(connect: Clients) -> None:
     for address in (url, f"http://127.0.0.1:{port}", proxy.url):
         with pytest.raises(httpx.ConnectError):
             httpx.get(address)
-
-
-def _error(client: QdrantClient, name: str, **options: Any) -> Any:
-    """What a count fails with, or None."""
-    try:
-        client.count(name, **options)
-    except (UnexpectedResponse, ResponseHandlingException, grpc.RpcError) as error:
-        return error
-    return None
 
 
 def _until(holds: Callable[[], bool], seconds: float = 10) -> None:
