@@ -2,11 +2,11 @@
 
     RetrievalError
     └── ServiceError             has `status` and `code`
-        ├── BadRequest           400: a body that is no JSON, a value of another protocol's
+        ├── BadRequest           400: a body that is not JSON, or a value that a protocol refuses
         ├── Unauthorized         401: no key, a malformed header or an unknown key (`reason`)
         ├── Forbidden            403: a key that may not do this
         ├── NotHere              404: a model, a job, a document that the service does not have
-        ├── Conflict             409: it is there already, or is being written
+        ├── Conflict             409: it exists already, or is being written
         ├── BodyTooLarge         413
         ├── BodyTimeout          408: the body came too slowly
         ├── UnsupportedBody      415
@@ -44,7 +44,7 @@ from retrieval.errors import (
 
 
 class ServiceError(RetrievalError):
-    """An error of the service itself. `code` is a stable word for programs."""
+    """An error of the service itself. `code` is a stable name for programs."""
 
     status = 500
     code = "internal"
@@ -84,7 +84,7 @@ class NotHere(ServiceError):
 
     Args:
         problem, fix: see `RetrievalError`.
-        what: what is not here; the code is `<what>_not_found`.
+        what: "model", "job", "document", …; the code is `<what>_not_found`.
     """
 
     status = 404
@@ -95,7 +95,7 @@ class NotHere(ServiceError):
 
 
 class Conflict(ServiceError):
-    """It is there already, or something else is being done to it."""
+    """It exists already, or another operation changes it."""
 
     status, code = 409, "conflict"
 
@@ -133,7 +133,7 @@ class RateLimited(_Retry):
 
 
 class Overloaded(_Retry):
-    """The queue is full. `retry_after_s`: seconds in which what waits should be done."""
+    """The queue is full. `retry_after_s`: seconds until the queue should have room."""
 
     code = "overloaded"
 

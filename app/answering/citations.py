@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# "[ 1 ]" is how numbers in brackets stand in sources; it is no citation.
+# "[ 1 ]" is how a source has numbers in brackets; it is not a citation.
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*)\]|【(\d{1,3})(?:†[^】\n]{0,80})?】")
 _PART = re.compile(r"(\d{1,3})(?:\s*[–-]\s*(\d{1,3}))?")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
@@ -23,7 +23,7 @@ class Cited:
 
 
 def cited(answer: str, sources: int) -> Cited:
-    """Read the citations of a whole answer; what stands in code is none.
+    """Read the citations of a whole answer; brackets in code are not citations.
 
     Args:
         answer: as the model wrote it.
@@ -52,6 +52,6 @@ def _numbers(inside: str) -> list[int]:
     numbers: list[int] = []
     for part in _PART.finditer(inside):
         first, last = int(part[1]), int(part[2] or part[1])
-        # a range that is none, such as a year or a phone number, is two numbers
+        # two numbers that are not a range, such as a phone number, are cited one by one
         numbers += range(first, last + 1) if first <= last <= first + 20 else (first, last)
     return list(dict.fromkeys(numbers))

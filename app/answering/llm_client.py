@@ -73,7 +73,7 @@ class LanguageModel:
         observer: gets the time of each answer, as stage "language_model".
 
     Raises:
-        InvalidInput: the URL is no http(s) address.
+        InvalidInput: the URL is not http(s), or the answer leaves no room for the prompt.
     """
 
     def __init__(

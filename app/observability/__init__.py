@@ -1,1 +1,4 @@
-"""What the service tells of itself: metrics, logs, traces."""
+"""Metrics, logs and traces of the service.
+
+`requests`: one request, counted, traced and logged, by `metrics`, `tracing` and `logging`.
+"""

@@ -1,7 +1,7 @@
 """OpenTelemetry traces, where the setting `otel` is on; nothing at all where it is not.
 
-Where to, and how much, is said by the standard variables: `OTEL_EXPORTER_OTLP_ENDPOINT`,
-`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, `OTEL_SDK_DISABLED`, ….
+The standard variables set the destination and the share of requests: `OTEL_SERVICE_NAME`,
+`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER`, ….
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SILENT: Any = {"record_exception": False, "set_status_on_exception": False}
 
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
-# The stages of a search are told one after the other, when it has ended, by one thread.
-_told = threading.local()
+# One thread reports the stages of a search one after the other, when the search has ended.
+_reported = threading.local()
 
 
 def setup(settings: Settings, *, exporter: SpanExporter | None = None) -> bool:
-    """Begin to trace where the settings say so; whether they do.
+    """Begin to trace if the settings say so, and return whether they do.
 
     Args:
         settings: with `otel`.
@@ -70,7 +70,7 @@ def setup(settings: Settings, *, exporter: SpanExporter | None = None) -> bool:
 
 
 def shutdown() -> None:
-    """Send what waits, and trace no more."""
+    """Send the remaining spans, and trace no more."""
     global _provider, _tracer
     provider, _provider, _tracer = _provider, None, None
     if provider is not None:
@@ -111,7 +111,7 @@ def request(method: str, headers: Mapping[str, str]) -> Iterator[Span | None]:
 
 
 def mark(span: Span, *, failed: bool) -> None:
-    """Say whether what a span is about has failed."""
+    """Mark a span as failed, where it is."""
     from opentelemetry.trace import StatusCode
 
     if failed:
@@ -121,23 +121,23 @@ def mark(span: Span, *, failed: bool) -> None:
 def stage(name: str, seconds: float) -> None:
     """A stage that has just ended, as a span.
 
-    The stages of a search are told after it, "search" last: it then becomes a span that began so
-    long ago, with encode, retrieve and rerank in it one after the other, as they ran.
+    The stages of a search are reported after it, "search" last, which then becomes a span that
+    began that long ago, with encode, retrieve and rerank in it one after the other, as they ran.
     """
     if _tracer is None:
         return
     from opentelemetry import trace
 
     if name in ("encode", "retrieve", "rerank"):
-        before = () if name == "encode" else getattr(_told, "stages", ())
-        _told.stages = [*before, (name, seconds)]
+        before = () if name == "encode" else getattr(_reported, "stages", ())
+        _reported.stages = [*before, (name, seconds)]
         return
     now = time.time_ns()
     began = now - round(seconds * 1e9)
     outer = _tracer.start_span(name, start_time=began)
     if name == "search":
         inside = trace.set_span_in_context(outer)
-        for part, took in _told.__dict__.pop("stages", ()):
+        for part, took in _reported.__dict__.pop("stages", ()):
             ended = min(began + round(took * 1e9), now)
             inner = _tracer.start_span(part, context=inside, start_time=began)
             inner.end(ended)

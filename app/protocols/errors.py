@@ -1,7 +1,7 @@
 """How errors are answered: one place decides status, headers and, by the address, the body's form.
 
-Addresses under `/v1` share one body, which OpenAI's clients read, too (`NATIVE`). Each protocol
-whose clients read another body has an `ErrorForm` of its own, which `install` gets from the app.
+Addresses under `/v1` share one body, which OpenAI's clients read, too (`NATIVE`). Where the clients
+of a protocol read another body, its package has an `ErrorForm`, and the app hands it to `install`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def error_type(status: int) -> str:
 
 
 def request_id_of(request: Request) -> str:
-    """The id that the guard gave the request; one of its own where there is no guard."""
+    """The id that the guard set, or a new one where the app has no guard."""
     known = getattr(request.state, "request_id", None)
     if not isinstance(known, str):
         known = uuid.uuid4().hex[:16]
@@ -151,7 +151,7 @@ def install(app: FastAPI, forms: Sequence[ErrorForm] = ()) -> None:
     """Let the app answer every error in the form of the address that was asked.
 
     Args:
-        app: whose handlers of errors are set.
+        app: gets the handlers.
         forms: of the protocols that have one of their own; all else is answered in `NATIVE`.
     """
 
@@ -211,21 +211,21 @@ def _validation_error(request: Request, error: RequestValidationError) -> Servic
     if first["type"] == "json_invalid":
         where = first["loc"][-1] if first["loc"] else 0
         return BadRequest(
-            f"the body is no JSON: {_reason(first)} at character {where}",
+            f"the body is not JSON: {_reason(first)} at character {where}",
             fix="Send one JSON value in UTF-8, with Content-Type: application/json.",
         )
     whole = tuple(first["loc"]) == ("body",)
-    given = request.headers.get("content-type", "")
+    content_type = request.headers.get("content-type", "")
     if whole and first["type"] == "missing":
         return InvalidField("the request has no body", fix="Send a JSON object.", param=None)
-    if whole and not is_json(given):
+    if whole and not is_json(content_type):
         return UnsupportedBody(
-            f"the body has the content type {given[:100]!r}, and this address reads JSON",
+            f"the body has the content type {content_type[:100]!r}, and this address reads JSON",
             fix="Send JSON, with Content-Type: application/json.",
         )
-    told = [_sentence(problem) for problem in problems[:_MOST_SHOWN]]
-    more = len(problems) - len(told)
-    text = "; ".join(told) + (f"; and {more:,} more" if more > 0 else "")
+    sentences = [_sentence(problem) for problem in problems[:_MOST_SHOWN]]
+    more = len(problems) - len(sentences)
+    text = "; ".join(sentences) + (f"; and {more:,} more" if more > 0 else "")
     unknown = first["type"] == "extra_forbidden"
     return InvalidField(
         text[:_MOST_CHARACTERS],

@@ -1,4 +1,4 @@
-"""For those who run the service: is it alive, is it ready, what is it doing."""
+"""For operators: whether the service is alive, whether it is ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.types import Backend, Caller, Readiness
 
 log = logging.getLogger(__name__)
 
-# A store that does not answer must not hold up who asks whether it does.
+# A store that does not answer must not delay the answer about it.
 READY_SECONDS = 10.0
 
 
@@ -40,8 +40,8 @@ class Ready(BaseModel):
 
     ready: bool
     problems: dict[str, str] = Field(
-        description="What is missing, by part: models, index, writes, jobs. Sentences are for "
-        "callers with a key, where the service has keys."
+        description="What is missing, by part: models, index, writes, jobs. Where the service "
+        "has keys, only callers with a key get the sentences."
     )
 
 
@@ -49,11 +49,11 @@ def router(backend: Backend, metrics: Metrics) -> APIRouter:
     """`/healthz`, `/readyz` and `/metrics`.
 
     Args:
-        backend: is asked whether it is ready.
+        backend: checked for whether it is ready.
         metrics: what `/metrics` shows.
     """
     routes = APIRouter(tags=["operations"])
-    running: asyncio.Task[Readiness] | None = None
+    check: asyncio.Task[Readiness] | None = None
 
     @routes.get("/healthz", summary="Is the process alive", response_model=Alive)
     async def healthz() -> dict[str, str]:
@@ -68,11 +68,11 @@ def router(backend: Backend, metrics: Metrics) -> APIRouter:
     async def readyz(
         response: Response, caller: Annotated[Caller, Depends(caller_of)]
     ) -> dict[str, object]:
-        nonlocal running
-        # Open to everyone, so however many ask at once, one check runs.
-        if running is None or running.done():
-            running = asyncio.create_task(_checked(backend))
-        found = await asyncio.shield(running)
+        nonlocal check
+        # Everybody may ask, so only one check runs at a time.
+        if check is None or check.done():
+            check = asyncio.create_task(_readiness(backend))
+        found = await asyncio.shield(check)
         response.status_code = 200 if found.ready else 503
         response.headers["cache-control"] = "no-store"
         problems = dict(found.problems)
@@ -92,18 +92,18 @@ def router(backend: Backend, metrics: Metrics) -> APIRouter:
     return routes
 
 
-async def _checked(backend: Backend) -> Readiness:
+async def _readiness(backend: Backend) -> Readiness:
     try:
         async with asyncio.timeout(READY_SECONDS):
             return await backend.ready()
     except TimeoutError:
         return Readiness(False, {"index": f"The check took longer than {READY_SECONDS:.0f} s."})
     except Exception:
-        # Whoever asks must be told "no", not an error of some other kind.
+        # The answer must be "not ready", and not an error of some other kind.
         log.exception("the check whether the service is ready failed")
         return Readiness(False, {"service": "The check failed; the log says why."})
 
 
 def _may_know(caller: Caller) -> bool:
-    """Whether to say sentences, which can name folders and servers (`app.security.middleware`)."""
+    """Whether the caller gets the sentences, which can name folders and servers."""
     return caller.collections != ()

@@ -13,7 +13,7 @@ MOST_NAME = 255
 
 
 def plain_text(text: str) -> str:
-    """The text, if it is one everywhere.
+    """The text, where every part of the service can store and send it.
 
     Raises:
         ValueError: it has a NUL character or a lone surrogate.
@@ -25,16 +25,16 @@ def plain_text(text: str) -> str:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"has a lone surrogate at {error.start}, which is no Unicode text"
+                f"has a lone surrogate at {error.start}, and is not Unicode text"
             ) from None
     return text
 
 
 def plain_object(value: dict[str, Any]) -> dict[str, Any]:
-    """The object, if all in it can be stored and answered.
+    """The object, where everything in it can be stored and sent.
 
     Raises:
-        ValueError: says what cannot, and why.
+        ValueError: a value in it cannot.
     """
     _check(value, 0)
     return value
@@ -53,7 +53,7 @@ def _check(value: Any, depth: int) -> None:
                 raise ValueError("holds a whole number of more than 64 bits; send it as text")
         case float():
             if not math.isfinite(value):
-                raise ValueError(f"holds {value}, which is no JSON number")
+                raise ValueError(f"holds {value}, which JSON has no number for")
         case dict():
             for key, one in value.items():
                 plain_text(key)

@@ -17,7 +17,7 @@ from app.types import Backend, Caller, ModelInfo
 
 
 class PromptUsage(BaseModel):
-    """Tokens that the model was given, instructions included, before truncation."""
+    """Tokens of all texts, instructions and special tokens included, before truncation."""
 
     prompt_tokens: int
     total_tokens: int
@@ -57,7 +57,7 @@ def truncated_texts(
 def model_info(
     backend: Backend, caller: Caller, kind: Literal["encoder", "reranker"], name: str | None
 ) -> ModelInfo | None:
-    """The model of that name, the default one for None; None where the service has none such."""
+    """The model of that name, for None the default one; None where there is no such model."""
     known = (info for info in backend.models(caller) if info.kind == kind)
     return next(
         (info for info in known if (info.default if name is None else name in info.names)), None

@@ -26,7 +26,7 @@ class ErrorDetail(BaseModel):
     type: ErrorType = Field(description="kind of error, in OpenAI's words")
     param: str | None = Field(description="the field at fault, with dots into it; null if none")
     code: str = Field(description="a stable word for programs, such as `collection_not_found`")
-    problem: str = Field(description="what was given and what was expected")
+    problem: str = Field(description="what was sent and what was expected")
     fix: str = Field(description="what to do next")
     request_id: str = Field(description="finds the request in the service's log")
 

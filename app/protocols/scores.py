@@ -1,7 +1,7 @@
-"""One score a hit, from 0 to 1 and falling along the results, for formats that know no other.
+"""A score for each hit, from 0 to 1 and falling along the results, for formats with one score.
 
 Clients of these formats cut results off at a score and merge results of several sources by it, so
-it has to agree with the order that the search settled on.
+it has to agree with the order of the results.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ def unit_scores(hits: Sequence[Hit]) -> list[float]:
 
     - With a reranker, and for vectors alone: `Hit.relevance`, as it is. Where the final order
       blends in the first stage's, a passage may stand before a more relevant one: such
-      neighbours share their mean (of all falling sequences the nearest, by least squares).
+      neighbours share their mean (the nearest falling sequence by least squares).
     - Hits that the reranker did not read, after those it did: the lowest relevance that was
       read, times s / (1 + s) of the first stage's score s.
     - Without any relevance (hybrid, BM25 or term weights alone): s / (1 + s) of `Hit.score`.
-      It keeps the order and says nothing of how relevant a hit is: a threshold on it has to be
-      found on one's own data.
+      It keeps the order and does not say how relevant a hit is: a threshold on it has to be
+      found on the user's own data.
 
     A negative s counts as 0.
     """

@@ -116,7 +116,7 @@ def create(
         name: public name of the key, in logs and lists: letters, digits and ._-
         write: may change collections.
         collections: those it may use; None for all.
-        tenant: whose passages its calls are about; None leaves that to the calls.
+        tenant: its calls search and write this tenant's passages; None: the call names the tenant.
         rate: such as "600/minute"; None takes the service's.
         expires: how long it is good for, such as "12h", "90d" or "8w"; None: for ever.
 

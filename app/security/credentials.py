@@ -27,20 +27,20 @@ def token_of(path: str, headers: Headers) -> str:
     """The key that a request has sent.
 
     `Authorization: Bearer KEY`, `x-api-key: KEY` or `api-key: KEY`; for the page also HTTP Basic
-    with the key as password. Browsers send that along by themselves once they have it, whatever
-    page asks for it, so the addresses of programs do not take it.
+    with the key as password. Browsers send that by themselves once they have it, for requests of
+    any page, so the addresses of programs do not take it.
 
     Raises:
-        Unauthorized: there is none, or the header is malformed.
+        Unauthorized: the request has no key, or the header is malformed.
     """
-    given = headers.get("authorization")
-    if given is None:
+    header = headers.get("authorization")
+    if header is None:
         for name in ("x-api-key", "api-key"):
             value = headers.get(name, "").strip()
             if value:
                 return value
         raise Unauthorized("the request has no API key", fix=_FIX, reason="missing")
-    scheme, _, value = given.strip().partition(" ")
+    scheme, _, value = header.strip().partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer" and value and " " not in value:
         return value

@@ -1,11 +1,11 @@
-"""Headers that hold browsers to what the service's answers are meant for."""
+"""Security headers: what browsers may do with the service's answers."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The page loads nothing from other hosts, and the browser is told to hold it to that. Gradio's
-# own scripts are inline and compile templates, so those two cannot be forbidden.
+# The page loads nothing from other hosts, and browsers refuse it if it tries. Gradio's own scripts
+# are inline and compile templates, so those two cannot be forbidden.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -30,9 +30,9 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
-"""What every answer carries that does not say otherwise itself."""
+"""Of every answer that does not set them itself."""
 
-# What a key was needed for must not stay in a cache that others share.
+# Answers that need a key must not stay in a cache that others share.
 UNCACHED = ("/v1/", "/v2/", "/mcp", "/retrieval", "/metrics")
 
 
@@ -50,12 +50,12 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = list(message.get("headers", []))
-                names = {name.lower() for name, _ in given}
-                given += [pair for pair in HEADERS if pair[0] not in names]
+                headers = list(message.get("headers", []))
+                names = {name.lower() for name, _ in headers}
+                headers += [pair for pair in HEADERS if pair[0] not in names]
                 if b"cache-control" not in names and scope["path"].startswith(UNCACHED):
-                    given.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": given}
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

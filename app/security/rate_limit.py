@@ -1,4 +1,4 @@
-"""How many requests somebody may send: a rate each, without a list of past requests."""
+"""Limits of the rate of requests, one for each client, without a list of past requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from app.settings.settings import rate_of
 
-# Whoever is beyond this number was not heard of for longest, and starts anew.
+# Beyond this number, the client that was silent for longest is forgotten and starts anew.
 MOST_CLIENTS = 10_000
 
 
@@ -29,14 +29,14 @@ class RateLimits:
         self._rates: dict[str, tuple[int, float]] = {}
 
     def wait(self, client: str, rate: str) -> float:
-        """Count one request; 0.0 where it may pass, else the seconds until one may.
+        """Count one request; 0.0 where it may pass, else the seconds until the next may.
 
         Args:
             client: who sends it.
             rate: such as "600/minute".
 
         Raises:
-            InvalidInput: `rate` is none.
+            InvalidInput: `rate` is not a rate.
         """
         count, seconds = self._rates.get(rate) or self._rates.setdefault(rate, rate_of(rate))
         step = seconds / count

@@ -41,7 +41,7 @@ With API keys configured, send one as `Authorization: Bearer KEY`.
 
 
 ERROR_FORMS = (rerank_routes.ERROR_FORM, tei_errors.ERROR_FORM, dify_routes.ERROR_FORM)
-"""Of the protocols whose clients do not read the body of `/v1`."""
+"""Of the protocols that answer errors in another form than `/v1`."""
 
 
 def protect(app: FastAPI, *, hosts: Sequence[str] | None = None) -> None:

@@ -1,1 +1,5 @@
-"""The Gradio pages. gradio is imported in this package and nowhere else."""
+"""The page for people.
+
+`page`: Gradio's components and what they do. `render`, `columns`: results as HTML. `text`: escaping
+and highlighting. `theme`: the look, with `page.css`.
+"""

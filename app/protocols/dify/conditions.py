@@ -76,7 +76,7 @@ _PARTS: dict[str, Callable[[str, str], bool]] = {
 class Condition(BaseModel):
     """One condition on metadata."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)  # "1" is no number
+    model_config = ConfigDict(extra="ignore", strict=True)  # "1" is not a number
 
     name: Name | Annotated[list[Name], Field(min_length=1, max_length=16)] = Field(
         description="name of a metadata field, or several of which any may fulfil it"

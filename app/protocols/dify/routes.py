@@ -31,7 +31,7 @@ CANDIDATES = 50
 """How many passages that fulfil the conditions are searched for before they are re-ranked."""
 
 DEPTHS = (200, 1000, 5000)
-"""How deep the first stage goes, one after another, where conditions are checked in Python."""
+"""The depths of the first stage, tried in turn, where conditions are checked in Python."""
 
 
 class RetrievalSetting(BaseModel):
@@ -179,10 +179,10 @@ async def _retrieve(
     top_k = setting.top_k or DEFAULT_TOP_K
     where, notices = selection.where, list[str]()
     if selection.holds is not None:
-        passages, notices = await _meant(backend, caller, body, selection, top_k)
+        passages, notices = await _fulfilling(backend, caller, body, selection, top_k)
         if not passages:
             return RetrievalResponse(records=[], notices=notices)
-        where = _these(passages)
+        where = _only(passages)
     result = await _search(backend, caller, body, where=where, top_k=top_k)
     least = setting.score_threshold or 0.0
     return RetrievalResponse(
@@ -195,13 +195,13 @@ async def _retrieve(
     )
 
 
-async def _meant(
+async def _fulfilling(
     backend: Backend, caller: Caller, body: RetrievalRequest, selection: Selection, top_k: int
 ) -> tuple[list[Passage], list[str]]:
     """The best passages by the first stage that fulfil the conditions, with notices.
 
-    At most as many as are then re-ranked; the first stage goes deeper until there are so many or
-    it has no more to give, and ends at the last of `DEPTHS`.
+    At most as many as are then re-ranked. The first stage goes deeper until it has found enough
+    or has no more candidates, and ends at the last of `DEPTHS`.
     """
     assert selection.holds is not None
     wanted = max(CANDIDATES, top_k)
@@ -215,8 +215,8 @@ async def _meant(
     notices = []
     if len(found) < top_k:
         notices.append(
-            f"Of the {DEPTHS[-1]:,} best candidates {len(found)} fulfil the conditions; what lies "
-            "deeper was not looked at. Conditions other than contains, start with and end with "
+            f"Of the {DEPTHS[-1]:,} best candidates {len(found)} fulfil the conditions; deeper "
+            "candidates were not checked. Conditions other than contains, start with and end with "
             "have no such bound."
         )
     return found, notices
@@ -226,7 +226,7 @@ def _holding(holds: Holds, hits: Sequence[Hit]) -> list[Passage]:
     return [hit.passage for hit in hits if holds(hit.passage)]
 
 
-def _these(passages: Sequence[Passage]) -> dict[str, Any]:
+def _only(passages: Sequence[Passage]) -> dict[str, Any]:
     """A filter for exactly these passages."""
     positions: dict[str, list[int]] = {}
     for passage in passages:

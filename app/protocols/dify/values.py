@@ -1,6 +1,6 @@
 """Values in the metadata of passages: which fields they are in, and what counts as equal.
 
-The same as the index finds by `where`, for conditions that it cannot answer itself.
+Conditions that the index cannot answer are checked by the same rules as its `where`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OWN = ("document_id", "source", "title", "position")
 
 _SEGMENT = re.compile(r'(?:"([^"]+)"|([^".\[\]]+))((?:\[\d*\])*)(?:\.(?!$)|$)')
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-# Longer ones fit no 64 bits, or are no sensible way to write what does.
+# A number of 64 bits needs no more.
 _MOST_DIGITS = 64
 
 
@@ -46,7 +46,7 @@ def same(leaf: Any, other: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number; a boolean is none."""
+    """Whether it is a number; a boolean is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -83,7 +83,7 @@ def field_reader(name: str) -> Callable[[Passage], list[Any]]:
     """What gives the values of a field, those of a list one by one, without nulls.
 
     Raises:
-        BadRequest: the name is no path of fields.
+        BadRequest: the name is not a path of fields.
     """
     path: list[str | int | None] = []
     position = 0
@@ -96,7 +96,7 @@ def field_reader(name: str) -> Callable[[Passage], list[Any]]:
             break
     if not path or position != len(name):
         raise BadRequest(
-            f"the name {name!r} is no path of fields",
+            f"the name {name!r} is not a path of fields",
             fix='Write "author.name" for a field within an object, "authors[].name" for one '
             "within a list, and quotes around a name that holds dots or brackets.",
         )

@@ -1,1 +1,4 @@
-"""The Model Context Protocol."""
+"""The Model Context Protocol.
+
+`server`: the server and its two transports, HTTP and stdio. `tools`: what agents may call.
+"""

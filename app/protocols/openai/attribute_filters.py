@@ -1,4 +1,4 @@
-"""Filters over attributes, as OpenAI writes them, and what they are in the library's `where`.
+"""Filters over attributes in OpenAI's form, and their translation into the library's `where`.
 
     {"type": "eq", "key": "lang", "value": "en"}
     {"type": "and", "filters": [{"type": "gte", "key": "year", "value": 2020}, …]}
@@ -29,7 +29,7 @@ _Text: TypeAlias = Annotated[str, Field(max_length=8192)]
 class ComparisonFilter(BaseModel):
     """One attribute compared with a value."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)  # "1" is no number
+    model_config = ConfigDict(extra="ignore", strict=True)  # "1" is not a number
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str = Field(min_length=1, max_length=512, description="name of the attribute")

@@ -1,4 +1,4 @@
-"""What OpenAI's vector stores look like on the wire, with this service's additions."""
+"""Requests and responses of OpenAI's vector stores, with this service's additions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StoreSearchRequest(BaseModel):
     )
 
     query: _Query | Annotated[list[_Query], Field(min_length=1, max_length=MOST_QUERIES)] = Field(
-        description=f"the question, or up to {MOST_QUERIES} whose results are joined"
+        description=f"the question, or up to {MOST_QUERIES} questions; their results are joined"
     )
     filters: AttributeFilter | None = Field(None, description="over attributes of the passages")
     max_num_results: int = Field(10, ge=1, le=50, description="how many results at most")
@@ -63,7 +63,9 @@ class StoreSearchRequest(BaseModel):
         None, description="queries are searched as they are written; a notice says so"
     )
     tenant: str | None = Field(
-        None, max_length=256, description="whose passages, where the collection has tenants"
+        None,
+        max_length=256,
+        description="to search for, where the collection has tenants",
     )
 
 
@@ -110,7 +112,7 @@ class StoreSearchPage(BaseModel):
     data: list[StoreResult]
     has_more: Literal[False] = False
     next_page: None = None
-    notices: list[str] = Field(description="what there is to know of how it was done")
+    notices: list[str] = Field(description="remarks on how the search went")
     models: dict[str, str | None] = Field(description="encoder and reranker")
 
 

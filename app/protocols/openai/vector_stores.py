@@ -213,7 +213,7 @@ def _page(
     for name, cursor in (("after", after), ("before", before)):
         if cursor is not None and cursor not in places:
             raise BadRequest(
-                f"{name} is {cursor!r}, which is no vector store here (any more)",
+                f"{name} is {cursor!r}, and there is no vector store of that id",
                 fix=f"Leave {name} out to begin anew.",
             )
     start = 0 if after is None else places[after] + 1

@@ -256,9 +256,9 @@ def test_no_conditions_mean_everything() -> None:
         ("kind", "before", True, "expected a number or an ISO 8601 date"),
         ("kind", "contains", ["a"], "expected one value"),
         ("kind", "is", ["a"], "expected one value"),
-        ("a..b", "is", "x", "no path of fields"),
-        ("a.", "contains", "x", "no path of fields"),
-        ("a[x]", "contains", "x", "no path of fields"),
+        ("a..b", "is", "x", "not a path of fields"),
+        ("a.", "contains", "x", "not a path of fields"),
+        ("a[x]", "contains", "x", "not a path of fields"),
     ],
 )
 def test_what_cannot_be_used_is_told(name: str, asked: str, value: Any, says: str) -> None:

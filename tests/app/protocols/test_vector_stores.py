@@ -330,7 +330,7 @@ def test_going_back(client: openai.OpenAI) -> None:
 
 
 def test_cursors_and_limits_that_cannot_be_used(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="no vector store here"):
+    with pytest.raises(openai.BadRequestError, match="no vector store of that id"):
         client.vector_stores.list(after="nowhere")
     for limit in (0, 101):
         with pytest.raises(openai.UnprocessableEntityError, match="limit"):
