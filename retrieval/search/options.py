@@ -1,23 +1,7 @@
 """The options of a search: their names, types, defaults, bounds and help, declared once.
 
 `TwoStageRetriever`, the command line, the service's protocols and the adapters all take them from
-`SearchOptions`. They act in this order:
-
-    first stage    mode, where, tenant, fusion, exact: candidates, best first
-    min_score      candidates below it are left out
-    refine         MaxSim over stored token vectors puts them in order
-    re-rank        the second stage reads the best `candidates` of them (budget_ms: as many as fit)
-    blend          the final order, and with it `Hit.score`
-    min_relevance  hits below it are left out
-    diversity      the order of those that were re-ranked, by maximal marginal relevance
-    per_document   further passages of a document are left out
-    offset, top_k  one page of what is left; ranks are those of the whole
-    neighbours     the passages before and after each hit of the page
-
-All but the last two steps are the same for every page, so pages continue one another exactly.
-Where they leave fewer hits than a page needs, the first stage goes deeper, and what it finds
-beyond the `candidates` follows in its order (but beside a reranker's min_relevance, where what is
-not read has no relevance).
+`SearchOptions`.
 """
 
 from __future__ import annotations
@@ -84,15 +68,32 @@ def _limits(http: float, answers: float, mcp: float) -> dict[str, float]:
 class SearchOptions:
     """The options of a search, each value checked by itself.
 
-    They act in the order that `retrieval.search.options` gives.
+    They act in this order:
+
+        first stage    mode, where, tenant, fusion, exact: candidates, best first
+        min_score      candidates below it are left out
+        refine         MaxSim over stored token vectors puts them in order
+        re-rank        the second stage reads the best `candidates` of them, as far as budget_ms
+                       allows
+        blend          the final order, and with it `Hit.score`
+        min_relevance  hits below it are left out
+        diversity      the order of those that were re-ranked, by maximal marginal relevance
+        per_document   further passages of a document are left out
+        offset, top_k  one page of what is left; ranks are those of the whole
+        neighbours     the passages before and after each hit of the page
+
+    All but the last two steps are the same for every page, so pages continue one another exactly.
+    Where they leave fewer hits than a page needs, the first stage goes deeper. What it finds
+    beyond the `candidates` follows in its order, but with a reranker's min_relevance: what was
+    not read has no relevance and is left out.
+
+    Raises:
+        InvalidInput: a value cannot be used.
 
     Example:
         >>> from retrieval import SearchOptions
         >>> SearchOptions(top_k=3, mode="dense").top_k
         3
-
-    Raises:
-        InvalidInput: a value cannot be used.
     """
 
     top_k: int = _option(
@@ -355,9 +356,10 @@ def check_option_names(names: Iterable[str]) -> None:
             )
 
 
-SearchOptions.__doc__ = "\n".join(
-    [SearchOptions.__doc__ or "", "    Attributes:"]
-    + [f"        {option.name}: {option.declared.help}" for option in search_options()]
+# `help(SearchOptions)` and the reference of public names show what the fields declare.
+_ATTRIBUTES = "".join(f"        {one.name}: {one.declared.help}\n" for one in search_options())
+SearchOptions.__doc__ = (SearchOptions.__doc__ or "").replace(
+    "    Raises:\n", f"    Attributes:\n{_ATTRIBUTES}\n    Raises:\n"
 )
 
 

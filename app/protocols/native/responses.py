@@ -257,62 +257,23 @@ class ServiceBody(BaseModel):
 
 def collection_body(info: CollectionInfo) -> dict[str, Any]:
     """A collection as JSON."""
-    return {
-        "name": info.name,
-        "default": info.default,
-        "passages": info.passages,
-        "version": info.version,
-        "manifest": asdict(info.manifest),
-    }
+    return CollectionBody.model_validate(asdict(info)).model_dump()
 
 
 def document_body(document: StoredDocument) -> dict[str, Any]:
     """A stored document as JSON."""
-    names = PassageBody.model_fields
-    return {
-        "id": document.id,
-        "text": document.text,
-        "title": document.title,
-        "source": document.source,
-        "metadata": dict(document.metadata),
-        "complete": document.complete,
-        "passages": [
-            {name: getattr(passage, name) for name in names} for passage in document.passages
-        ],
-    }
+    return DocumentBody.model_validate(document, from_attributes=True).model_dump()
 
 
 def job_body(job: Job) -> dict[str, Any]:
     """A job as JSON."""
-    return {
-        "id": job.id,
-        "collection": job.collection,
-        "state": job.state,
-        "created": job.created,
-        "finished": job.finished,
-        "documents": job.documents,
-        "total_documents": job.total_documents,
-        "passages": job.passages,
-        "seconds": round(job.seconds, 3),
-        "report": None if job.report is None else report_as_dict(job.report),
-        "problem": job.problem,
-        "fix": job.fix,
-    }
+    values = {name: getattr(job, name) for name in JobBody.model_fields}
+    report = None if job.report is None else report_as_dict(job.report)
+    return {**values, "seconds": round(job.seconds, 3), "report": report}
 
 
 def model_body(info: ModelInfo) -> dict[str, Any]:
     """A model as JSON."""
-    return ModelBody(
-        id=info.names[0],
-        owned_by=info.names[0].partition("/")[0] if "/" in info.names[0] else "local",
-        kind=info.kind,
-        names=list(info.names),
-        default=info.default,
-        loaded=info.loaded,
-        max_length=info.max_length,
-        dimension=info.dimension,
-        sparse=info.sparse,
-        fingerprint=info.fingerprint,
-        query_instruction=info.query_instruction,
-        passage_instruction=info.passage_instruction,
-    ).model_dump()
+    name = info.names[0]
+    owner = name.partition("/")[0] if "/" in name else "local"
+    return ModelBody.model_validate({**asdict(info), "id": name, "owned_by": owner}).model_dump()
