@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 from retrieval.api.open import open
 from retrieval.errors import InvalidInput, RetrievalError
@@ -21,12 +20,13 @@ from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, Stor
 from retrieval.search.options import SearchArguments
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import ProgressCallback, SearchResult
+from retrieval.types.closing import Closing
 
 CHECK_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
 
 
-class FollowingRetriever:
+class FollowingRetriever(Closing):
     """`TwoStageRetriever` over whatever version of a collection is the current one.
 
     Searches never wait for a switch and never fail because of one: until the new version and its
@@ -139,17 +139,6 @@ class FollowingRetriever:
         if opener is not None:
             opener.join()
         self._now.retriever.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _follow(self) -> None:
         """Look for a switch now and then; open the new version in a thread of its own."""

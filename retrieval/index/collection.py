@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidBatch, InvalidInput
 from retrieval.index.bm25 import Bm25Terms
@@ -35,6 +34,7 @@ from retrieval.types import (
     Passage,
     Where,
 )
+from retrieval.types.closing import Closing
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
@@ -44,7 +44,7 @@ _POINTS_PAGE = 256
 _BATCH = 500
 
 
-class CollectionIndex:
+class CollectionIndex(Closing):
     """A collection of passages; implements `retrieval.types.Index`.
 
     Not made directly: `EmbeddedIndex` and `ServerIndex` open one on their engine.
@@ -358,17 +358,6 @@ class CollectionIndex:
     def close(self) -> None:
         """Let go of the store; a second call does nothing."""
         self._points.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._collection!r}, {self._manifest.encoder.model!r})"

@@ -17,8 +17,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from retrieval.models.tensors import as_tensor
 from retrieval.search.options import checked_query, positive
 from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, ProgressCallback, Reranker
+from retrieval.types.closing import Closing
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ __all__ = ["EncoderLikeST", "RerankerLikeST"]
 _PASSAGES = ("document", "passage", "corpus")
 
 
-class EncoderLikeST:
+class EncoderLikeST(Closing):
     """A bi-encoder that is called like a `SentenceTransformer`.
 
     Args:
@@ -155,17 +155,6 @@ class EncoderLikeST:
         if self._owned:
             close_models([self.encoder])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _encoded(
         self,
         texts: list[str],
@@ -195,7 +184,7 @@ class EncoderLikeST:
         return self.encoder.encode_passages(texts, progress=progress).vectors
 
 
-class RerankerLikeST:
+class RerankerLikeST(Closing):
     """A reranker that is called like a `CrossEncoder`.
 
     Args:
@@ -286,17 +275,6 @@ class RerankerLikeST:
         """Let go of the model, if it was loaded here."""
         if self._owned:
             close_models([self.reranker])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _scores(
         self,

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Self, Unpack
 
 from retrieval.errors import InvalidQuery
@@ -36,9 +35,10 @@ from retrieval.types import (
     SearchResult,
     Timings,
 )
+from retrieval.types.closing import Closing
 
 
-class TwoStageRetriever:
+class TwoStageRetriever(Closing):
     """Find candidates in an index, put them in order with a reranker.
 
     Args:
@@ -218,17 +218,6 @@ class TwoStageRetriever:
             self.index.close()
         finally:
             close_models(self._owned)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def close_models(models: Sequence[object]) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models.rerankers import cross_encoder
-from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker, sigmoid
+from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+from retrieval.models.rerankers.scores import sigmoid
 from retrieval.types import ModelSpec, Reranker, ResolvedModel
 
 SENTENCES = (

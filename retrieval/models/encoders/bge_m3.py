@@ -9,27 +9,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_texts
-from retrieval.errors import InvalidInput, ModelFault
-from retrieval.models import hub
+from retrieval._validate import check_at_least, check_texts
+from retrieval.errors import InvalidInput
 from retrieval.models.batching import run_batches
 from retrieval.models.encoders.bge_m3_heads import (
-    M3Heads,
+    M3Folder,
     lexical_scores,
     lexical_weights,
-    load_heads,
-    missing_heads,
     multi_vector_score,
 )
 from retrieval.models.encoders.bge_m3_scores import M3Output, Outputs, score_pairs
+from retrieval.models.encoders.settings import encoder_info
+from retrieval.models.encoders.vectors import check_finite, unit_vectors
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.resolve import resolve
@@ -44,6 +43,7 @@ from retrieval.types import (
     Scores,
     TokenCounter,
 )
+from retrieval.types.closing import Closing
 
 __all__ = ["BGEM3", "LexicalWeights", "M3Output", "lexical_scores", "multi_vector_score"]
 
@@ -51,7 +51,7 @@ SLICE = 16_384
 """Texts that are tokenised and sorted by length together."""
 
 
-class BGEM3:
+class BGEM3(Closing):
     """bge-m3 on any engine; implements `retrieval.types.MultiEncoder`.
 
     Where only dense vectors are wanted, the model runs without computing the other tokens' last
@@ -87,16 +87,13 @@ class BGEM3:
         cache_dir: Path | None = None,
         deterministic: bool = False,
     ) -> None:
-        if token_budget is not None and token_budget < 1:
-            raise InvalidInput(
-                f"token_budget={token_budget} was given, expected at least 1",
-                fix="Give a positive number of tokens, or leave it out.",
-            )
+        if token_budget is not None:
+            check_at_least("token_budget", token_budget, 1)
         resolved = model
         if not isinstance(resolved, ResolvedModel):
             resolved = resolve(resolved, "encoder", pooling="cls", max_length=max_length)
-        self._resolved = resolved
         self._info = _info(resolved, max_length)
+        self._folder = M3Folder(resolved.path, self._info)
         self._token_budget = token_budget
         self._max_batch = 1 if deterministic else None
         self._tokenizer = Tokenizer(resolved.path, self._info.max_length, cache_dir=cache_dir)
@@ -113,8 +110,6 @@ class BGEM3:
         )
         self._lock = threading.Lock()
         self._engines: dict[Head, Engine] = {}
-        self._heads: M3Heads | None = None
-        self._vocabulary: tuple[Any, frozenset[int]] | None = None
 
     @property
     def info(self) -> EncoderInfo:
@@ -237,23 +232,12 @@ class BGEM3:
                     close()
             self._engines.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def to_tokens(self, sparse: LexicalWeights) -> dict[str, float]:
         """The text of each token → its weight, for people to read.
 
         Ids whose texts are the same (`▁Paris` and `Paris`) show the larger weight.
         """
-        tokenizer, _ = self._words()
+        tokenizer, _ = self._folder.words()
         named: dict[str, float] = {}
         for index, weight in sparse.as_dict().items():
             token = str(tokenizer.decode([index]))
@@ -292,14 +276,16 @@ class BGEM3:
         output.truncated[start:stop] = tokenized.truncated
         lengths = tokenized.lengths
         only_dense = output.sparse is None and output.multi_vectors is None
-        heads = None if only_dense else self._linear_heads()
-        special = self._words()[1] if output.sparse is not None else frozenset()
+        heads = None if only_dense else self._folder.heads()
+        special = self._folder.words()[1] if output.sparse is not None else frozenset()
+        engine = self._engine("cls" if only_dense else "tokens")
+        who = f"{self._info.model} ({self.engine})"
 
         def keep(indices: NDArray[np.int64], states: FloatArray) -> None:
             texts = start + indices
             if output.dense is not None:
                 first = states if only_dense else states[:, 0]
-                output.dense[texts] = self._normalised(first, texts)
+                output.dense[texts] = unit_vectors(first, texts, who)
             if heads is None:
                 return
             sizes = lengths[indices]
@@ -307,14 +293,14 @@ class BGEM3:
             ends = np.cumsum(sizes)
             if output.sparse is not None:
                 weights = heads.token_weights(real)
-                self._check(weights, np.repeat(texts, sizes))
+                check_finite(weights, np.repeat(texts, sizes), who)
                 for text, index, size, end in zip(texts, indices, sizes, ends, strict=True):
                     output.sparse[text] = lexical_weights(
                         tokenized.row(int(index)), weights[end - size : end], special
                     )
             if output.multi_vectors is not None:
                 vectors = heads.token_vectors(real)
-                self._check(vectors, np.repeat(texts, sizes))
+                check_finite(vectors, np.repeat(texts, sizes), who)
                 for text, size, end in zip(texts, sizes, ends, strict=True):
                     # A copy: a view would keep the whole batch in memory.
                     output.multi_vectors[text] = vectors[end - size + 1 : end].copy()
@@ -324,7 +310,7 @@ class BGEM3:
                 progress(start + done, total)
 
         run_batches(
-            self._engine("cls" if only_dense else "tokens"),
+            engine,
             self._tokenizer,
             tokenized,
             consume=keep,
@@ -333,56 +319,11 @@ class BGEM3:
             progress=report,
         )
 
-    def _normalised(self, vectors: FloatArray, texts: NDArray[np.int64]) -> FloatArray:
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        self._check(np.where(norms > 0, norms, np.nan), texts)
-        result: FloatArray = (vectors / norms).astype(np.float32, copy=False)
-        return result
-
-    def _check(self, numbers: FloatArray, texts: NDArray[np.int64]) -> None:
-        fine = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
-        if not fine.all():
-            raise ModelFault(
-                f"{self._info.model} ({self.engine}) gave a vector that is zero or not finite for "
-                f"text {int(texts[~fine].min())}",
-                fix="Try dtype='fp32'. If that gives the same, the weights are damaged: "
-                "fetch the model again.",
-            )
-
     def _engine(self, head: Head) -> Engine:
         with self._lock:
             if head not in self._engines:
                 self._engines[head] = self._load(head)
             return self._engines[head]
-
-    def _linear_heads(self) -> M3Heads:
-        with self._lock:
-            if self._heads is None:
-                path, name = self._resolved.path, self._info.model.partition("@")[0]
-                missing = missing_heads(path)
-                # Other tools fetch the model into the hub's cache without these files.
-                if missing and path.parent.name == "snapshots" and hub.is_hub_id(name):
-                    hub.fetch_files(name, "encoder", path, missing)
-                self._heads = load_heads(path, self._info.dimension)
-            return self._heads
-
-    def _words(self) -> tuple[Any, frozenset[int]]:
-        """transformers' tokeniser, and the ids that carry no word."""
-        with self._lock:
-            if self._vocabulary is None:
-                from transformers import AutoTokenizer
-
-                words = AutoTokenizer.from_pretrained(
-                    str(self._resolved.path), local_files_only=True
-                )
-                special = (
-                    words.cls_token_id,
-                    words.eos_token_id,
-                    words.pad_token_id,
-                    words.unk_token_id,
-                )
-                self._vocabulary = words, frozenset(i for i in special if i is not None)
-            return self._vocabulary
 
 
 def _info(resolved: ResolvedModel, max_length: int | None) -> EncoderInfo:
@@ -393,13 +334,5 @@ def _info(resolved: ResolvedModel, max_length: int | None) -> EncoderInfo:
             "and maximum length known",
             fix="Give BAAI/bge-m3, or a folder of it or of a model fine-tuned from it.",
         )
-    return EncoderInfo(
-        model=spec.name,
-        fingerprint=resolved.fingerprint,
-        dimension=spec.dimension,
-        pooling=spec.pooling,
-        normalize=True,
-        query_instruction=spec.query_instruction,
-        passage_instruction=spec.passage_instruction,
-        max_length=max_length or spec.max_length,
-    )
+    info, _ = encoder_info(resolved)
+    return replace(info, normalize=True, max_length=max_length or info.max_length)

@@ -7,6 +7,7 @@ code (`BGEM3FlagModel`), against which they are tested.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import ModelFault, ModelNotFound
-from retrieval.types import FloatArray, LexicalWeights
+from retrieval.models import hub
+from retrieval.types import EncoderInfo, FloatArray, LexicalWeights
 
 SPARSE_FILE = "sparse_linear.pt"
 COLBERT_FILE = "colbert_linear.pt"
@@ -45,6 +47,40 @@ class M3Heads:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         normalised: FloatArray = vectors / np.maximum(norms, 1e-12)
         return normalised
+
+
+class M3Folder:
+    """What bge-m3's folder holds beside the transformer; loaded at the first use."""
+
+    def __init__(self, path: Path, info: EncoderInfo) -> None:
+        self._path = path
+        self._info = info
+        self._lock = threading.Lock()
+        self._heads: M3Heads | None = None
+        self._words: tuple[Any, frozenset[int]] | None = None
+
+    def heads(self) -> M3Heads:
+        """The two linear layers. Raises: as `load_heads`."""
+        with self._lock:
+            if self._heads is None:
+                missing, name = missing_heads(self._path), self._info.model.partition("@")[0]
+                # Other tools fetch the model into the hub's cache without these files.
+                if missing and self._path.parent.name == "snapshots" and hub.is_hub_id(name):
+                    hub.fetch_files(name, "encoder", self._path, missing)
+                self._heads = load_heads(self._path, self._info.dimension)
+            return self._heads
+
+    def words(self) -> tuple[Any, frozenset[int]]:
+        """transformers' tokeniser, and the ids that carry no word."""
+        with self._lock:
+            if self._words is None:
+                from transformers import AutoTokenizer
+
+                words = AutoTokenizer.from_pretrained(str(self._path), local_files_only=True)
+                special = ("cls", "eos", "pad", "unk")
+                ids = (getattr(words, f"{name}_token_id") for name in special)
+                self._words = words, frozenset(one for one in ids if one is not None)
+            return self._words
 
 
 def missing_heads(folder: Path) -> list[str]:

@@ -9,8 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from retrieval._validate import check_at_least
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.batching import run_batches
 from retrieval.models.encoders.settings import check_truncation, encoder_info, resolve_encoder
+from retrieval.models.encoders.vectors import unit_vectors
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.engines.hardware import check_devices
@@ -33,9 +33,10 @@ from retrieval.types import (
     ResolvedModel,
     TokenCounter,
 )
+from retrieval.types.closing import Closing
 
 
-class BiEncoder:
+class BiEncoder(Closing):
     """A bi-encoder on any engine; implements `retrieval.types.MultiEncoder`, less lexical weights.
 
     Texts are sorted by length and run in batches of a token budget, while the next ones are
@@ -146,17 +147,6 @@ class BiEncoder:
                 close = getattr(engine, "close", None)
                 if close is not None:
                     close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def encode_queries(
         self, queries: Sequence[str], *, progress: ProgressCallback | None = None
@@ -306,23 +296,8 @@ class BiEncoder:
         self, vectors: FloatArray, texts: NDArray[np.int64], normalize: bool
     ) -> FloatArray:
         """Vectors cut to (n, dimension) and normalised in float32, once known to be finite."""
-        vectors = vectors[:, : self._info.dimension]
-        if not normalize:
-            norms = np.ones(len(vectors), dtype=np.float32)
-            fine = np.isfinite(vectors).all(axis=1)
-        else:
-            norms = np.linalg.norm(vectors, axis=1)
-            fine = np.isfinite(norms) & (norms > 0)
-        bad = np.flatnonzero(~fine)
-        if len(bad):
-            raise ModelFault(
-                f"{self._info.model} ({self.engine}) gave a vector that is zero or not finite for "
-                f"text {int(texts[bad].min())}",
-                fix="Try dtype='fp32'. If that gives the same, the weights are damaged: "
-                "fetch the model again.",
-            )
-        result: FloatArray = (vectors / norms[:, None]).astype(np.float32, copy=False)
-        return result
+        who = f"{self._info.model} ({self.engine})"
+        return unit_vectors(vectors[:, : self._info.dimension], texts, who, normalize=normalize)
 
     def _check_dimension(self) -> None:
         """Run one short text: what is declared and what comes out must agree before any use."""

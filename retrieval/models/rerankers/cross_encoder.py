@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval._validate import check_at_least, check_pairs, check_texts, unique_pairs
-from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
+from retrieval.errors import InvalidInput, ModelSettingUnknown
 from retrieval.models.batching import run_batches
 from retrieval.models.engines import load_engine
 from retrieval.models.rerankers.long_passages import LongPassages, most_overlap, window_pairs
+from retrieval.models.rerankers.scores import check_scores, sigmoid
 from retrieval.models.resolve import resolve
 from retrieval.models.tokenization.cache import TokenCache
 from retrieval.models.tokenization.token_batch import PairIds
@@ -182,7 +183,7 @@ class CrossEncoderReranker:
                 tokens[start:stop] = part.tokens
             if part.spans is not None:
                 spans[start:stop] = part.spans
-        self._check_finite(values, unique)
+        check_scores(values, unique, f"{self.info.model} ({self.engine})")
         return Scores(
             values=values[row_of],
             truncated=truncated[row_of],
@@ -259,18 +260,6 @@ class CrossEncoderReranker:
             "'truncate' (its end is not read).",
         )
 
-    def _check_finite(self, values: NDArray[np.float64], pairs: list[tuple[str, str]]) -> None:
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            query, passage = pairs[int(bad[0])]
-            raise ModelFault(
-                f"{self.info.model} ({self.engine}) gave {values[bad[0]]} as the score of "
-                f"{len(bad)} of {len(pairs)} pairs, the first being ({query[:60]!r}, "
-                f"{passage[:60]!r}); expected finite numbers",
-                fix="Try dtype='fp32'. If that gives the same, the weights are damaged: "
-                "fetch the model again.",
-            )
-
 
 class _Done:
     """Counts the caller's pairs as their rows are done."""
@@ -287,14 +276,6 @@ class _Done:
         if self._progress is not None and len(rows):
             self._done += int(self._repeats[rows].sum())
             self._progress(self._done, self._total)
-
-
-def sigmoid(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)) in float64, which rounds monotonically. NaN stays NaN."""
-    x = np.asarray(scores, dtype=np.float64)
-    with np.errstate(over="ignore", under="ignore"):  # exp(800) is inf, and 1 / inf the right 0
-        result: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-x))
-    return result
 
 
 def _resolved(

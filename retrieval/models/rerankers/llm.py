@@ -20,8 +20,8 @@ from retrieval._validate import check_pairs, unique_pairs
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import plan_batches
 from retrieval.models.model_folder import COST_WISE, read_folder
-from retrieval.models.rerankers.cross_encoder import sigmoid
 from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
+from retrieval.models.rerankers.scores import check_scores, sigmoid
 from retrieval.models.resolve import resolve
 from retrieval.types import ProgressCallback, RerankerInfo, ResolvedModel, Scores
 
@@ -168,7 +168,7 @@ class LLMReranker:
                 done += int(repeats[start + batch].sum())
                 if progress is not None:
                     progress(done, len(pairs))
-        self._check_finite(values, unique)
+        check_scores(values, unique, f"{self.info.model} ({self.engine})")
         return Scores(values=values[row_of], truncated=truncated[row_of], tokens=tokens[row_of])
 
     def relevance(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -213,18 +213,6 @@ class LLMReranker:
             stop.set()
             for thread in threads:
                 thread.join()
-
-    def _check_finite(self, values: NDArray[np.float64], pairs: list[tuple[str, str]]) -> None:
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            query, passage = pairs[int(bad[0])]
-            raise ModelFault(
-                f"{self.info.model} ({self.engine}) gave {values[bad[0]]} as the score of "
-                f"{len(bad)} of {len(pairs)} pairs, the first being ({query[:60]!r}, "
-                f"{passage[:60]!r}); expected finite numbers",
-                fix="Try dtype='fp32'. If that gives the same, the weights are damaged: "
-                "fetch the model again.",
-            )
 
 
 _Reply = tuple[NDArray[np.int64], "NDArray[np.float64] | BaseException"]
