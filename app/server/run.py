@@ -30,7 +30,7 @@ CLOSING_SECONDS = 3.0
 
 @contextmanager
 def reserved(chosen: Settings) -> Iterator[socket.socket]:
-    """The address, taken before any long work; an open one only where that is meant."""
+    """Take the address before any long work; one open to other machines needs keys or --public."""
     from app.server import sockets
 
     if not sockets.is_loopback(chosen.host) and chosen.keys_file is None:
