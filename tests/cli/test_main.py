@@ -524,3 +524,11 @@ def test_debug_shows_the_traceback_and_keeps_the_code(
     error = capsys.readouterr().err
     assert "Traceback (most recent call last)" in error
     assert error.strip().splitlines()[-1].startswith("retrieval: the query is empty")
+
+
+def test_a_command_of_the_library_starts_without_the_app() -> None:
+    program = (
+        "import sys; from retrieval.cli.main import run; run(['models']);"
+        "sys.exit(any(name.split('.')[0] == 'app' for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
