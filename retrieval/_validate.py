@@ -1,13 +1,163 @@
-"""What the models' room asks of its input, and says of other packages' errors, in one place."""
+"""Checks of arguments: each returns the value it was given, or raises an error that says
+what was given, what was expected and what to do.
+
+A boolean is an `int` to Python; here it is never a number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+import math
+import re
+from collections.abc import Iterable, Mapping, Sized
+from typing import TypeGuard, TypeVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from retrieval.errors import InvalidInput, InvalidQuery
 
-from retrieval.errors import InvalidInput
+T = TypeVar("T")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_whole_number(
+    value: object, least: float = -math.inf, most: float = math.inf
+) -> TypeGuard[int]:
+    """Whether a value is an `int` between two bounds, both included."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(
+    value: object, least: float = -math.inf, most: float = math.inf
+) -> TypeGuard[int | float]:
+    """Whether a value is a finite number between two bounds, both included."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    # compared, not converted: a whole number may be too large for a float
+    return abs(value) < math.inf and least <= value <= most
+
+
+def whole_number(
+    value: object, name: str, *, least: int = 1, most: int | None = None, fix: str = ""
+) -> int:
+    """A whole number between two bounds, as it is.
+
+    Raises:
+        InvalidInput: it is another kind of value, or outside the bounds.
+    """
+    if is_whole_number(value, least, math.inf if most is None else most):
+        return value
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise InvalidInput(
+        f"{name} is {value!r}, expected a whole number {bounds}",
+        fix=fix or f"Give {name} as such a number, or leave it out for the default.",
+    )
+
+
+def number(
+    value: object,
+    name: str,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    expected: str = "a finite number",
+    fix: str,
+) -> float:
+    """A finite number, as it is: from `least` to `most`, and greater than `above`.
+
+    Args:
+        value: what was given.
+        name: the argument, for the message.
+        least, most: bounds, both included.
+        above: a bound that is not included.
+        expected: the bounds and the unit in words, for the message.
+        fix: what to do, for the message.
+
+    Raises:
+        InvalidInput: it is another kind of value, not finite, or outside the bounds.
+    """
+    if is_number(value, least, most) and value > above:
+        return value
+    raise InvalidInput(f"{name} is {value!r}, expected {expected}", fix=fix)
+
+
+def one_of(value: T, choices: object, name: str, *, fix: str = "") -> T:
+    """A value among some choices, as it is.
+
+    Args:
+        value: what was given.
+        choices: a `Literal` type, or a tuple of str.
+        name: the argument, for the message.
+        fix: what to do, for the message.
+
+    Raises:
+        InvalidInput: it is not among them.
+    """
+    allowed = choices if isinstance(choices, tuple) else get_args(choices)
+    if value not in allowed:
+        raise InvalidInput(
+            f"{name} is {value!r}, expected one of {', '.join(allowed)}",
+            fix=fix or f"Choose one of them for {name}.",
+        )
+    return value
+
+
+def true_or_false(value: object, name: str, *, fix: str) -> bool:
+    """A boolean, as it is.
+
+    Raises:
+        InvalidInput: it is another kind of value.
+    """
+    if isinstance(value, bool):
+        return value
+    raise InvalidInput(f"{name} is {value!r}, expected True or False", fix=fix)
+
+
+def surrogate_at(text: str) -> int | None:
+    """Where a text holds its first lone surrogate; None where it is Unicode throughout.
+
+    Python's `str` can hold half of a surrogate pair. No encoding of Unicode can, so that neither
+    files nor services nor tokenisers take such a text.
+    """
+    if text.isascii():
+        return None
+    found = _SURROGATE.search(text)
+    return None if found is None else found.start()
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate: its length and offsets stay."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def unicode_text(
+    value: object, name: str, *, fix: str, error: type[InvalidInput] = InvalidInput
+) -> str:
+    """A text without lone surrogates, as it is.
+
+    Raises:
+        InvalidInput: it is another kind of value, or has a lone surrogate; `error` may be a
+            subclass.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} is a {type(value).__name__}, expected text (str)", fix=fix)
+    if (place := surrogate_at(value)) is not None:
+        raise error(
+            f"{name} has a lone surrogate at character {place}, which is not Unicode text", fix=fix
+        )
+    return value
+
+
+def query_text(query: object) -> str:
+    """A query that is not blank, as it is.
+
+    Raises:
+        InvalidQuery: it is blank, not a str, or has a lone surrogate.
+    """
+    if isinstance(query, str) and not query.strip():
+        raise InvalidQuery("the query is empty", fix="Write what you are looking for.")
+    # BM25 refuses a surrogate, and a vector search would read something else: every mode refuses.
+    fix = "Write the query in UTF-8." if isinstance(query, str) else "Pass the question as a str."
+    return unicode_text(query, "the query", fix=fix, error=InvalidQuery)
 
 
 def check_texts(texts: object, what: str = "text") -> None:
@@ -37,23 +187,14 @@ def check_pairs(pairs: object) -> None:
                 )
 
 
-def check_at_least(name: str, value: object, least: int) -> None:
-    """Raise InvalidInput unless the argument `name` is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(
-            f"{name}={value!r} was given, expected a whole number of at least {least}",
-            fix="Give such a number, or leave it out for the usual one.",
-        )
-
-
-def _items(given: object, what: str) -> Iterable[object]:
-    """`given`, if it is a list, a tuple, an array …: of known length and read more than once."""
-    single = isinstance(given, str | bytes | Mapping)
-    if not single and isinstance(given, Sized) and hasattr(given, "__getitem__"):
-        items: Iterable[object] = given  # type: ignore[assignment]  # it can be indexed
+def _items(value: object, what: str) -> Iterable[object]:
+    """A list, a tuple, an array …: something of known length that can be read more than once."""
+    single = isinstance(value, str | bytes | Mapping)
+    if not single and isinstance(value, Sized) and hasattr(value, "__getitem__"):
+        items: Iterable[object] = value  # type: ignore[assignment]  # it can be indexed
         return items
     raise InvalidInput(
-        f"{_describe(given)} was given where a list of {what} is expected",
+        f"{_describe(value)} was given where a list of {what} is expected",
         fix="Put it into a list." if single else "Turn it into a list first.",
     )
 
@@ -63,21 +204,3 @@ def _describe(value: object) -> str:
     if isinstance(value, tuple | list):
         return f"a {name} of {len(value)}"
     return f"a value of type {name}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another package says, short enough to be quoted in one of ours."""
-    return (str(error).strip().splitlines() or ["no message"])[0][:200]
-
-
-def unique_pairs(
-    pairs: Sequence[tuple[str, str]],
-) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
-    """Each pair once, and int64 (n,): which of them each given one is."""
-    places: dict[tuple[str, str], int] = {}
-    rows = np.fromiter(
-        (places.setdefault((query, passage), len(places)) for query, passage in pairs),
-        dtype=np.int64,
-        count=len(pairs),
-    )
-    return list(places), rows

@@ -136,3 +136,8 @@ class StoreDenied(Fault):
 
 class DiskFull(Fault):
     """There is not enough free space to go on without risking what is stored."""
+
+
+def first_line(error: BaseException) -> str:
+    """The message of another package's error, short enough to be quoted in one of ours."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]

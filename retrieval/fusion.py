@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput
 
 RRF_K = 20
@@ -43,11 +44,9 @@ def rrf(
     Raises:
         InvalidInput: `k` or `weights` cannot be used.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidInput(
-            f"the RRF constant k is {k!r}, expected a whole number of at least 1",
-            fix=f"Leave it out for {RRF_K}, or give a positive number.",
-        )
+    whole_number(
+        k, "the RRF constant k", fix=f"Leave it out for {RRF_K}, or give a positive number."
+    )
     parts: dict[str, list[float]] = {}
     for ranking, weight in zip(rankings, _checked(weights, len(rankings)), strict=True):
         for rank, key in enumerate(dict.fromkeys(ranking)):

@@ -13,6 +13,7 @@ from app.batching.encoder import BatchedEncoder
 from app.batching.reranker import BatchedReranker
 from app.batching.tokens import pair_tokens
 from app.types import Caller, Embedded, EmbeddedSparse, Reranked, TextKind
+from retrieval._validate import unicode_text
 from retrieval.errors import InvalidInput
 from retrieval.types import FloatArray
 
@@ -141,15 +142,7 @@ def _check_texts(texts: Sequence[str], name: str, *, may_be_empty: bool = False)
             )
         if not text.strip() and not may_be_empty:
             raise InvalidInput(f"{which} is empty", fix="Leave it out, or give it some words.")
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise InvalidInput(
-                    f"{which} has a lone surrogate at character {error.start}, which is no "
-                    "Unicode text",
-                    fix="Send the text in UTF-8.",
-                ) from None
+        unicode_text(text, which, fix="Send the text in UTF-8.")
 
 
 def _cut(vectors: FloatArray, dimensions: int | None) -> FloatArray:

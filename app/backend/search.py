@@ -17,7 +17,8 @@ from app.batching.reranker import BatchedReranker
 from app.errors import DeadlinePassed
 from app.types import Observer, OnTimeout
 from retrieval import SearchResult, TwoStageRetriever
-from retrieval.errors import InvalidInput, ModelFault
+from retrieval._validate import is_number, number
+from retrieval.errors import ModelFault
 
 # A search whose time ran out answers from its first stage within so many seconds more.
 GRACE_SECONDS = 2.0
@@ -53,13 +54,13 @@ def checked_timeout(timeout_ms: float | None) -> float | None:
     """
     if timeout_ms is None:
         return None
-    number = isinstance(timeout_ms, (int, float)) and not isinstance(timeout_ms, bool)
-    if not number or not math.isfinite(timeout_ms) or timeout_ms <= 0:
-        raise InvalidInput(
-            f"timeout_ms is {timeout_ms!r}, expected a positive number of milliseconds",
-            fix="Give timeout_ms as 200, 1000 …, or leave it out.",
-        )
-    return timeout_ms
+    return number(
+        timeout_ms,
+        "timeout_ms",
+        above=0,
+        expected="a positive number of milliseconds",
+        fix="Give timeout_ms as 200, 1000 …, or leave it out.",
+    )
 
 
 class Searching:
@@ -185,5 +186,4 @@ def warm_up(models: LoadedModels) -> None:
 
 def _least(given: object, left_ms: float) -> object:
     """The smaller of the two; what is no number is left for the library to refuse."""
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    return left_ms if number and given > left_ms else given  # type: ignore[operator]
+    return left_ms if is_number(given) and given > left_ms else given

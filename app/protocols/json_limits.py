@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from retrieval._validate import surrogate_at
+
 MOST_DEPTH = 32
 LARGEST_INT = 2**63 - 1
 MOST_NAME = 255
@@ -20,13 +22,8 @@ def plain_text(text: str) -> str:
     """
     if "\0" in text:
         raise ValueError(f"has a NUL character at {text.index(chr(0))}; leave it out")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"has a lone surrogate at {error.start}, and is not Unicode text"
-            ) from None
+    if (place := surrogate_at(text)) is not None:
+        raise ValueError(f"has a lone surrogate at {place}, which is not Unicode text")
     return text
 
 

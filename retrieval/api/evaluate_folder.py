@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, Unpack
 
+from retrieval._validate import one_of
 from retrieval.api.ingest import ingest
 from retrieval.api.open import open
 from retrieval.errors import InvalidInput
@@ -27,7 +28,6 @@ from retrieval.models.options import (
 )
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
-from retrieval.search.options import one_of
 from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from retrieval._validate import is_whole_number
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.options import (
     RUNNING,
@@ -196,7 +197,7 @@ def _object(line: str, where: str) -> tuple[str, str]:
         value = None
     name = value.get("id", value.get("_id", "")) if isinstance(value, dict) else ""
     text = value.get("text") if isinstance(value, dict) else None
-    named = isinstance(name, (str, int)) and not isinstance(name, bool)
+    named = isinstance(name, str) or is_whole_number(name)
     if not named or not isinstance(text, str) or not text.strip():
         raise CorpusError(
             f'{where} is no query: expected {{"id": "…", "text": "…"}}',

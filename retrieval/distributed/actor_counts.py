@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from retrieval._validate import number, whole_number
 from retrieval.errors import InvalidInput
 
 # Shares of a CPU by which Ray counts what runs beside the encoders. They differ from each other,
@@ -86,17 +87,20 @@ def _of(number: float, what: str) -> str:
 
 
 def _check(workers: int | None, gpus: float, cpus: float) -> None:
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise InvalidInput(
-            f"workers is {workers!r}, expected a whole number of at least 1",
+    if workers is not None:
+        whole_number(
+            workers,
+            "workers",
             fix="Give how many encoders are to run, or leave it out for as many as fit.",
         )
     for name, value, least in (("gpus_per_worker", gpus, 0.0), ("cpus_per_worker", cpus, 0.01)):
-        if not math.isfinite(value) or value < least:
-            raise InvalidInput(
-                f"{name} is {value!r}, expected a number of at least {least:g}",
-                fix="Give a share of a device, such as 1 or 0.5.",
-            )
+        number(
+            value,
+            name,
+            least=least,
+            expected=f"a number of at least {least:g}",
+            fix="Give a share of a device, such as 1 or 0.5.",
+        )
     if gpus > 1 and gpus != int(gpus):
         raise InvalidInput(
             f"gpus_per_worker is {gpus!r}; Ray gives out whole GPUs or shares of one",

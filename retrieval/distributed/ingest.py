@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from retrieval._validate import whole_number
 from retrieval.api.ingest import ingest
 from retrieval.distributed.actor_counts import (
     READ_CPUS,
@@ -133,11 +134,7 @@ def _check(encoder: object, batch: object, on_error: object, options: dict[str, 
             "sent to other machines",
             fix="Give its name, or a function that makes it: encoder=lambda: BiEncoder(…).",
         )
-    if not isinstance(batch, int) or batch < 1:
-        raise InvalidInput(
-            f"batch is {batch!r}, expected a whole number of at least 1",
-            fix="Give how many documents go on together, such as 256.",
-        )
+    whole_number(batch, "batch", fix="Give how many documents go on together, such as 256.")
     if on_error not in ("skip", "raise"):
         raise InvalidInput(
             f"on_error is {on_error!r}, expected 'skip' or 'raise'", fix="Use one of the two."

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from retrieval._validate import is_whole_number
 from retrieval.errors import CorpusError
 from retrieval.types import Document
 
@@ -209,7 +210,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _id(record: dict[str, Any], where: str) -> str:
     id_ = record.get("_id")
-    if isinstance(id_, int) and not isinstance(id_, bool):
+    if is_whole_number(id_):
         id_ = str(id_)  # qrels are text, so 1 and "1" are the same id
     if not isinstance(id_, str) or not id_:
         raise CorpusError(

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.metrics import DEFAULT_MEASURES, display_name, measure
 from retrieval.evaluation.report import (
@@ -198,9 +199,5 @@ def check_settings(
     if not names:
         raise InvalidInput("no measure was named", fix="Give measures=('nDCG@10', 'recall@100').")
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidInput(
-                f"{name} is {value!r}, expected a whole number of at least 1",
-                fix=f"Give {name} as 16, 50, 100 …",
-            )
+        whole_number(value, name, fix=f"Give {name} as 16, 50, 100 …")
     return tuple(dict.fromkeys(modes)), names

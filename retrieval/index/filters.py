@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval._validate import is_number, unicode_text
 from retrieval.errors import InvalidFilter
 from retrieval.index.payload import FLAGS, METADATA, RESERVED, read_exactly
 from retrieval.types import Where
@@ -225,11 +226,9 @@ def _operators(key: str, operators: Mapping[Any, Any], at: str) -> list[models.C
 
 
 def _number(value: Any, at: str) -> int | float:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        if _INT_MIN <= value <= _INT_MAX:
-            return int(value)
-    elif isinstance(value, (float, np.floating)) and math.isfinite(value):
-        return float(value)
+    plain = value.item() if isinstance(value, np.generic) else value
+    if is_number(plain) and (isinstance(plain, float) or _INT_MIN <= plain <= _INT_MAX):
+        return plain
     raise InvalidFilter(
         f"{at} is {value!r}, expected a finite number of 64 bits (or, for every bound of a "
         "range alike, an ISO date)",
@@ -286,14 +285,9 @@ def _path(key: str, at: str, *, flags: bool = False) -> str:
 
 
 def _unicode(text: str, at: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InvalidFilter(
-            f"{at}: {text!r} holds half of a surrogate pair, which is no Unicode text",
-            fix="Write the filter in UTF-8.",
-        ) from None
-    return text
+    return unicode_text(
+        text, f"{at}: {text!r}", fix="Write the filter in UTF-8.", error=InvalidFilter
+    )
 
 
 def _mapping(value: Any, at: str) -> Mapping[Any, Any]:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retrieval._validate import is_whole_number
 from retrieval.errors import (
     DiskFull,
     InvalidInput,
@@ -100,7 +101,7 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
     if not isinstance(values, dict):
         raise _corrupt(origin, f"it holds {_kind(values)}, not an object")
     version = values.get("format_version")
-    if isinstance(version, int) and not isinstance(version, bool) and version != FORMAT_VERSION:
+    if is_whole_number(version) and version != FORMAT_VERSION:
         raise ManifestMismatch(
             f"the manifest in {origin} has format version {version}, this library reads "
             f"version {FORMAT_VERSION}; nothing was changed",

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from retrieval._validate import is_whole_number, unicode_text
 from retrieval.errors import InvalidBatch, StoreFault
 from retrieval.types import Passage
 
@@ -33,6 +34,10 @@ MAX_DEPTH = 64
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _STRINGS = ("document_id", "text", "title", "source", "document_hash")
 _NUMBERS = ("position", "start", "end", "document_passages")
+_FIX = (
+    "Metadata holds JSON values only (text, numbers, true, false, null, lists, objects); convert "
+    "the value before indexing. Nothing was written."
+)
 
 
 def passage_to_payload(passage: Passage) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def passage_to_payload(passage: Passage) -> dict[str, Any]:
         payload[name] = _text(getattr(passage, name), name)
     for name in _NUMBERS:
         value = getattr(passage, name)
-        if type(value) is not int or not 0 <= value <= _INT_MAX:
+        if not is_whole_number(value, 0, _INT_MAX):
             raise _invalid(f"{name} is {value!r}, expected a whole number of at least 0")
         payload[name] = value
     if not isinstance(passage.headings, tuple):
@@ -161,21 +166,11 @@ def _flags(value: Any) -> Any:
 
 
 def _text(value: object, at: str) -> str:
-    if not isinstance(value, str):
-        raise _invalid(f"{at} is a {type(value).__name__}, expected text")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise _invalid(
-                f"{at} has a lone surrogate at character {error.start}, which is not Unicode text"
-            ) from None
-    return str(value)
+    return str(unicode_text(value, at, fix=_FIX, error=InvalidBatch))
 
 
 def _invalid(problem: str) -> InvalidBatch:
     return InvalidBatch(
         problem,
-        fix="Metadata holds JSON values only (text, numbers, true, false, null, lists, "
-        "objects); convert the value before indexing. Nothing was written.",
+        fix=_FIX,
     )

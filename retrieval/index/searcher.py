@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval._validate import one_of, unicode_text, whole_number
 from retrieval.errors import InvalidInput, InvalidQuery
 from retrieval.fusion import dbsf, rrf
 from retrieval.index.bm25 import Bm25Terms
@@ -152,13 +153,8 @@ def check_search(
         InvalidInput: an argument is missing or cannot be used.
         InvalidQuery: a text is no Unicode text.
     """
-    if mode not in get_args(Mode):
-        raise InvalidInput(
-            f"the mode is {mode!r}, expected {', '.join(get_args(Mode)[:-1])} or "
-            f"{get_args(Mode)[-1]}",
-            fix="Give one of these.",
-        )
-    _check_count(limit, "limit", 1)
+    one_of(mode, Mode, "the mode", fix="Give one of these.")
+    whole_number(_plain(limit), "limit", fix="Ask for at least one result.")
     layout = manifest.layout
     if mode == "lexical" and not layout.lexical:
         raise InvalidInput(
@@ -166,7 +162,12 @@ def check_search(
             fix="Search with mode='sparse' (BM25), or index with bge-m3 and lexical=True.",
         )
     if refine is not None:
-        _check_count(refine, "refine", int(limit))
+        whole_number(
+            _plain(refine),
+            "refine",
+            least=int(limit),
+            fix="Refine at least as many results as are asked for.",
+        )
         if layout.token_dimension is None:
             raise InvalidInput(
                 f"the collection {manifest.collection!r} stores no token vectors to refine by",
@@ -196,14 +197,9 @@ def _fused(legs: Sequence[Scored], fusion: Fusion, weights: Sequence[float]) -> 
     )
 
 
-def _check_count(value: int, name: str, least: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise InvalidInput(
-            f"{name} is {value!r}, expected a whole number of at least {least}",
-            fix="Ask for at least one result."
-            if name == "limit"
-            else "Refine at least as many results as are asked for.",
-        )
+def _plain(count: object) -> object:
+    """A whole number of NumPy's is one of Python's here; all else stays."""
+    return int(count) if isinstance(count, np.integer) else count
 
 
 def _check_vector(vector: FloatArray | None, manifest: Manifest, mode: Mode) -> None:
@@ -233,13 +229,7 @@ def _check_text(text: str | None, mode: Mode) -> None:
             f"the mode {mode} needs the query's text, got {text!r}",
             fix="Give text=query, or use mode='dense'.",
         )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidQuery(
-            f"the query has a lone surrogate at character {error.start}, which is no Unicode text",
-            fix="Decode the query as UTF-8.",
-        ) from None
+    unicode_text(text, "the query", fix="Decode the query as UTF-8.", error=InvalidQuery)
 
 
 def _check_lexical(weights: LexicalWeights | None, mode: Mode) -> None:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from retrieval._validate import unicode_text
 from retrieval.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -54,14 +55,7 @@ class Tenancy:
                 f"tenant={tenant!r} was given, expected text of 1 to {_LONGEST} characters",
                 fix="Name the tenant as it is known to your application.",
             )
-        try:
-            tenant.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InvalidInput(
-                "the tenant's name has a lone surrogate, which is no Unicode text",
-                fix="Decode the name as UTF-8.",
-            ) from None
-        return tenant
+        return unicode_text(tenant, "the tenant's name", fix="Decode the name as UTF-8.")
 
     def point_id(self, passage_id: str, tenant: str | None) -> str:
         """The id under which the passage of a checked tenant is stored."""

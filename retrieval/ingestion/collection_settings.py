@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from retrieval._validate import is_number, is_whole_number
 from retrieval.errors import InvalidInput
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.tenants import Tenancy
@@ -53,17 +53,21 @@ EMBEDDED_PASSAGES = 1_000_000
 which it answers nobody, are a worse deal than a server."""
 
 _PROBE = "dimension"
+_COUNT = ("None or a whole number from 1", lambda v: v is None or is_whole_number(v, 1))
 _FORMS: dict[str, tuple[str, Any]] = {
     "quantization": ("none, int8 or binary", lambda v: v in ("none", "int8", "binary")),
-    "oversampling": ("a number from 1 to 100", lambda v: _is_number(v) and 1 <= v <= 100),
-    "hnsw_m": ("a whole number from 4 to 256", lambda v: _is_count(v, 4, 256)),
-    "hnsw_ef_construct": ("a whole number from 4 to 10,000", lambda v: _is_count(v, 4, 10_000)),
-    "search_ef": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
+    "oversampling": ("a number from 1 to 100", lambda v: is_number(v, 1, 100)),
+    "hnsw_m": ("a whole number from 4 to 256", lambda v: is_whole_number(v, 4, 256)),
+    "hnsw_ef_construct": (
+        "a whole number from 4 to 10,000",
+        lambda v: is_whole_number(v, 4, 10_000),
+    ),
+    "search_ef": _COUNT,
     "on_disk": ("True or False", lambda v: isinstance(v, bool)),
     "fields": ("a mapping of names to kinds", lambda v: isinstance(v, Mapping)),
-    "shards": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
-    "replicas": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
-    "write_consistency": ("None or a whole number from 1", lambda v: v is None or _is_count(v, 1)),
+    "shards": _COUNT,
+    "replicas": _COUNT,
+    "write_consistency": _COUNT,
 }
 
 
@@ -230,13 +234,3 @@ def _multi(encoder: Encoder, what: str) -> MultiEncoder:
         f"{what} are to be stored, and the encoder {encoder.info.model!r} gives one vector a text",
         fix="Use an encoder that has them, such as bge-m3.",
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: object, least: int, most: int | None = None) -> bool:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return False
-    return least <= value and (most is None or value <= most)

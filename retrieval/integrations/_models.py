@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from retrieval._validate import number, one_of, query_text, true_or_false, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.options import checked, first_device, for_reranker_named, of_encoder
 from retrieval.models.registry import STARTER
 from retrieval.search.hits import reranked_hits, threshold
-from retrieval.search.options import checked_query, one_of, positive
 from retrieval.types import (
     Blend,
     Candidate,
@@ -107,7 +107,7 @@ def rerank(
     Raises:
         InvalidQuery: empty or not text.
     """
-    checked_query(query)
+    query_text(query)
     if not passages:
         return []
     scores = reranker.score([(query, one.content) for one in passages], progress=progress)
@@ -131,23 +131,19 @@ def check_reranking(
         InvalidInput: names the argument.
     """
     if top_n is not None:
-        positive(top_n, "top_n")
-    if min_relevance is not None and not (
-        isinstance(min_relevance, (int, float))
-        and not isinstance(min_relevance, bool)
-        and 0.0 <= min_relevance <= 1.0
-    ):
-        raise InvalidInput(
-            f"min_relevance is {min_relevance!r}, expected a number from 0 to 1",
+        whole_number(top_n, "top_n")
+    if min_relevance is not None:
+        number(
+            min_relevance,
+            "min_relevance",
+            least=0,
+            most=1,
+            expected="a number from 0 to 1",
             fix="Try 0.3, or leave it out to keep all.",
         )
     if blend is not None:
         one_of(blend, Blend, "blend")
-    if not isinstance(with_title, bool):
-        raise InvalidInput(
-            f"with_title is {with_title!r}, expected True or False",
-            fix="False re-ranks by the text alone.",
-        )
+    true_or_false(with_title, "with_title", fix="False re-ranks by the text alone.")
 
 
 # --- models by name -------------------------------------------------------------------------

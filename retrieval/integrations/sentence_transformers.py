@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import query_text, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.integrations._models import encoder_from, reranker_from
 from retrieval.models.tensors import as_tensor
-from retrieval.search.options import checked_query, positive
 from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, ProgressCallback, Reranker
 from retrieval.types.closing import Closing
@@ -111,7 +111,7 @@ class EncoderLikeST(Closing):
         )
         vectors = self._encoded(texts, prompt_name, prompt, _shown(show_progress_bar))
         if truncate_dim is not None:
-            vectors = vectors[:, : positive(truncate_dim, "truncate_dim")]
+            vectors = vectors[:, : whole_number(truncate_dim, "truncate_dim")]
         if normalize_embeddings:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -257,13 +257,13 @@ class RerankerLikeST(Closing):
             InvalidQuery: the query is empty.
         """
         del batch_size, device
-        checked_query(query)
+        query_text(query)
         pairs = [(query, document) for document in documents]
         if not pairs:
             return []
         raw = self.reranker.score(pairs, progress=_shown(show_progress_bar)).values
         values = self._activated(raw, activation_fn)
-        limit = None if top_k is None else positive(top_k, "top_k")
+        limit = None if top_k is None else whole_number(top_k, "top_k")
         order = np.argsort(-raw, kind="stable")[:limit].tolist()
         return [
             {"corpus_id": at, "score": float(values[at])}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval._validate import is_whole_number
 from retrieval.errors import InvalidInput
 from retrieval.types import FloatArray, Index, IndexQuery
 
@@ -57,7 +58,7 @@ def measure_recall(
     Raises:
         InvalidInput: nothing to search, or a depth below 1.
     """
-    if not depths or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in depths):
+    if not depths or not all(is_whole_number(k, 1) for k in depths):
         raise InvalidInput(
             f"the depths are {list(depths)!r}, expected whole numbers of at least 1",
             fix="Give, for example, 10 and 100.",

@@ -223,3 +223,16 @@ def _shared_outputs(
                     while True:
                         arrived.get_nowait()
                 thread.join(0.01)
+
+
+def unique_pairs(
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
+    """Each pair once, and int64 (n,): the place among them of each pair of the input."""
+    places: dict[tuple[str, str], int] = {}
+    rows = np.fromiter(
+        (places.setdefault((query, passage), len(places)) for query, passage in pairs),
+        dtype=np.int64,
+        count=len(pairs),
+    )
+    return list(places), rows

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from retrieval._validate import without_surrogates
 from retrieval.readers.files import MAX_FILE_BYTES, Unreadable
 
 MAX_CHARACTERS = MAX_FILE_BYTES
@@ -17,7 +18,6 @@ _SEPARATOR = "\n\n"
 # give out for the characters they look like. Elsewhere NFKC would change what was written (x²).
 _FORMS = re.compile("[\ufb00-\ufb4f\ufb50-\ufdff\ufe70-\ufefc⺀-⿕]+")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\ufeff\uffff]+")
-_SURROGATES = re.compile("[\ud800-\udfff]")
 # Bullets of the fonts Symbol and Wingdings, which have no Unicode of their own.
 _BULLETS = str.maketrans({"\uf0a7": "•", "\uf0b7": "•", "\uf0d8": "•", "\uf0fc": "•"})
 
@@ -54,7 +54,7 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    text = _SURROGATES.sub("\ufffd", text).translate(_BULLETS)
+    text = without_surrogates(text).translate(_BULLETS)
     text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
     return _CONTROLS.sub("", text)
 

@@ -6,19 +6,18 @@ import csv
 import io
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from retrieval._validate import is_whole_number, surrogate_at
 from retrieval.readers.files import Unreadable, choose_encoding, not_in, why
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 64 * 1024
 _ID_FIELDS = ("_id", "id")
 _TEXT_FIELDS = ("text", "contents", "content")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def _json_object(line: str) -> dict[str, Any]:
         raise Unreadable(f"is not JSON that can be used: {error}") from error
     if not isinstance(value, dict):
         raise Unreadable(f"is JSON, but {_json_kind(value)}; expected an object with a text field")
-    if "\\u" in line and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+    if "\\u" in line and surrogate_at(json.dumps(value, ensure_ascii=False)) is not None:
         raise Unreadable("holds half of a surrogate pair (\\ud800 to \\udfff), which is not text")
     return value
 
@@ -180,7 +179,7 @@ def _header(line: str, delimiters: str) -> tuple[list[str], str]:
         found = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
         columns = [name or f"column{n}" for n, name in enumerate(found, 1)]
         columns = [c.lower() if c.lower() in _KNOWN_FIELDS else c for c in columns]
-        if not _SURROGATE.search(line) and not set(columns).isdisjoint(_TEXT_FIELDS):
+        if surrogate_at(line) is None and not set(columns).isdisjoint(_TEXT_FIELDS):
             twice = {name for name in columns if columns.count(name) > 1}
             if twice:
                 raise Unreadable(f"has two columns named {min(twice)!r}; expected one of each", 1)
@@ -200,7 +199,7 @@ def _cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
     for name, cell in zip(columns, cells, strict=False):
         if "\0" in cell:
             raise Unreadable(f"has a NUL character in the column {name!r}, so it is not text")
-        if _SURROGATE.search(cell):
+        if surrogate_at(cell) is not None:
             raise Unreadable(f"has bytes in the column {name!r} that are not UTF-8")
         if name in _KNOWN_FIELDS:
             row[name] = cell
@@ -253,7 +252,7 @@ def _id(fields: Mapping[str, Any]) -> str:
         value = fields.get(name)
         if value is None or value == "":
             continue
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
+        if not is_whole_number(value) and not isinstance(value, str):
             raise Unreadable(
                 f"has an {name} that is {_json_kind(value)}, expected a string or whole number"
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from retrieval._validate import surrogate_at
 from retrieval.errors import CorpusError, InvalidInput, MissingExtra
 from retrieval.readers.docx import parse_docx
 from retrieval.readers.epub import parse_epub
@@ -281,9 +282,7 @@ class _Reading:
 
     def documents(self, file: SourceFile) -> Iterator[Document]:
         path, name, row_prefix = file.path, file.name, file.row_prefix
-        try:
-            name.encode()
-        except UnicodeEncodeError:
+        if surrogate_at(name) is not None:
             self._problem(path, "has a name that is not valid UTF-8; rename it")
             return
         suffix = path.suffix.lower()

@@ -13,7 +13,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
-from retrieval.errors import InvalidInput, InvalidQuery
+from retrieval._validate import number, one_of, true_or_false, whole_number
+from retrieval.errors import InvalidInput
 from retrieval.types import Blend, Fusion, Mode, Where
 
 T = TypeVar("T")
@@ -297,24 +298,20 @@ class Option:
         if self.choices:
             one_of(value, self.type, name)
         elif self.type is int:
-            whole_number(value, name, at_least=int(declared.least or 0))
-        elif self.type is bool and not isinstance(value, bool):
-            raise InvalidInput(
-                f"{name} is {value!r}, expected True or False",
-                fix=declared.fix or f"Give {name} as True or False, or leave it out.",
+            whole_number(value, name, least=int(declared.least or 0))
+        elif self.type is bool:
+            fix = declared.fix or f"Give {name} as True or False, or leave it out."
+            true_or_false(value, name, fix=fix)
+        elif self.type is float:
+            number(
+                value,
+                name,
+                least=-math.inf if declared.least is None else declared.least,
+                most=math.inf if declared.most is None else declared.most,
+                above=-math.inf if declared.above is None else declared.above,
+                expected=declared.expected,
+                fix=declared.fix,
             )
-        elif self.type is float and not (is_number(value) and self._within(value)):
-            raise InvalidInput(
-                f"{name} is {value!r}, expected {declared.expected}", fix=declared.fix
-            )
-
-    def _within(self, value: float) -> bool:
-        declared = self.declared
-        return (
-            (declared.least is None or value >= declared.least)
-            and (declared.above is None or value > declared.above)
-            and (declared.most is None or value <= declared.most)
-        )
 
 
 def search_options(surface: Surface = "python") -> tuple[Option, ...]:
@@ -361,68 +358,3 @@ _ATTRIBUTES = "".join(f"        {one.name}: {one.declared.help}\n" for one in se
 SearchOptions.__doc__ = (SearchOptions.__doc__ or "").replace(
     "    Raises:\n", f"    Attributes:\n{_ATTRIBUTES}\n    Raises:\n"
 )
-
-
-def checked_query(query: object) -> str:
-    """The query as it is, if it is one.
-
-    Raises:
-        InvalidQuery: it is empty or no text.
-    """
-    if not isinstance(query, str):
-        raise InvalidQuery(
-            f"the query is a {type(query).__name__}, expected text (str)",
-            fix="Pass the question as a string.",
-        )
-    if not query.strip():
-        raise InvalidQuery("the query is empty", fix="Write what you are looking for.")
-    try:
-        query.encode("utf-8")
-    except UnicodeEncodeError as error:
-        # BM25 refuses it, and a vector search would read something else: the same in every mode.
-        raise InvalidQuery(
-            f"the query has a lone surrogate at character {error.start}, which is no Unicode text",
-            fix="Write the query in UTF-8.",
-        ) from None
-    return query
-
-
-def whole_number(value: int, name: str, *, at_least: int) -> int:
-    """A whole number that is large enough, as it is.
-
-    Raises:
-        InvalidInput: it is another value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        example = "1, 10, 50 …" if at_least else "0, 1, 2 …, or leave it out"
-        raise InvalidInput(
-            f"{name} is {value!r}, expected a whole number of at least {at_least}",
-            fix=f"Give {name} as {example}.",
-        )
-    return value
-
-
-def positive(value: int, name: str) -> int:
-    """A whole number of at least 1, as it is. Raises: as `whole_number`."""
-    return whole_number(value, name, at_least=1)
-
-
-def one_of(value: T, choices: object, name: str) -> T:
-    """A value that is among the choices of a Literal type (or of a tuple), as it is.
-
-    Raises:
-        InvalidInput: it is not among them.
-    """
-    allowed = choices if isinstance(choices, tuple) else get_args(choices)
-    if value not in allowed:
-        raise InvalidInput(
-            f"{name} is {value!r}, expected one of {', '.join(allowed)}",
-            fix=f"Choose one of them for {name}.",
-        )
-    return value
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a finite number; a bool is none."""
-    # compared, not converted: a whole number may be too large for a float
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from retrieval._validate import is_number, one_of, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.search.options import (
     DEFAULT_CANDIDATES,
     DEFAULT_MODE,
     SearchOptions,
-    is_number,
-    one_of,
-    positive,
 )
 from retrieval.types import Blend, Encoder, Fusion, Layout, Manifest, Mode, MultiEncoder, Reranker
 
@@ -173,10 +171,10 @@ def checked_fusion(fusion: Fusion, *, legs: int) -> Fusion:
             fix="Make one with retrieval.types.Fusion(method='rrf', weights=(2, 1, 1)).",
         )
     one_of(fusion.method, ("rrf", "dbsf"), "the fusion method")
-    positive(fusion.k, "the fusion's k")
+    whole_number(fusion.k, "the fusion's k")
     weights = fusion.weights
     fine = isinstance(weights, (tuple, list)) and len(weights) == 3
-    if not fine or not all(is_number(weight) and weight >= 0 for weight in weights):
+    if not fine or not all(is_number(weight, least=0) for weight in weights):
         raise InvalidInput(
             f"the fusion's weights are {weights!r}, expected three numbers of at least 0",
             fix="Give the weights of the dense, the BM25 and the lexical leg, such as (2, 1, 1).",

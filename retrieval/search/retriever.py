@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self, Unpack
 
+from retrieval._validate import one_of, query_text, whole_number
 from retrieval.errors import InvalidQuery
 from retrieval.index.manifest import check_manifest
 from retrieval.search.first_stage import FirstStage, encode, query_notices
@@ -16,9 +17,6 @@ from retrieval.search.options import (
     DEFAULT_MODE,
     SearchArguments,
     SearchOptions,
-    checked_query,
-    one_of,
-    positive,
 )
 from retrieval.search.paging import choose_hits
 from retrieval.search.plan import SearchPlan, plan_search
@@ -75,7 +73,7 @@ class TwoStageRetriever(Closing):
         self.index = index
         self.reranker = reranker
         self.mode = one_of(mode, Mode, "mode")
-        self.candidates = positive(candidates, "candidates")
+        self.candidates = whole_number(candidates, "candidates")
         self.blend = None if blend is None else one_of(blend, Blend, "blend")
         self.tenant = tenant
         self.notices = tuple(notices)
@@ -126,7 +124,7 @@ class TwoStageRetriever(Closing):
                 "queries is one text, expected a list of them",
                 fix="Use search() for one query, or put it into a list.",
             )
-        texts = [checked_query(query) for query in queries]
+        texts = [query_text(query) for query in queries]
         if not texts:
             return []
         started = time.perf_counter()

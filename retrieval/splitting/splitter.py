@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from retrieval._validate import is_whole_number, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.splitting.boundaries import Division, Slice, count_tokens, end_of_text
 from retrieval.types import Document, Passage, SplitterInfo, TokenCounter
@@ -91,17 +92,18 @@ class Splitter:
         overlap_tokens: int = DEFAULT_OVERLAP_TOKENS,
     ) -> None:
         least = token_counter.special_tokens + 4
-        if max_tokens is not None and (not _is_count(max_tokens) or max_tokens < least):
+        if max_tokens is not None and (not is_whole_number(max_tokens, least)):
             raise InvalidInput(
                 f"max_tokens is {max_tokens!r}, expected None or a whole number of at least "
                 f"{least} ({token_counter.special_tokens} of them are special tokens)",
                 fix=f"Choose a larger one; {DEFAULT_MAX_TOKENS} suits most encoders.",
             )
-        if not _is_count(overlap_tokens) or overlap_tokens < 0:
-            raise InvalidInput(
-                f"overlap_tokens is {overlap_tokens!r}, expected a whole number from 0",
-                fix=f"Use 0 for none; {DEFAULT_OVERLAP_TOKENS} is usual.",
-            )
+        whole_number(
+            overlap_tokens,
+            "overlap_tokens",
+            least=0,
+            fix=f"Use 0 for none; {DEFAULT_OVERLAP_TOKENS} is usual.",
+        )
         self._counter = token_counter
         self._max_tokens = max_tokens
         self._overlap = 0 if max_tokens is None else min(overlap_tokens, max_tokens // 2)
@@ -198,7 +200,3 @@ def _with_pages(document: Document, part: Slice) -> Mapping[str, Any]:
     last = bisect_right(document.pages, max(part.start, part.end - 1))
     pages = {"page": page} if last == page else {"page": page, "last_page": last}
     return {**document.metadata, **pages}
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

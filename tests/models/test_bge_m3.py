@@ -322,7 +322,7 @@ def test_wrong_arguments_are_named(m3: BGEM3, folder: Path, tiny_bert_reranker: 
     for weights in ((1, 1), (0, 0, 0), (-1, 1, 1), (np.nan, 1, 1)):
         with pytest.raises(InvalidInput, match="expected three numbers"):
             m3.score(PAIRS, weights=weights)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="token_budget=0"):
+    with pytest.raises(InvalidInput, match="token_budget is 0"):
         BGEM3(folder, token_budget=0)
     with pytest.raises(InvalidInput, match="cannot be used as an encoder"):
         BGEM3(tiny_bert_reranker)

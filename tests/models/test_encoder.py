@@ -328,7 +328,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"token_budget": 0}, InvalidInput, "token_budget=0"),
+            ({"token_budget": 0}, InvalidInput, "token_budget is 0"),
             ({"pooling": "max"}, InvalidInput, "pooling='max'"),
             ({"max_length": 129}, InvalidInput, "max_length=129"),
             ({"query_instruction": "dog " * 200}, InvalidInput, "instruction .* 200 tokens"),

@@ -205,7 +205,7 @@ class TestChoice:
             ({"engine": "openvino", "dtype": "fp16"}, "dtype='fp16'"),
             ({"engine": "transformers", "device": "cpu", "dtype": "int3"}, "dtype='int3'"),
             ({"engine": "transformers", "device": "quantum"}, "device='quantum'"),
-            ({"threads": 0}, "threads=0"),
+            ({"threads": 0}, "threads is 0"),
         ],
     )
     def test_bad_arguments(

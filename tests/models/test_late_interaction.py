@@ -303,7 +303,7 @@ def test_may_be_called_from_several_threads(
 
 
 def test_a_negative_cache_is_refused(starter_encoder: BiEncoder) -> None:
-    with pytest.raises(InvalidInput, match="max_cache_bytes=-1"):
+    with pytest.raises(InvalidInput, match="max_cache_bytes is -1"):
         LateInteractionReranker(starter_encoder, max_cache_bytes=-1)
 
 

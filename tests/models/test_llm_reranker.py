@@ -503,7 +503,7 @@ def test_a_layered_model_needs_no_name(minicpm: tuple[Path, Any], tmp_path: Path
         ({"cutoff_layers": [2, 3]}, "a pair has one score"),
         ({"compress_ratio": 2}, "compresses no tokens"),
         ({"compress_ratio": 3}, "compress_ratio=3"),
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"devices": "cpu"}, "a list of torch devices"),
         ({"devices": []}, "a list of torch devices"),
         ({"device": "gpu"}, "device='gpu'"),

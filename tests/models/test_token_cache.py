@@ -155,7 +155,9 @@ def test_it_can_be_cleared() -> None:
 
 
 def test_a_negative_size_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="token_cache_bytes=-1 was given, expected at least 0"):
+    with pytest.raises(
+        InvalidInput, match="token_cache_bytes is -1, expected a whole number of at least 0"
+    ):
         plain(-1)
 
 

@@ -30,6 +30,7 @@ from app.protocols.model_calls import (
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.types import Backend, Caller, Embedded, ModelInfo, TextKind
+from retrieval._validate import is_whole_number
 
 MOST_TEXTS = 2048
 MOST_INSTRUCTION = 4096
@@ -79,7 +80,7 @@ def _checked_input(value: object) -> object:
 def _tokens(item: object) -> bool:
     if isinstance(item, list):
         return all(isinstance(part, int) for part in item)
-    return isinstance(item, int) and not isinstance(item, bool)
+    return is_whole_number(item)
 
 
 Text = Annotated[str, Field(min_length=1)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
+from retrieval._validate import is_whole_number, number
 from retrieval.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -66,20 +67,20 @@ class ServerOptions:
             ("timeout_s", self.timeout_s, 0.001),
             ("retry_s", self.retry_s, 0.0),
         ):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < least:
-                raise InvalidInput(
-                    f"{name} is {value!r}, expected seconds, "
-                    + ("more than 0" if least else "at least 0"),
-                    fix="Leave it out for the default.",
-                )
-        if type(self.grpc_port) is not int or not 0 < self.grpc_port < 65_536:
+            number(
+                value,
+                name,
+                least=least,
+                expected="seconds, " + ("more than 0" if least else "at least 0"),
+                fix="Leave it out for the default.",
+            )
+        if not is_whole_number(self.grpc_port, 1, 65_535):
             raise InvalidInput(
                 f"grpc_port is {self.grpc_port!r}, expected 1 to 65535",
                 fix="Leave it out for 6334.",
             )
         consistency = self.read_consistency
-        replicas = type(consistency) is int and consistency > 0
+        replicas = is_whole_number(consistency, least=1)
         if consistency not in (None, "majority", "quorum", "all") and not replicas:
             raise InvalidInput(
                 f"read_consistency is {consistency!r}, expected majority, quorum, all or a number "

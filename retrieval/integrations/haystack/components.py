@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from retrieval._validate import whole_number
 from retrieval.integrations._models import (
     check_fingerprint,
     check_reranking,
@@ -39,7 +40,6 @@ except ImportError as error:
 import retrieval.api.open
 from retrieval.errors import InvalidInput
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE
-from retrieval.search.options import positive
 from retrieval.search.retriever import close_models
 from retrieval.types import Blend, ProgressCallback, Reranker, SearchResult, Where
 
@@ -77,7 +77,7 @@ class TwoStageHaystackRetriever:
         self.collection = collection if isinstance(collection, str) else None
         self.store = store
         self.api_key = api_key
-        self.top_k = positive(top_k, "top_k")
+        self.top_k = whole_number(top_k, "top_k")
         self.filters = filters
         self._where = where_of(filters)
         self.filter_policy = FilterPolicy.from_str(str(filter_policy))
@@ -307,7 +307,7 @@ class RetrievalRanker:
             self._reranker(),
             query,
             passages,
-            top_n=self.top_k if top_k is None else positive(top_k, "top_k"),
+            top_n=self.top_k if top_k is None else whole_number(top_k, "top_k"),
             min_relevance=self.min_relevance,
             blend=self.blend,
             progress=progress,

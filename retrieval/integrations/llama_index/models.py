@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from retrieval._validate import one_of
 from retrieval.errors import InvalidInput
 from retrieval.integrations._models import (
     check_fingerprint,
@@ -27,7 +28,6 @@ try:
 except ImportError as error:
     raise missing("llama-index-core", "llama-index", "llama_index") from error
 
-from retrieval.search.options import one_of
 from retrieval.search.retriever import close_models
 from retrieval.types import Blend, Encoder, Hit, ProgressCallback, Reranker
 

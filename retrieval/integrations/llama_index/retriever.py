@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from retrieval._validate import one_of
 from retrieval.errors import InvalidInput
 from retrieval.integrations._search import (
     STAGES,
@@ -36,7 +37,7 @@ from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, StoreLike
 from retrieval.integrations.llama_index.models import (
     ScoreKind,
 )
-from retrieval.search.options import SearchArguments, one_of
+from retrieval.search.options import SearchArguments
 from retrieval.types import Encoder, Hit, Reranker, SearchResult
 
 # For programs, not for models: neither the language model nor an embedding reads them.

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_at_least, check_texts
+from retrieval._validate import check_texts, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.models.batching import run_batches
 from retrieval.models.encoders.bge_m3_heads import (
@@ -88,7 +88,7 @@ class BGEM3(Closing):
         deterministic: bool = False,
     ) -> None:
         if token_budget is not None:
-            check_at_least("token_budget", token_budget, 1)
+            whole_number(token_budget, "token_budget")
         resolved = model
         if not isinstance(resolved, ResolvedModel):
             resolved = resolve(resolved, "encoder", pooling="cls", max_length=max_length)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_at_least
+from retrieval._validate import check_texts, whole_number
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.batching import run_batches
 from retrieval.models.encoders.settings import check_truncation, encoder_info, resolve_encoder
@@ -23,7 +23,7 @@ from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.engines.hardware import check_devices
 from retrieval.models.tokenization.prefetch import tokenized_slices
-from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer, check_texts
+from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import (
     EncoderInfo,
     Encoding,
@@ -86,7 +86,7 @@ class BiEncoder(Closing):
         cache_dir: Path | None = None,
     ) -> None:
         if token_budget is not None:
-            check_at_least("token_budget", token_budget, 1)
+            whole_number(token_budget, "token_budget")
         if query_instruction is not None:
             check_texts([query_instruction], "query_instruction")
         first_device = check_devices(device, devices)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from retrieval._validate import check_at_least
+from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput, ModelSettingUnknown
 from retrieval.types import EncoderInfo, ModelSpec, Pooling, ResolvedModel
 
@@ -96,7 +96,7 @@ def check_truncation(spec: ModelSpec, dimension: int, insisted: bool) -> None:
     Raises:
         InvalidInput: it is no such dimension and the user did not insist, or it is none at all.
     """
-    check_at_least("truncate_dim", dimension, 1)
+    whole_number(dimension, "truncate_dim")
     full = spec.dimension or 0
     if dimension > full:
         raise InvalidInput(

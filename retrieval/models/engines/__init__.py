@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head, TokenBatch
 from retrieval.models.engines.hardware import check_devices, cpu_cores, may_have_accelerator
@@ -61,10 +62,9 @@ def load_engine(
         raise InvalidInput(
             f"engine={engine!r} was given", fix="Choose auto, packed, openvino or transformers."
         )
-    if threads is not None and threads < 1:
-        raise InvalidInput(
-            f"threads={threads} was given, expected at least 1",
-            fix="Give a positive number, or leave it out to use all cores.",
+    if threads is not None:
+        whole_number(
+            threads, "threads", fix="Give a positive number, or leave it out to use all cores."
         )
     if calibration is not None and dtype != "int8":
         raise InvalidInput(

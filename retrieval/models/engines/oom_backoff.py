@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from retrieval._validate import first_line
-from retrieval.errors import ModelFault
+from retrieval.errors import ModelFault, first_line
 from retrieval.models.engines.base import Pending, TokenBatch
 from retrieval.types import FloatArray
 

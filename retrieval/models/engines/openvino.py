@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import first_line
-from retrieval.errors import InvalidInput, ModelFault
+from retrieval.errors import InvalidInput, ModelFault, first_line
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.calibration import (
     calibration_batches,

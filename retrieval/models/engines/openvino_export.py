@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval._validate import first_line
-from retrieval.errors import ModelFault
+from retrieval.errors import ModelFault, first_line
 from retrieval.models.cache_dir import entry_key, find, keep
 from retrieval.models.engines.base import Head, TokenBatch
 

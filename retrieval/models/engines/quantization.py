@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import first_line
-from retrieval.errors import MissingExtra, ModelFault
+from retrieval.errors import MissingExtra, ModelFault, first_line
 from retrieval.models.engines.base import Head
 from retrieval.models.engines.openvino_export import openvino, without_telemetry
 from retrieval.types import FloatArray

@@ -13,8 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from retrieval._validate import first_line
-from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
+from retrieval.errors import (
+    InvalidInput,
+    ModelFault,
+    ModelNotFound,
+    ModelSettingUnknown,
+    first_line,
+)
 from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.cuda_stream import WorkQueue
 from retrieval.models.engines.hardware import cpu_multiplies_bf16

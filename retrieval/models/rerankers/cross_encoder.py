@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_at_least, check_pairs, check_texts, unique_pairs
+from retrieval._validate import check_pairs, check_texts, whole_number
 from retrieval.errors import InvalidInput, ModelSettingUnknown
-from retrieval.models.batching import run_batches
+from retrieval.models.batching import run_batches, unique_pairs
 from retrieval.models.engines import load_engine
 from retrieval.models.rerankers.long_passages import LongPassages, most_overlap, window_pairs
 from retrieval.models.rerankers.scores import check_scores, sigmoid
@@ -88,9 +88,9 @@ class CrossEncoderReranker:
         cache_dir: Path | None = None,
     ) -> None:
         if token_budget is not None:
-            check_at_least("token_budget", token_budget, 1)
-        check_at_least("token_cache_bytes", token_cache_bytes, 0)
-        check_at_least("window_overlap", window_overlap, 0)
+            whole_number(token_budget, "token_budget")
+        whole_number(token_cache_bytes, "token_cache_bytes", least=0)
+        whole_number(window_overlap, "window_overlap", least=0)
         if long_passages not in ("truncate", "windows", "error"):
             raise InvalidInput(
                 f"long_passages={long_passages!r} was given",

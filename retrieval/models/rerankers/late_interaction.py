@@ -17,8 +17,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_pairs
-from retrieval.errors import InvalidInput, ModelFault
+from retrieval._validate import check_pairs, whole_number
+from retrieval.errors import ModelFault
 from retrieval.types import (
     Blend,
     EncoderInfo,
@@ -89,11 +89,12 @@ class LateInteractionReranker:
         default_blend: Blend = DEFAULT_BLEND,
         name: str | None = None,
     ) -> None:
-        if max_cache_bytes < 0:
-            raise InvalidInput(
-                f"max_cache_bytes={max_cache_bytes} was given, expected at least 0",
-                fix="Give a size in bytes, or 0 to keep no token vectors.",
-            )
+        whole_number(
+            max_cache_bytes,
+            "max_cache_bytes",
+            least=0,
+            fix="Give a size in bytes, or 0 to keep no token vectors.",
+        )
         self.encoder = encoder
         self.info = RerankerInfo(
             model=name or encoder.info.model,

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_pairs, unique_pairs
+from retrieval._validate import check_pairs, whole_number
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
-from retrieval.models.batching import plan_batches
+from retrieval.models.batching import plan_batches, unique_pairs
 from retrieval.models.model_folder import COST_WISE, read_folder
 from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
 from retrieval.models.rerankers.scores import check_scores, sigmoid
@@ -243,11 +243,8 @@ def _check_arguments(
 ) -> None:
     numbers = {"batch_size": batch_size, "token_budget": token_budget, "threads": threads}
     for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise InvalidInput(
-                f"{name}={number} was given, expected at least 1",
-                fix="Give a positive number, or leave it out.",
-            )
+        if number is not None:
+            whole_number(number, name, fix="Give a positive number, or leave it out.")
     if compress_ratio is not None and compress_ratio not in _RATIOS:
         raise InvalidInput(
             f"compress_ratio={compress_ratio} was given",

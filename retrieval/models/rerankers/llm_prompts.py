@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import without_surrogates
 from retrieval.errors import ModelNotFound
 from retrieval.models.model_folder import own_config
 from retrieval.types import ResolvedModel
@@ -19,7 +19,6 @@ PROMPT = (
     "query by providing a prediction of either 'Yes' or 'No'."
 )
 LIGHTWEIGHT_PROMPT = "Predict whether passage B contains an answer to query A."
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +71,15 @@ class Template:
         if first == tokenizer.pad_token_id and model.spec.score_head == "yes-logit":
             first = None
         self._first = [] if first is None else [int(first)]
-        (self._line,), (self._prompt,) = self._ids(["\n"]), self._ids([_clean(prompt)])
+        (self._line,), (self._prompt,) = self._ids(["\n"]), self._ids([without_surrogates(prompt)])
         (yes,) = self._ids(["Yes"])
         self.yes = int(yes[0])
         self._max_length = max_length
 
     def fill(self, pairs: Sequence[tuple[str, str]]) -> Prompts:
         """The prompt of each (query, passage) pair, cut to `max_length`."""
-        queries = _each(self._ids, [_clean(f"A: {query}") for query, _ in pairs])
-        passages = _each(self._ids, [_clean(f"B: {passage}") for _, passage in pairs])
+        queries = _each(self._ids, [without_surrogates(f"A: {query}") for query, _ in pairs])
+        passages = _each(self._ids, [without_surrogates(f"B: {passage}") for _, passage in pairs])
         ending = self._line + self._prompt
         rows, starts, full = [], [], []
         for query, passage in zip(queries, passages, strict=True):
@@ -113,8 +112,3 @@ def _each(encode: Callable[[list[str]], list[list[int]]], texts: list[str]) -> l
     unique = list(dict.fromkeys(texts))
     ids = dict(zip(unique, encode(unique), strict=True))
     return [ids[text] for text in texts]
-
-
-def _clean(text: str) -> str:
-    """`text` with lone surrogates, which are not text, as U+FFFD."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

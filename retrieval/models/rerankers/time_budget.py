@@ -7,7 +7,6 @@ smaller towards the end so that the budget is kept.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import InvalidInput
+from retrieval._validate import number
 from retrieval.types import ProgressCallback, Reranker, Scores
 
 Pair = tuple[str, str]
@@ -98,18 +97,13 @@ def checked_budget(budget_ms: float) -> float:
     Raises:
         InvalidInput: it is no positive finite number.
     """
-    good = (
-        isinstance(budget_ms, (int, float))
-        and not isinstance(budget_ms, bool)
-        and math.isfinite(budget_ms)
-        and budget_ms > 0
+    return number(
+        budget_ms,
+        "budget_ms",
+        above=0,
+        expected="a positive number of milliseconds",
+        fix="Give budget_ms as 50, 200 …, or leave it out to re-rank all candidates.",
     )
-    if not good:
-        raise InvalidInput(
-            f"budget_ms is {budget_ms!r}, expected a positive number of milliseconds",
-            fix="Give budget_ms as 50, 200 …, or leave it out to re-rank all candidates.",
-        )
-    return budget_ms
 
 
 @dataclass(slots=True, weakref_slot=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import whole_number
 from retrieval.errors import DiskFull, InvalidInput, StoreDenied, StoreFault
 
 KEY_BYTES = 16
@@ -42,11 +43,12 @@ class TokenCache:
     """
 
     def __init__(self, max_bytes: int, fingerprint: Callable[[], str]) -> None:
-        if max_bytes < 0:
-            raise InvalidInput(
-                f"token_cache_bytes={max_bytes} was given, expected at least 0",
-                fix="Give a size in bytes, or 0 to keep no token ids.",
-            )
+        whole_number(
+            max_bytes,
+            "token_cache_bytes",
+            least=0,
+            fix="Give a size in bytes, or 0 to keep no token ids.",
+        )
         self.max_bytes = max_bytes
         self._fingerprint = fingerprint
         self._kept: OrderedDict[bytes, NDArray[np.int32]] = OrderedDict()

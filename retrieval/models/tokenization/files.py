@@ -8,8 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval._validate import first_line
-from retrieval.errors import ModelNotFound
+from retrieval.errors import ModelNotFound, first_line
 from retrieval.models.cache_dir import entry_key, find, keep
 from retrieval.models.model_folder import has_tokenizer
 

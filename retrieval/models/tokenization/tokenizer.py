@@ -7,14 +7,13 @@ once: its full length is known without a second pass, and truncation can be repo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval._validate import check_pairs, check_texts
+from retrieval._validate import check_pairs, check_texts, without_surrogates
 from retrieval.errors import InvalidInput
 from retrieval.models import cache_dir as cache
 from retrieval.models.engines.base import TokenBatch
@@ -32,15 +31,13 @@ from retrieval.models.tokenization.token_batch import (
     lay_out,
 )
 
-__all__ = ["PairIds", "Tokenized", "Tokenizer", "check_pairs", "check_texts", "cuts"]
+__all__ = ["PairIds", "Tokenized", "Tokenizer", "cuts"]
 
 SLICE = 512
 """Texts handed to the Rust side at once: Ctrl-C is noticed and memory freed between slices."""
 
 SLICE_CHARS = 2**20
 """Characters likewise: the Rust side keeps some 100 bytes a token until a slice is done."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -203,7 +200,7 @@ class Tokenizer:
 
         A word is what the tokeniser never joins with what stands beside it.
         """
-        encoding = self._backend.encode(_clean(text), add_special_tokens=False)
+        encoding = self._backend.encode(without_surrogates(text), add_special_tokens=False)
         offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         words = np.asarray(
             [-1 if word is None else word for word in encoding.word_ids], dtype=np.int64
@@ -234,7 +231,7 @@ class Tokenizer:
 
     def _bare_ids(self, texts: Sequence[str], prefix: str = "") -> Iterator[list[int]]:
         for start, stop in cuts([len(prefix) + len(text) for text in texts], SLICE, SLICE_CHARS):
-            batch = [_clean(prefix + text) for text in texts[start:stop]]
+            batch = [without_surrogates(prefix + text) for text in texts[start:stop]]
             for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
                 yield encoding.ids
 
@@ -270,13 +267,6 @@ def cuts(sizes: Sequence[int], most: int, total: int) -> Iterator[tuple[int, int
         used += size
     if start < len(sizes):
         yield start, len(sizes)
-
-
-def _clean(text: str) -> str:
-    """`text` with lone surrogates, which are not text, as U+FFFD: length and offsets stay."""
-    if text.isascii():
-        return text
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def _int32(ids: list[int]) -> NDArray[np.int32]:
