@@ -57,9 +57,10 @@ class Outcome:
 class Connection:
     """One connection that is kept open; requests on it come one after another."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._token = "" if token is None else f"Authorization: Bearer {token}\r\n"
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -67,6 +68,7 @@ class Connection:
         """Status, body, Retry-After. A connection that the service closed is opened again."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"{self._token}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         if self._writer is None or self._writer.is_closing():
@@ -100,6 +102,7 @@ async def closed_loop(
     clients: int,
     seconds: float,
     keep: bool = False,
+    token: str | None = None,
 ) -> Outcome:
     """`clients` that each send their next request when the last was answered."""
     outcome = Outcome()
@@ -108,7 +111,7 @@ async def closed_loop(
     until = began + seconds
 
     async def client() -> None:
-        connection = Connection(url)
+        connection = Connection(url, token)
         while time.perf_counter() < until:
             outcome.answers.append(await _ask(connection, path, make, next(numbers), None, keep))
         await connection.close()
@@ -127,8 +130,12 @@ async def open_loop(
     seconds: float,
     seed: int = 0,
     keep: bool = False,
+    regular: bool = False,
+    token: str | None = None,
 ) -> Outcome:
     """Requests at random moments (a Poisson process), whether or not earlier ones were answered.
+
+    `regular` sends them at equal distances instead.
 
     Their time counts from the moment they were due, so that a client that comes late itself
     cannot make the service look fast.
@@ -141,7 +148,7 @@ async def open_loop(
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(number: int, moment: float) -> None:
-        connection = idle.pop() if idle else Connection(url)
+        connection = idle.pop() if idle else Connection(url, token)
         outcome.answers.append(await _ask(connection, path, make, number, moment, keep))
         idle.append(connection)
 
@@ -154,7 +161,7 @@ async def open_loop(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         number += 1
-        due += clock.expovariate(rate)
+        due += 1 / rate if regular else clock.expovariate(rate)
     await asyncio.gather(*tasks)
     outcome.seconds = time.perf_counter() - began
     for connection in idle:

@@ -2,7 +2,8 @@
 
 Load: clients on loopback that each wait for their answer, with and without batches across requests
 (two services side by side, which take turns; caches are off). Overload: requests arrive five times
-as fast as they can be answered. Overhead: the same searches by the library and over HTTP, in turns.
+as fast as they can be answered. Fairness: one key floods the service, another sends a search a
+second. Overhead: the same searches by the library and over HTTP, in turns.
 The load comes from this process and the services run in their own, all on the same cores.
 """
 
@@ -32,12 +33,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from _fairness import GREEDY_DOCUMENTS, fairness_rows
 from _load import Body, Connection, Outcome, closed_loop, open_loop, resident_mb, watching
 from _report import Row, machine, median, parser, report
 from _shapes import SHAPES, make, models_folder
 from _texts import SHARED_DATA, Source, source, texts
 
 import retrieval
+from app.security import api_keys
 
 QUESTIONS = Path(__file__).resolve().parent.parent / "tests/fixtures/python-docs/queries.jsonl"
 CLIENTS = (1, 8, 32, 128)
@@ -77,7 +80,7 @@ def options() -> argparse.ArgumentParser:
     result.add_argument("--seconds", type=float, help="of load in a turn; 6, or 1 with --quick")
     result.add_argument("--rounds", type=int, help="turns of each service; 3, or 1 with --quick")
     result.add_argument("--passages", type=int, help="indexed; 1,000, or 300 with --quick")
-    result.add_argument("--only", choices=("load", "overload", "overhead"))
+    result.add_argument("--only", choices=("load", "overload", "fairness", "overhead"))
     result.add_argument("--data", type=Path, default=SHARED_DATA, help="folder with scifact/")
     result.add_argument("--models-dir", type=Path, help="keep the made models there")
     return result
@@ -155,6 +158,7 @@ def make_cases(origin: Source, *, seed: int = 0) -> dict[str, Case]:
         ),
         "rerank one": rerank(1),
         "rerank": rerank(4),
+        "rerank many": rerank(GREEDY_DOCUMENTS),
         "search": Case(
             "hybrid search, 10 candidates re-ranked",
             "/v1/search",
@@ -427,12 +431,26 @@ def main() -> int:
                 service(single, reranker, max_wait_ms=60_000, batching=False) as one_by_one,
             ):
                 services = {JOINED: joined_up, SINGLE: one_by_one}
-                chosen = [cases["embeddings"]] if quick else list(cases.values())
+                measured = ("embeddings", "rerank one", "rerank", "search")
+                chosen = [cases[key] for key in (measured[:1] if quick else measured)]
                 rows += load_rows(chosen, services, seconds, rounds)
         if arguments.only in (None, "overload"):
             with service(folder, reranker, max_wait_ms=LIMIT_MS) as running:
                 for key in ("rerank",) if quick else ("rerank", "search"):
                     rows += overload_rows(cases[key], running, seconds)
+        if arguments.only in (None, "fairness"):
+            file = folder / "keys.json"
+            greedy, polite = (api_keys.create(file, name)[0] for name in ("greedy", "polite"))
+            with service(folder, reranker, keys_file=file) as running:
+                print("fairness", flush=True)
+                rows += fairness_rows(
+                    running.url,
+                    greedy=greedy,
+                    polite=polite,
+                    flood=cases["rerank many"].make,
+                    search=cases["search"].make,
+                    searches=8 if quick else 30,
+                )
     report(
         rows,
         file=arguments.json,

@@ -1,8 +1,9 @@
 """What waits for one model, and whose turn it is: the caller that was served the fewest tokens.
 
 Callers that wait get equal shares of the model in tokens, however much each of them asks for
-(start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). Within a caller the oldest request
-is first. Not thread-safe: `Batcher` holds its lock around it.
+(start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). A caller that asks for little is
+served at once: it may be ahead of the others by a part of a batch. Within a caller the oldest
+request is first. Not thread-safe: `Batcher` holds its lock around it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from app.batching.deadline import Control
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+
+HEAD_START = 1 / 4
+"""Of the budget: how far a caller that waited for nothing lately is ahead of the others."""
 
 SMALL_BATCH = 1 / 8
 """Of the budget: a batch that several callers share may end here, see `FairQueue.take`."""
@@ -97,8 +101,10 @@ class FairQueue(Generic[Item, Value]):
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
+        self._head_start = budget * HEAD_START
         self._callers: dict[tuple[str, bool], _Caller[Item, Value]] = {}
         self._clock = 0.0  # `served` of the caller that was served last
+        self._left: dict[tuple[str, bool], float] = {}  # `served` of callers that wait for nothing
         self._active_until = float("-inf")  # of callers that are not in the background
         self.items = 0
         self.tokens = 0
@@ -113,7 +119,9 @@ class FairQueue(Generic[Item, Value]):
         key = _key(request)
         caller = self._callers.get(key)
         if caller is None:
-            caller = self._callers[key] = _Caller(key, self._clock)
+            start = self._clock if request.control.background else self._clock - self._head_start
+            self._left = {one: served for one, served in self._left.items() if served > start}
+            caller = self._callers[key] = _Caller(key, self._left.pop(key, start))
         caller.requests[request] = None
         self.items += len(request.items)
         self.tokens += sum(request.costs)
@@ -140,32 +148,28 @@ class FairQueue(Generic[Item, Value]):
         """Take out all of the one request whose turn it is. Something must wait."""
         caller = min(self._callers.values(), key=lambda one: one.served)
         request = next(iter(caller.requests))
-        self._clock = caller.served
         indices, tokens = self._take_out(caller, request, len(request.waiting))
-        caller.served += tokens
+        self._charge(caller, tokens)
         return [Part(request, indices, tokens)]
 
     def take(self) -> list[Part[Item, Value]]:
         """Take out the next batch. Something must wait.
 
         The batch ends at the budget, and earlier where several callers share it: once one of them
-        has got all that it waits for, the others get as much and no more (but for the least that
-        makes a batch worth running). So a small request beside a huge one takes about twice its
-        own time, and not that of a full batch.
+        has got all that it waits for, and the batch is worth running. So a small request beside a
+        huge one takes little more than its own time, and not that of a full batch.
         """
         now = time.monotonic()
         batch: dict[Request[Item, Value], Part[Item, Value]] = {}
         tokens = 0
         active = now < self._active_until
         background_left = self._budget * (BACKGROUND_SHARE if active else 1)
-        before = {key: caller.served for key, caller in self._callers.items()}
-        satisfied = 0.0  # the most that a caller got which waits for nothing any more
+        satisfied = False  # whether a caller waits for nothing any more
         turns = [(one.served, number, one) for number, one in enumerate(self._callers.values())]
         heapq.heapify(turns)
         while turns:
             _, number, caller = turns[0]
-            got = caller.served - before[caller.key]
-            if 0 < satisfied <= got and tokens >= self._budget * SMALL_BATCH:
+            if satisfied and tokens >= self._budget * SMALL_BATCH:
                 break
             request = self._next_of(caller, batch)
             cost = request.costs[request.waiting[-1]]
@@ -174,23 +178,21 @@ class FairQueue(Generic[Item, Value]):
             if caller.background and batch and cost > background_left:
                 heapq.heappop(turns)
                 continue
-            self._clock = max(self._clock, caller.served)
             part = batch.setdefault(request, Part(request))
             indices, _ = self._take_out(caller, request, 1)
             part.indices += indices
             part.tokens += cost
             tokens += cost
+            self._charge(caller, cost)
             if caller.background:
                 background_left -= cost
-                caller.served += cost * BACKGROUND_WEIGHT
             else:
                 self._active_until = now + ACTIVE_S
-                caller.served += cost
             if caller.requests:
                 heapq.heapreplace(turns, (caller.served, number, caller))
             else:
                 heapq.heappop(turns)
-                satisfied = max(satisfied, caller.served - before[caller.key])
+                satisfied = True
         return list(batch.values())
 
     def _next_of(
@@ -202,6 +204,12 @@ class FairQueue(Generic[Item, Value]):
             if request not in batch or batch[request].tokens < most:
                 return request
         return next(iter(caller.requests))
+
+    def _charge(self, caller: _Caller[Item, Value], tokens: int) -> None:
+        self._clock = max(self._clock, caller.served)
+        caller.served += tokens * (BACKGROUND_WEIGHT if caller.background else 1)
+        if not caller.requests:
+            self._left[caller.key] = caller.served
 
     def _take_out(
         self, caller: _Caller[Item, Value], request: Request[Item, Value], count: int
