@@ -36,7 +36,8 @@ from retrieval.ingestion.input_checks import (
 from retrieval.models.defaults import NONE, choose_models
 from retrieval.models.load import load_encoder
 from retrieval.models.options import SETTINGS, EncoderOptions, checked, first_device, of_encoder
-from retrieval.readers.read import OnError, read
+from retrieval.readers.read import read
+from retrieval.readers.reading import OnError
 from retrieval.search.retriever import TwoStageRetriever, close_models
 from retrieval.types import Document, Encoder, Index, IngestReport, Manifest, Problem
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrieval.distributed.messages import DocumentBatch, FileGroup, ListedFile
-from retrieval.readers import read as readers
+from retrieval.readers.read import list_files, read_file
+from retrieval.readers.reading import SourceFile
 from retrieval.types import Document, Problem
 
 GROUP_BYTES = 8_000_000
@@ -31,7 +32,7 @@ def files_of(source: Path, encoding: str | None) -> tuple[list[ListedFile], list
     """
     problems: list[Problem] = []
     found = []
-    for file in readers.list_files(source, on_problem=problems.append, encoding=encoding):
+    for file in list_files(source, on_problem=problems.append, encoding=encoding):
         path = file.path
         try:
             size = path.stat().st_size
@@ -68,8 +69,8 @@ def read_group(
             problems_before = len(problems)
             path = Path(file.path)
             prefix = _text(file.path)
-            whole = readers.SourceFile(path, file.name, file.row_prefix)
-            for document in readers.read_file(whole, on_problem=problems.append, encoding=encoding):
+            whole = SourceFile(path, file.name, file.row_prefix)
+            for document in read_file(whole, on_problem=problems.append, encoding=encoding):
                 yield replace(document, source=_as_named(document.source, prefix, file.shown))
             for place in range(problems_before, len(problems)):
                 problem = problems[place]

@@ -17,9 +17,10 @@ holds is asked for some documents at a time, and the ids seen in a run lie in a 
 from __future__ import annotations
 
 from retrieval.ingestion.infer_fields import payload_fields
-from retrieval.ingestion.pipeline import WINDOW_PASSAGES, IngestProgressCallback, ingest_documents
+from retrieval.ingestion.pipeline import WINDOW_PASSAGES, IngestProgressCallback
 from retrieval.ingestion.prepare import DocumentSplitter
 from retrieval.ingestion.prune import PruneScope, prune_scope
+from retrieval.ingestion.run import ingest_documents
 from retrieval.ingestion.source_size import SourceSize
 
 __all__ = [

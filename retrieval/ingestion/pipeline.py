@@ -1,19 +1,15 @@
-"""One indexing run: four threads, the encoder in the caller's, and what they have done so far."""
+"""The threads of one indexing run, the encoder in the caller's, and what they have done."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from retrieval.errors import InvalidInput
-from retrieval.index.manifest import check_manifest
-from retrieval.ingestion.prepare import DocumentSplitter, Prepared, Preparing
-from retrieval.ingestion.prune import Pruned, PruneScope, prune
+from retrieval.ingestion.prepare import Prepared, Preparing
 from retrieval.ingestion.queues import Channel, Flow, Stopped
-from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.ingestion.source_size import SourceSize
 from retrieval.ingestion.throughput import Throughput
 from retrieval.types import (
@@ -22,12 +18,10 @@ from retrieval.types import (
     Encoding,
     Index,
     IngestProgress,
-    IngestReport,
     Layout,
     Manifest,
     MultiEncoder,
     Passage,
-    Problem,
 )
 
 # A window is one call to the encoder and one acknowledged write: long enough that sorting by
@@ -53,101 +47,8 @@ _JOIN_S = 5.0
 IngestProgressCallback = Callable[[IngestProgress], None]
 
 
-def ingest_documents(
-    documents: Iterable[Document],
-    *,
-    index: Index,
-    encoder: Encoder,
-    splitter: DocumentSplitter,
-    problems: list[Problem] | None = None,
-    on_error: str = "skip",
-    progress: IngestProgressCallback | None = None,
-    window: int = WINDOW_PASSAGES,
-    tenant: str | None = None,
-    prune_scope: PruneScope | None = None,
-    size: SourceSize | None = None,
-) -> IngestReport:
-    """Write documents to an open index; skip those it already holds unchanged.
-
-    Reading, splitting and writing run in threads of their own, the encoder and `progress` in the
-    caller's. Where the source or a document fails, everything read before it is written first.
-    After any other failure, or an interrupt, what was acknowledged is kept, and running again
-    goes on from there.
-
-    Duplicates are documents of this run with another id and the same text; both are written.
-
-    Args:
-        documents: read lazily, at most `READ_AHEAD_CHARACTERS` ahead.
-        problems: the list that the reader appends its problems to; they are part of the report.
-        on_error: "skip" reports a document that yields no passage, repeats an id or has metadata
-            that cannot be stored; "raise" stops.
-        progress: called about ten times a second.
-        window: passages in one encoder call and one acknowledged write.
-        tenant: whose documents they are, where the collection has tenants.
-        prune_scope: delete, at the end, documents of this scope that were not read, if any was.
-        size: how much of the source has been read, for the time that remains.
-
-    Raises:
-        ManifestMismatch: encoder or splitter are not those the collection was built with.
-        InvalidInput: a tenant is missing or not expected, or the encoder has no outputs that the
-            collection stores.
-        CorpusError: a document was bad and `on_error` is "raise".
-    """
-    manifest = index.manifest
-    _check(manifest, encoder, splitter, window)
-    problems = [] if problems is None else problems
-    with contextlib.closing(SeenDocuments()) as seen:
-        preparing = Preparing(
-            index=index,
-            splitter=splitter,
-            seen=seen,
-            problems=problems,
-            on_error=on_error,
-            tenant=tenant,
-            note_files=prune_scope is not None,
-        )
-        run = _Run(index, encoder, preparing, window, tenant, progress, size)
-        run.over(documents)
-        pruned = Pruned()
-        if prune_scope is not None and preparing.read:
-            pruned = prune(index, prune_scope, seen, tenant=tenant)
-        elif prune_scope is not None:
-            pruned = Pruned(notices=("Nothing was read, so nothing is pruned.",))
-        if run.passages or pruned.documents:
-            index.optimize()
-        run.tell(force=True)
-    return IngestReport(
-        collection=manifest.collection,
-        read=preparing.read,
-        new=run.new,
-        changed=run.changed,
-        unchanged=preparing.unchanged,
-        failed=tuple(problems),
-        passages=run.passages,
-        tokens=run.tokens,
-        truncated_passages=run.truncated,
-        seconds=run.throughput.seconds,
-        notices=pruned.notices,
-        pruned=pruned.documents,
-        duplicates=preparing.duplicates,
-        duplicate_examples=tuple(preparing.duplicate_examples),
-    )
-
-
-def _check(manifest: Manifest, encoder: Encoder, splitter: DocumentSplitter, window: int) -> None:
-    if window < 1:
-        raise InvalidInput(f"window is {window}, expected at least 1", fix="Leave it out.")
-    check_manifest(manifest, replace(manifest, encoder=encoder.info, splitter=splitter.info))
-    if _plain(manifest.layout) or isinstance(encoder, MultiEncoder):
-        return
-    raise InvalidInput(
-        f"the collection {manifest.collection!r} stores more than one vector a passage, and the "
-        f"encoder {encoder.info.model!r} gives one",
-        fix="Give an encoder that has encode_all, such as bge-m3.",
-    )
-
-
-def _plain(layout: Layout) -> bool:
+def is_plain(layout: Layout) -> bool:
+    """Whether a collection stores one vector a passage and nothing else of an encoder."""
     return not layout.lexical and layout.token_dimension is None
 
 
@@ -164,7 +65,7 @@ class _Window:
     began: float = field(default_factory=time.monotonic)
 
 
-class _Run:
+class Pipeline:
     """The threads of one run.
 
     Every counter has one thread that writes it: what is durable the writing thread, what was read
@@ -306,7 +207,7 @@ class _Run:
         def on_progress(done: int, total: int) -> None:
             self.tell(passages=done, characters=window.characters * done / max(total, 1))
 
-        if _plain(layout):
+        if is_plain(layout):
             window.encoding = self._encoder.encode_passages(texts, progress=on_progress)
         else:
             assert isinstance(self._encoder, MultiEncoder)

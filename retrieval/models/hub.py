@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from retrieval.errors import DiskFull, ModelFault, ModelNotFound, RetrievalError
-from retrieval.models.model_folder import TOKENIZER_FILES, has_tokenizer, read_folder, weight_files
+from retrieval.models.model_folder import read_folder
+from retrieval.models.weight_files import TOKENIZER_FILES, has_tokenizer, weight_files
 from retrieval.types import ModelKind
 
 # Read first, so that a model that cannot be run is refused before gigabytes are fetched.

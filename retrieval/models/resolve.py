@@ -26,7 +26,8 @@ from retrieval.models.describe import (
     wrong_kind,
 )
 from retrieval.models.fingerprint import fingerprint
-from retrieval.models.model_folder import ModelFolder, has_tokenizer, read_folder, weight_files
+from retrieval.models.model_folder import ModelFolder, read_folder
+from retrieval.models.weight_files import has_tokenizer, weight_files
 from retrieval.types import ModelKind, ModelSpec, ResolvedModel
 
 __all__ = ["Choice", "choose_models", "is_cached", "resolve"]

@@ -21,7 +21,7 @@ _TEXT_FIELDS = ("text", "contents", "content")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DocumentRow:
     """One row. `id` is the one given in it, or empty; `line` is where it starts, from 1."""
 
     line: int
@@ -33,7 +33,7 @@ class Row:
 
 def read_jsonl(
     path: Path, encoding: str | None, on_bad_row: Callable[[Unreadable], None]
-) -> Iterator[Row]:
+) -> Iterator[DocumentRow]:
     """One JSON object a line; blank lines are passed over.
 
     Raises:
@@ -109,7 +109,7 @@ def read_csv(
     on_bad_row: Callable[[Unreadable], None],
     *,
     delimiters: str,
-) -> Iterator[Row]:
+) -> Iterator[DocumentRow]:
     """Rows under a header with a `text` column; a cell that is a JSON number or boolean is one.
 
     Args:
@@ -134,7 +134,7 @@ def read_csv(
 
 def _csv_rows(
     lines: Iterator[str], on_bad_row: Callable[[Unreadable], None], delimiters: str
-) -> Iterator[Row]:
+) -> Iterator[DocumentRow]:
     first = next(lines, "")
     columns, delimiter = _header(first, delimiters)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -222,7 +222,7 @@ def _typed(cell: str) -> Any:
 _KNOWN_FIELDS = frozenset({*_ID_FIELDS, *_TEXT_FIELDS, "title"})
 
 
-def _row_of(fields: Mapping[str, Any], line: int) -> Row:
+def _row_of(fields: Mapping[str, Any], line: int) -> DocumentRow:
     """id, text and title from their fields; every other field is metadata."""
     text_field = next((name for name in _TEXT_FIELDS if fields.get(name) is not None), None)
     title = _title(fields.get("title"))
@@ -244,7 +244,7 @@ def _row_of(fields: Mapping[str, Any], line: int) -> Row:
     rest = {**nested} if isinstance(nested, dict) else {}
     known = {*_ID_FIELDS, "title", text_field, "metadata" if isinstance(nested, dict) else ""}
     rest |= {name: value for name, value in fields.items() if name not in known}
-    return Row(line, _id(fields), text, title, rest)
+    return DocumentRow(line, _id(fields), text, title, rest)
 
 
 def _id(fields: Mapping[str, Any]) -> str:

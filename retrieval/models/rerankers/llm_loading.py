@@ -24,8 +24,9 @@ import torch
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
 from retrieval.models.engines.transformers import quiet
-from retrieval.models.model_folder import COST_WISE, LAYER_WISE, read_folder, weight_files
+from retrieval.models.model_folder import COST_WISE, LAYER_WISE, read_folder
 from retrieval.models.rerankers.llm_decoders import Decoder, LayeredDecoder, ScaledLinear, YesLogit
+from retrieval.models.weight_files import weight_files
 
 # Keys of these config.json files that say nothing of the layers, or would start foreign code.
 _NOT_OF_LAYERS = ("auto_map", "architectures", "model_type", "cache_implementation")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from retrieval.errors import ModelNotFound, first_line
 from retrieval.models.cache_dir import entry_key, find, keep
-from retrieval.models.model_folder import has_tokenizer
+from retrieval.models.weight_files import has_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as BackendTokenizer
