@@ -193,7 +193,7 @@ def _index(
 
 
 class _Searches:
-    """Searches with a budget for each query, and tells once how deep that went."""
+    """Searches with a budget for each query, and reports once how deep the re-ranking went."""
 
     def __init__(
         self, retriever: TwoStageRetriever, budget_ms: float | None, fusion: Fusion | None

@@ -159,7 +159,7 @@ class FollowingRetriever(Closing):
                 self._use(_Generation(self._opened(current)))
             self._problem = ""
         except RetrievalError as error:
-            # searches go on with what is open; the reason is told with every result until then
+            # searches go on with the open version; every result names the reason until then
             self._problem = (
                 f"The current version of {self._collection!r} could not be opened, so "
                 f"{self.version!r} still answers: {error.problem}."

@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _let_go_of_streams() -> None:
-    """What could not be written was told; left in a buffer, it would fail the interpreter's end."""
+    """Drop what could not be written: left in a buffer, it would fail the interpreter's exit."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:  # closed by whoever started the program
             continue
@@ -227,7 +227,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ReaderGone:  # not an error of ours
         return 0
-    except Exception as error:  # noqa: BLE001  (told; --debug shows where it came from)
+    except Exception as error:  # noqa: BLE001  (reported; --debug shows where it came from)
         if debug:
             complain(traceback.format_exc().rstrip())
         complain(

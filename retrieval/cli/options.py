@@ -108,7 +108,7 @@ _MODEL_OPTIONS: dict[str, Any] = {
         int | None,
         typer.Option(
             metavar="N",
-            help="Cut vectors to so many dimensions, where the encoder was trained for it.",
+            help="Cut vectors to N dimensions, where the encoder was trained for it.",
             min=1,
             rich_help_panel=MODELS,
         ),

@@ -56,7 +56,7 @@ def _write_json(value: Any, indent: int | None) -> None:
 
 def complain(message: str) -> None:
     """A sentence to standard error."""
-    with suppress(OSError):  # nobody may be listening; the exit code tells it, too
+    with suppress(OSError):  # nobody may be reading; the exit code says it, too
         typer.echo(message, err=True)
 
 

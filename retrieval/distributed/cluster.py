@@ -29,7 +29,7 @@ def connected(address: str | None) -> Iterator[Any]:
         raise MissingExtra("ray", extra="scale", purpose="Indexing on many machines") from error
     own = not ray.is_initialized()
     if own:
-        # Ray reports its use to its makers unless it is told not to.
+        # Without this, Ray reports its use to its makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             ray.init(address=address, log_to_driver=False)
@@ -43,7 +43,7 @@ def connected(address: str | None) -> Iterator[Any]:
     context.enable_progress_bars = False
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # how far the run is, `progress` tells
+    logger.setLevel(logging.ERROR)  # `progress` reports how far the run is
     try:
         yield ray
     except (ray.exceptions.RayError, ray.data.exceptions.SystemException) as error:

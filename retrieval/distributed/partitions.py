@@ -18,7 +18,7 @@ from retrieval.types import Document, Problem
 
 GROUP_BYTES = 8_000_000
 GROUP_FILES = 256
-"""A task reads at most so many small files; a larger file is a group by itself."""
+"""The most files of a group; a file of GROUP_BYTES or more is a group by itself."""
 BATCH_CHARACTERS = 500_000
 """Characters of a batch, some 500 passages; a longer document is a batch by itself."""
 

@@ -1,1 +1,8 @@
-"""Measuring retrieval: BEIR folders, measures, TREC run files, and reports of both stages."""
+"""Measuring both stages on judged queries.
+
+evaluate.py  searches every judged query and measures; `retrieval.evaluate` also indexes (api/)
+metrics.py   measures by name, and whether two runs differ
+beir.py      judged collections in BEIR layout
+trec.py      run and qrels files
+report.py    what an evaluation found, as text and JSON
+"""

@@ -10,6 +10,15 @@ and durable before what is left of its old version is deleted. A killed run ther
 either old or new passages, never neither, and the next run sees which documents are incomplete
 and ends in the same collection as an unkilled one.
 
+run.py                  `ingest_documents`: one run and its report; pipeline.py its threads
+prepare.py              what becomes of each document; seen_documents.py the ids seen in a run
+queues.py               bounded queues, and how all threads stop at the first failure
+prune.py                which stored documents have left the source
+collection_settings.py  what a new collection is, and whether an existing one fits
+infer_fields.py         which metadata are indexed for filters
+source_size.py          how far a run is; throughput.py how fast it is and how long it will take
+input_checks.py         checks of a caller's arguments
+
 Memory does not grow with the corpus: queues between the threads are bounded, what the collection
 holds is asked for some documents at a time, and the ids seen in a run lie in a temporary file.
 """

@@ -114,14 +114,17 @@ class Pipeline:
             assert flow.failure is not None
             raise flow.failure from None
         finally:
-            # At the end there is nothing to stop; else the write at hand is waited for.
+            # After a failure, this waits for the write that is under way.
             flow.stop()
             flow.join(_JOIN_S)
             if self._size is not None:
                 self._size.stop()
 
     def tell(self, *, force: bool = False, passages: int = 0, characters: float = 0.0) -> None:
-        """Tell the progress, if it is time; so much more of the window at hand is encoded."""
+        """Report the progress, if it is time.
+
+        passages, characters: what has been encoded of the current window.
+        """
         now = time.monotonic()
         if self._progress is None or (not force and now - self._told < _TELL_S):
             return

@@ -83,7 +83,7 @@ class Channel(Generic[T]):
         self.error: BaseException | None = None
 
     def put(self, item: T, weight: int, *, timeout: float | None = None) -> bool:
-        """Wait for room, then add; False where there was none in so many seconds.
+        """Wait for room, then add; False where there was none within `timeout` seconds.
 
         Raises:
             Stopped

@@ -53,7 +53,7 @@ class SourceSize:
         self._file_read += len(document.text) + 20
 
     def share(self) -> float | None:
-        """From above 0 to 1; None while it cannot be told."""
+        """From above 0 to 1; None while it is unknown."""
         if not self._counted:
             return None
         # Only files of kinds that documents came from: a folder may hold films, too.
@@ -62,7 +62,7 @@ class SourceSize:
         return min(1.0, read / total) if total and read else None
 
     def _count(self) -> None:
-        with suppress(OSError):  # then nothing is told
+        with suppress(OSError):  # then the share stays unknown
             if self._root.is_file():
                 self._add(self._root, self._root.stat().st_size)
             else:

@@ -44,7 +44,7 @@ class Throughput:
         return self._rate(1)
 
     def remaining(self, total_characters: float | None) -> float | None:
-        """Seconds until so many characters are dealt with; None where it cannot be told."""
+        """Seconds until `total_characters` are processed; None where that is unknown."""
         if total_characters is None:
             return None
         left = total_characters - self._samples[-1][2]

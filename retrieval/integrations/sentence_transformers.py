@@ -92,7 +92,7 @@ class EncoderLikeST(Closing):
             convert_to_numpy: False gives a list of tensors.
             convert_to_tensor: one torch tensor on the CPU.
             normalize_embeddings: to length 1; most models' vectors are that anyhow.
-            truncate_dim: the first so many numbers of each vector.
+            truncate_dim: how many numbers of each vector are kept, the first ones.
 
         Raises:
             InvalidInput: what is given cannot be encoded, or cannot be done here.

@@ -47,7 +47,7 @@ def load_encoder(
             model declares, see `retrieval.models.resolve.resolve`.
         outputs: "all" where more than dense vectors will be wanted, as for a collection whose
             layout has lexical weights or token vectors: then bge-m3 and what was fine-tuned from
-            it (told by its sparse_linear.pt and colbert_linear.pt) become a `BGEM3`, which a
+            it (recognised by sparse_linear.pt and colbert_linear.pt) become a `BGEM3`, which a
             collection does not tell from a `BiEncoder`. All other models are a `BiEncoder`.
         options: `engine`, `device`, `dtype`, `token_budget`, see `BiEncoder`.
 

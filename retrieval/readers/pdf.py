@@ -120,7 +120,7 @@ class _Reading:
     def _information(self, key: str) -> str:
         try:
             return " ".join(clean(self.document.get_metadata_value(key)).split())
-        except UnicodeDecodeError:  # an entry that is no text
+        except UnicodeDecodeError:  # an entry that is not text
             return ""
 
 

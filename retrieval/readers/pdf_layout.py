@@ -2,7 +2,7 @@
 
 A line was wrapped where the next line's first word would not have fitted on it any more; every
 other break was meant. So prose becomes paragraphs, while lists, tables, code and verse keep their
-lines. Where it cannot be told, as for turned text, lines stay lines.
+lines. Where that is unclear, as for turned text, lines stay lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""Engines: what runs a model. `load_engine` chooses one; see `base.py` for what an engine is."""
+"""What runs a network: token ids → its output. `load_engine` chooses the engine.
+
+base.py          what an engine is
+packed.py        for GPUs, without padding; its parts: bert.py, varlen_attention.py, cuda_graphs.py
+openvino.py      for CPUs; its parts: openvino_export.py, quantization.py, calibration.py
+transformers.py  the reference, for every architecture and device
+multi_device.py  several devices for one model; worker_client.py, worker_main.py the processes
+hardware.py      what this machine can compute on; cuda_stream.py, oom_backoff.py serve several
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model in another process on its own device, which is told batches and answers with outputs.
+"""A model in another process on its own device, which gets batches and answers with outputs.
 
 The process is a fresh interpreter, not a fork: CUDA, OpenVINO's threads and locks held elsewhere do
 not survive a fork. Nor does it run the caller's `__main__` again, so that scripts need no guard.
@@ -6,7 +6,7 @@ not survive a fork. Nor does it run the caller's `__main__` again, so that scrip
 Parent and worker talk over one socket pair. A thread of the parent always reads, so that a worker
 never waits for good to send an output, and so always comes to read the next batch: neither side
 can block the other. The worker ends when the parent's end of the socket closes, however the parent
-ended; when the worker ends, all who wait for it are told why at once.
+ended; when the worker ends, all callers that wait for it get the reason at once.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Worker:
             try:
                 self._link.send((kind, content))
             except OSError:
-                pass  # it has ended: the receiver tells all who wait
+                pass  # it has ended: the receiving thread fails all that wait
             except BaseException:
                 # Half a message may have gone: what follows would not be understood.
                 self._process.kill()

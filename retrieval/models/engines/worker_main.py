@@ -62,7 +62,7 @@ def _load(options: dict[str, Any]) -> Engine:
 
 
 def _start(engine: Engine | None, batch: TokenBatch) -> Pending:
-    """A failure at the start is told in its turn, as one at the end."""
+    """A failure at the start is reported as one at the end is."""
     if engine is None:
         raise EOFError  # the parent knows that nothing was loaded
     try:

@@ -153,7 +153,7 @@ class CrossEncoderReranker:
     ) -> Scores:
         """Raw logits float64 (n,), in the order of `pairs`, their tokens, and which were cut.
 
-        With long_passages="windows", `spans` tells the part of each passage that gave its score,
+        With long_passages="windows", `spans` holds the part of each passage that gave its score,
         (0, len(passage)) where it was read whole; then only pairs with a long query are cut.
 
         Args:

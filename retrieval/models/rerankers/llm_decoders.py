@@ -121,7 +121,7 @@ class LayeredDecoder(nn.Module):
         return score
 
     def _layout(self, hidden: torch.Tensor) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """What all layers are told of the positions, and the mask of each kind of layer."""
+        """The position embeddings for all layers, and the mask of each kind of layer."""
         length = hidden.shape[1]
         positions = torch.arange(length, device=hidden.device)[None]
         # Every token looks back only, and padding is behind the text: no other mask is needed.

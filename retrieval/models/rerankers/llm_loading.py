@@ -1,6 +1,6 @@
 """Language models that score: one forward pass over a prompt, one number a prompt.
 
-Three kinds, told by config.json's architecture:
+Three kinds, by the architecture in config.json:
 
 - any causal language model of transformers: the logit of the token "Yes" after the prompt;
 - `LayerWiseMiniCPMForCausalLM` (bge-reranker-v2-minicpm-layerwise): every layer from a first one

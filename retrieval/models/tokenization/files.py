@@ -1,4 +1,4 @@
-"""From a model folder's files to its fast tokeniser, and what tells one tokeniser from another."""
+"""From a model folder's files to its fast tokeniser, and the fingerprint that identifies it."""
 
 from __future__ import annotations
 
