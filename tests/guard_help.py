@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +29,7 @@ class Prepared:
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
+        self.next_part = threading.Event()  # lets `/v1/stream` send what follows its first part
 
     async def ready(self) -> Readiness:
         return Readiness(not self.problems, self.problems)
@@ -93,7 +95,7 @@ def guarded(
         async def parts() -> AsyncIterator[bytes]:
             for number in range(3):
                 yield b"part %d\n" % number
-                await asyncio.sleep(0.2)
+                await asyncio.to_thread(backend.next_part.wait, 10)
 
         return StreamingResponse(parts(), media_type="text/plain")
 

@@ -107,8 +107,8 @@ def language_model_peer() -> Iterator[Peer]:
 
 
 async def _disconnected(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.02)
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _events(peer: Peer, kind: str, text: str, body: dict[str, Any]) -> AsyncIterator[str]:

@@ -11,6 +11,15 @@ from service_help import Service, make_settings, running
 
 import retrieval
 
+QUESTION = "how do I get my travel costs back?"
+TEXTS = [
+    "The canteen serves soup and bread until two.",
+    "Travel costs are paid back within ten days.",
+    "Passwords have fourteen characters.",
+    "The canteen serves soup and bread until two.",
+]
+"""Texts to rank for `QUESTION`; the second is the answer, the first and the last are equal."""
+
 INSTRUCTION = "Represent this sentence for searching relevant passages: "
 
 

@@ -34,7 +34,7 @@ response_schema_conformance.enabled = true
 negative_data_rejection.enabled = true
 
 [generation]
-max-examples = 2
+max-examples = 1
 no-shrink = true
 
 [phases]

@@ -14,7 +14,7 @@ import structlog
 from guard_help import guarded
 from service_help import running
 
-from app.observability import logging as logs
+from app.observability import logging as app_logging
 from app.security import api_keys
 from app.security.api_keys import KeyRing
 from app.settings.settings import Settings
@@ -35,7 +35,7 @@ def _loggers_as_before() -> Iterator[None]:
 def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     # in the module alone: pytest puts its own in place again before a test begins
     stream = io.StringIO()
-    monkeypatch.setattr(logs, "sys", SimpleNamespace(stderr=stream))
+    monkeypatch.setattr(app_logging, "sys", SimpleNamespace(stderr=stream))
     return stream
 
 
@@ -44,7 +44,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_a_line_is_one_json_object(stderr: io.StringIO) -> None:
-    logs.setup(Settings())
+    app_logging.setup(Settings())
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         logging.getLogger("app.x").info(
             "two\nlines %s \u2028", "and more", extra={"route": "/v1/é"}
@@ -62,20 +62,20 @@ def test_a_line_is_one_json_object(stderr: io.StringIO) -> None:
 
 
 def test_levels(stderr: io.StringIO) -> None:
-    logs.setup(Settings(log_level="debug"))
-    logs.setup(Settings(log_level="info"))
+    app_logging.setup(Settings(log_level="debug"))
+    app_logging.setup(Settings(log_level="info"))
     logging.getLogger("app").debug("no")
     logging.getLogger("retrieval.x").info("yes")
     logging.getLogger("httpx").info("no: it would show what was sent where")
     logging.getLogger("openai").warning("yes")
     assert [line["event"] for line in lines(stderr)] == ["yes", "yes"], "and each once"
-    logs.setup(Settings(log_level="error"))
+    app_logging.setup(Settings(log_level="error"))
     logging.getLogger("app").warning("no")
     assert len(lines(stderr)) == 2
 
 
 def test_text_for_people(stderr: io.StringIO) -> None:
-    logs.setup(Settings(log_format="text"))
+    app_logging.setup(Settings(log_format="text"))
     try:
         raise ValueError("inside tsr_" + "T" * 43)
     except ValueError:
@@ -102,7 +102,7 @@ SECRETS = [
 def test_secrets_are_taken_out_wherever_they_stand(
     stderr: io.StringIO, secret: str, form: str
 ) -> None:
-    logs.setup(Settings(log_format=form, api_key=secret, llm_key=SECRETS[3]))  # type: ignore[arg-type]
+    app_logging.setup(Settings(log_format=form, api_key=secret, llm_key=SECRETS[3]))  # type: ignore[arg-type]
     log = logging.getLogger("app")
     log.info("in the text %s", secret)
     log.info("in a field", extra={"headers": {"x": [secret]}})
@@ -112,7 +112,7 @@ def test_secrets_are_taken_out_wherever_they_stand(
     except ValueError:
         log.exception("in a traceback")
     text = stderr.getvalue()
-    assert text.count(logs.MASK) >= 4
+    assert text.count(app_logging.MASK) >= 4
     for shape in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):
         assert shape not in text
 
@@ -129,14 +129,14 @@ def test_secrets_are_taken_out_wherever_they_stand(
     ],
 )
 def test_what_looks_like_a_secret_is_one(line: str, kept: str) -> None:
-    cleaned = logs.Redactor().clean(line)
+    cleaned = app_logging.Redactor().clean(line)
     assert "abcdefgh12345" not in cleaned
     assert kept in cleaned
 
 
 def test_what_is_none_is_left() -> None:
     for line in ("the basic idea", "bearer of news", "tsr_short", "see https://example.org/a@b"):
-        assert logs.Redactor(("abc", "")).clean(line) == line
+        assert app_logging.Redactor(("abc", "")).clean(line) == line
 
 
 def test_a_service_logs_requests_and_no_secrets_or_questions(
@@ -151,7 +151,7 @@ def test_a_service_logs_requests_and_no_secrets_or_questions(
     async def leak() -> None:
         raise RuntimeError(f"cannot log in with {model_key} or {store_key} or {token}")
 
-    logs.setup(Settings(**options))  # type: ignore[arg-type]
+    app_logging.setup(Settings(**options))  # type: ignore[arg-type]
     basic = base64.b64encode(f"me:{token}".encode()).decode()
     bearer = {"authorization": f"Bearer {token}", "x-request-id": "req-1"}
     bodies = []

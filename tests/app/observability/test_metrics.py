@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service_help import running
 
 from app.observability.metrics import Metrics
-from app.protocols import health as operations
+from app.protocols import health
 from app.types import Observer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -138,7 +138,7 @@ def test_ready_or_not(service: tuple[str, Metrics, Any], monkeypatch: pytest.Mon
     async def fail() -> Any:
         raise OSError("no such thing at 10.1.2.3")
 
-    monkeypatch.setattr(operations, "READY_SECONDS", 0.2)
+    monkeypatch.setattr(health, "READY_SECONDS", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(backend, "ready", hang)
         assert "longer than" in httpx.get(f"{url}/readyz").json()["problems"]["index"]
@@ -192,39 +192,3 @@ def test_every_metric_that_is_shown_exists() -> None:
     assert bases == {
         re.sub(r"_(bucket|count|sum)$", "", n) for n in shown if n.startswith("retrieval_")
     }, "every metric has its place on the dashboard"
-
-
-def test_the_dashboard_is_one_that_grafana_reads() -> None:
-    assert DASHBOARD["schemaVersion"] >= 36
-    assert DASHBOARD["title"]
-    assert "id" not in DASHBOARD, "another dashboard would be overwritten"
-    variables = {one["name"] for one in DASHBOARD["templating"]["list"]}
-    ids = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len(set(ids)) == len(ids) > 10
-    taken: set[tuple[int, int]] = set()
-    for panel in DASHBOARD["panels"]:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, f"{panel['title']} lies over another"
-        taken |= cells
-        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
-        for target in panel["targets"]:
-            assert target["expr"].count("(") == target["expr"].count(")")
-            used = set(re.findall(r"\$\{?([a-z]+)\}?", target["expr"]))
-            assert used <= variables
-        assert panel["datasource"]["uid"] == "${datasource}"
-
-
-def test_the_example_for_prometheus() -> None:
-    config = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
-    [job] = config["scrape_configs"]
-    assert job["metrics_path"] == "/metrics"
-    assert job["authorization"]["credentials_file"], "a file: the example holds no key"
-    assert all((ROOT / "monitoring" / name).is_file() for name in config["rule_files"])
-    for _, expression in expressions():
-        assert 'job="retrieval"' not in expression or job["job_name"] == "retrieval"

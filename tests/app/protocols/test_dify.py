@@ -10,17 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
-from protocol_service import instructed_encoder, instructed_service
+from protocol_service import QUESTION, instructed_service
 from service_help import DOCUMENTS, Service
 
 import retrieval
 from app.errors import Forbidden, NotHere, Overloaded, Unauthorized
-from app.protocols.dify import routes as dify
+from app.protocols.dify import routes
 from app.security import api_keys
 from app.security.api_keys import KeyRing
 from retrieval.errors import CollectionNotFound, InvalidFilter, StoreFault
 
-QUESTION = "how do I get my travel costs back?"
 ROWS = 60
 
 
@@ -36,13 +35,6 @@ def rows() -> list[retrieval.Document]:
         )
         for at in range(ROWS)
     ]
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Iterator[retrieval.BiEncoder]:
-    encoder = instructed_encoder()
-    yield encoder
-    encoder.close()
 
 
 @pytest.fixture(scope="module")
@@ -168,42 +160,50 @@ def test_no_such_knowledge(service: Service) -> None:
         assert "nowhere" in response.json()["error_msg"]
 
 
+def condition_body(condition: bytes) -> bytes:
+    return b'"query": "x", "metadata_condition": {"conditions": [%s]}' % condition
+
+
 @pytest.mark.parametrize(
-    "body",
+    "fields",
     [
-        b"{}",
-        b"7",
-        b"[",
-        b'{"knowledge_id": "docs", "query": ""}',
-        b'{"knowledge_id": "docs", "query": "  "}',
-        b'{"knowledge_id": "docs", "query": "\\ud800"}',
-        b'{"knowledge_id": "docs", "query": "a\\u0000b"}',
-        b'{"knowledge_id": "", "query": "x"}',
-        b'{"knowledge_id": "a\\u0000b", "query": "x"}',
-        b'{"knowledge_id": "../../etc", "query": "x"}',
-        b'{"knowledge_id": "docs", "query": "x", "retrieval_setting": {"top_k": 0}}',
-        b'{"knowledge_id": "docs", "query": "x", "retrieval_setting": {"top_k": 201}}',
-        b'{"knowledge_id": "docs", "query": "x", "retrieval_setting": {"score_threshold": 2}}',
-        b'{"knowledge_id": "docs", "query": "x", "retrieval_setting": {"score_threshold": NaN}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": [{}]}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": '
-        b'[{"name": "a", "comparison_operator": "like", "value": "x"}]}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": '
-        b'[{"name": "a", "comparison_operator": ">", "value": Infinity}]}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": '
-        b'[{"name": "\\ud800", "comparison_operator": "is", "value": "x"}]}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": '
-        b'{"logical_operator": "xor", "conditions": []}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": '
-        b'[{"name": "year", "comparison_operator": "=", "value": ' + b"9" * 400 + b"}]}}",
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": '
-        b'[{"name": "year", "comparison_operator": "is", "value": "' + b"0" * 8193 + b'"}]}}',
-        b'{"knowledge_id": "docs", "query": "x", "metadata_condition": {"conditions": '
-        b'[{"name": "year", "comparison_operator": "is", "value": "' + b"9" * 5000 + b'"}, '
-        b'{"name": "year", "comparison_operator": ">", "value": "' + b"9" * 5000 + b'"}]}}',
+        b"",
+        b'"query": ""',
+        b'"query": "  "',
+        b'"query": "\\ud800"',
+        b'"query": "a\\u0000b"',
+        b'"query": "x", "knowledge_id": ""',
+        b'"query": "x", "knowledge_id": "a\\u0000b"',
+        b'"query": "x", "knowledge_id": "../../etc"',
+        b'"query": "x", "retrieval_setting": {"top_k": 0}',
+        b'"query": "x", "retrieval_setting": {"top_k": 201}',
+        b'"query": "x", "retrieval_setting": {"score_threshold": 2}',
+        b'"query": "x", "retrieval_setting": {"score_threshold": NaN}',
+        b'"query": "x", "metadata_condition": {"logical_operator": "xor", "conditions": []}',
+        condition_body(b"{}"),
+        condition_body(b'{"name": "a", "comparison_operator": "like", "value": "x"}'),
+        condition_body(b'{"name": "a", "comparison_operator": ">", "value": Infinity}'),
+        condition_body(b'{"name": "\\ud800", "comparison_operator": "is", "value": "x"}'),
+        condition_body(b'{"name": "year", "comparison_operator": "=", "value": %s}' % (b"9" * 400)),
+        condition_body(
+            b'{"name": "y", "comparison_operator": "is", "value": "%s"}' % (b"0" * 8193)
+        ),
+        condition_body(
+            b'{"name": "year", "comparison_operator": "is", "value": "%s"}, '
+            b'{"name": "year", "comparison_operator": ">", "value": "%s"}' % ((b"9" * 5000,) * 2)
+        ),
     ],
 )
+def test_wrong_fields_are_the_clients_fault(service: Service, fields: bytes) -> None:
+    check_refused(service, b'{"knowledge_id": "docs", %s}' % fields)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"7", b"["])
 def test_malformed_bodies_are_the_clients_fault(service: Service, body: bytes) -> None:
+    check_refused(service, body)
+
+
+def check_refused(service: Service, body: bytes) -> None:
     response = httpx.post(
         f"{service.url}/retrieval", content=body, headers={"content-type": "application/json"}
     )
@@ -296,7 +296,7 @@ def test_the_first_stage_goes_deeper_until_there_are_enough(
         return await search(*args, **options)
 
     monkeypatch.setattr(service.backend, "search", counted)
-    monkeypatch.setattr(dify, "DEPTHS", (5, 20, 500))
+    monkeypatch.setattr(routes, "DEPTHS", (5, 20, 500))
     wanted = {f"row{at:02}" for at in range(0, ROWS, 10)}
     response = ask(service, knowledge_id="rows", top_k=10, metadata_condition=EXACT)
     assert set(ids(response)) == wanted
@@ -304,7 +304,7 @@ def test_the_first_stage_goes_deeper_until_there_are_enough(
     assert response.json()["notices"] == []
 
     depths.clear()
-    monkeypatch.setattr(dify, "CANDIDATES", 1)
+    monkeypatch.setattr(routes, "CANDIDATES", 1)
     response = ask(
         service,
         "soup with bread",
@@ -317,7 +317,7 @@ def test_the_first_stage_goes_deeper_until_there_are_enough(
 
 
 def test_the_bound_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dify, "DEPTHS", (5, 20))
+    monkeypatch.setattr(routes, "DEPTHS", (5, 20))
     response = ask(service, knowledge_id="rows", top_k=10, metadata_condition=EXACT)
     assert set(ids(response)) <= {f"row{at:02}" for at in range(0, ROWS, 10)}
     assert any("20 best candidates" in notice for notice in response.json()["notices"])
@@ -372,12 +372,12 @@ def test_several_at_once(service: Service) -> None:
     ],
 )
 def test_error_codes(error: Any, code: int, status: int) -> None:
-    assert dify.error_body(error, "r-1") == {
+    assert routes.error_body(error, "r-1") == {
         "error_code": code,
         "error_msg": "p. f",
         "request_id": "r-1",
     }
-    assert dify.error_status(error) == status
+    assert routes.error_status(error) == status
 
 
 def test_keys(tmp_path: Path, encoder: retrieval.BiEncoder) -> None:

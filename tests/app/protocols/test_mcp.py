@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -274,7 +275,18 @@ def test_exactly_slash_mcp_by_post_and_from_any_host_name(served: Served) -> Non
     )
 
 
-def test_a_client_that_goes_away_leaves_nothing_running(served: Served) -> None:
+def test_a_client_that_goes_away_leaves_nothing_running(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+    search = served.backend.search
+
+    async def noticed(*args: Any, **options: Any) -> Any:
+        began.set()
+        return await search(*args, **options)
+
+    monkeypatch.setattr(served.backend, "search", noticed)
+
     async def main() -> None:
         async with (
             httpx2.AsyncClient(timeout=30) as http,
@@ -284,7 +296,7 @@ def test_a_client_that_goes_away_leaves_nothing_running(served: Served) -> None:
                 asyncio.create_task(client.call_tool("search", {"query": f"question {n}"}))
                 for n in range(8)
             ]
-            await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(began.wait, 10)
             for one in calls[1:]:
                 one.cancel()
             got = await calls[0]

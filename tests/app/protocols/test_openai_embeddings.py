@@ -14,24 +14,16 @@ import openai
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from protocol_service import INSTRUCTION, instructed_encoder, instructed_service
+from protocol_service import INSTRUCTION, QUESTION, instructed_service
 from service_help import DOCUMENTS, Service
 
 import retrieval
 from app.protocols import errors
 from app.protocols.openai.embeddings import MOST_TEXTS, router
 
-QUESTION = "how do I get my travel costs back?"
 TEXTS = ["Travel costs are paid back.", "Soup and bread.", "Grün ist die Hoffnung. 希望"]
 # The service may put texts into other batches than the encoder alone does.
 CLOSE = 2e-3
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Iterator[retrieval.BiEncoder]:
-    encoder = instructed_encoder()
-    yield encoder
-    encoder.close()
 
 
 @pytest.fixture(scope="module")

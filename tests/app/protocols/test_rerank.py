@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import cohere
 import httpx
 import pytest
-from service_help import small_service
+from protocol_service import QUESTION, TEXTS
 
 from app.errors import Overloaded
 from app.protocols.rerank.routes import cohere_error_body
 from app.protocols.rerank.schemas import MOST_DOCUMENTS
 
-QUERY = "how do I get my travel costs back?"
-TEXTS = [
-    "The canteen serves soup and bread until two.",
-    "Travel costs are paid back within ten days.",
-    "Passwords have fourteen characters.",
-    "The canteen serves soup and bread until two.",
-]
-
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with small_service(tmp_path_factory.mktemp("rerank")) as service:
-        yield service.url
-
-
-@pytest.fixture(scope="module")
-def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def v2(url: str, http: httpx.Client) -> cohere.ClientV2:
-    return cohere.ClientV2(api_key="none", base_url=url, httpx_client=http)
+def v2(small_url: str, http: httpx.Client) -> cohere.ClientV2:
+    return cohere.ClientV2(api_key="none", base_url=small_url, httpx_client=http)
 
 
 def rerank(http: httpx.Client, path: str = "/v1/rerank", **body: Any) -> dict[str, Any]:
-    response = http.post(path, json={"query": QUERY, "documents": TEXTS, **body})
+    response = http.post(path, json={"query": QUESTION, "documents": TEXTS, **body})
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
@@ -63,7 +42,7 @@ def check_order(results: list[dict[str, Any]]) -> None:
 
 
 def test_cohere_v2_client(v2: cohere.ClientV2) -> None:
-    answer = v2.rerank(model="default", query=QUERY, documents=TEXTS, top_n=2)
+    answer = v2.rerank(model="default", query=QUESTION, documents=TEXTS, top_n=2)
     assert answer.results[0].index == 1
     assert len(answer.results) == 2
     assert 1 >= answer.results[0].relevance_score > answer.results[1].relevance_score >= 0
@@ -78,11 +57,11 @@ def test_cohere_v2_client(v2: cohere.ClientV2) -> None:
     assert answer.meta.warnings is None
 
 
-def test_cohere_v2_async_client(url: str) -> None:
+def test_cohere_v2_async_client(small_url: str) -> None:
     async def ask() -> Any:
-        async with cohere.AsyncClientV2(api_key="none", base_url=url) as client:
+        async with cohere.AsyncClientV2(api_key="none", base_url=small_url) as client:
             return await asyncio.gather(
-                *(client.rerank(model="default", query=QUERY, documents=TEXTS) for _ in range(4))
+                *(client.rerank(model="default", query=QUESTION, documents=TEXTS) for _ in range(4))
             )
 
     answers = asyncio.run(ask())
@@ -91,11 +70,11 @@ def test_cohere_v2_async_client(url: str) -> None:
     assert all(order == orders[0] for order in orders)
 
 
-def test_cohere_v1_client(url: str, http: httpx.Client) -> None:
-    client = cohere.Client(api_key="none", base_url=url, httpx_client=http)
+def test_cohere_v1_client(small_url: str, http: httpx.Client) -> None:
+    client = cohere.Client(api_key="none", base_url=small_url, httpx_client=http)
     documents = [{"title": f"Page {at}", "body": text} for at, text in enumerate(TEXTS)]
     answer = client.rerank(
-        query=QUERY, documents=documents, rank_fields=["body"], return_documents=True, top_n=1
+        query=QUESTION, documents=documents, rank_fields=["body"], return_documents=True, top_n=1
     )
     (best,) = answer.results
     assert best.index == 1
@@ -108,11 +87,11 @@ def test_cohere_v1_client(url: str, http: httpx.Client) -> None:
 
 def test_cohere_client_errors(v2: cohere.ClientV2) -> None:
     with pytest.raises(cohere.NotFoundError) as caught:
-        v2.rerank(model="rerank-v9", query=QUERY, documents=TEXTS)
+        v2.rerank(model="rerank-v9", query=QUESTION, documents=TEXTS)
     assert set(caught.value.body) >= {"id", "message", "code"}
     assert caught.value.body["code"] == "model_not_found"
     with pytest.raises(cohere.UnprocessableEntityError) as refused:
-        v2.rerank(model="default", query=QUERY, documents=[])
+        v2.rerank(model="default", query=QUESTION, documents=[])
     assert "documents" in refused.value.body["message"]
     with pytest.raises(cohere.BadRequestError) as blank:
         v2.rerank(model="default", query="  ", documents=TEXTS)
@@ -224,7 +203,7 @@ def test_unknown_fields_are_ignored(http: httpx.Client) -> None:
 def test_wrong_bodies(
     http: httpx.Client, path: str, wrong: dict[str, Any], status: int, said: str
 ) -> None:
-    response = http.post(path, json={"query": QUERY, "documents": TEXTS, **wrong})
+    response = http.post(path, json={"query": QUESTION, "documents": TEXTS, **wrong})
     assert response.status_code == status, response.text
     assert said in response.text
 
@@ -251,7 +230,7 @@ def test_malformed_bodies_are_the_clients_fault(http: httpx.Client, path: str, r
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
 def test_a_request_may_end_at_its_own_time(http: httpx.Client, path: str) -> None:
     documents = [f"soup number {at}" for at in range(500)]
-    body = {"query": QUERY, "documents": documents, "timeout_ms": 0.01}
+    body = {"query": QUESTION, "documents": documents, "timeout_ms": 0.01}
     response = http.post(path, json=body)
     assert response.status_code == 504
     assert "deadline_passed" in response.text
@@ -259,7 +238,7 @@ def test_a_request_may_end_at_its_own_time(http: httpx.Client, path: str) -> Non
 
 def test_unknown_model_in_v1(http: httpx.Client) -> None:
     response = http.post(
-        "/v1/rerank", json={"query": QUERY, "documents": TEXTS, "model": "rerank-v9"}
+        "/v1/rerank", json={"query": QUESTION, "documents": TEXTS, "model": "rerank-v9"}
     )
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"

@@ -13,8 +13,7 @@ import pytest
 import torch
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from protocol_service import instructed_service
-from service_help import small_service
+from protocol_service import QUESTION, TEXTS, instructed_service
 
 from app.errors import NotHere, Overloaded, Stopping
 from app.protocols.tei.errors import EmptyBatch, error_body, error_status
@@ -22,26 +21,7 @@ from app.protocols.tei.schemas import MOST_INPUTS
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.encoders.bge_m3 import BGEM3
 
-QUERY = "how do I get my travel costs back?"
-TEXTS = [
-    "The canteen serves soup and bread until two.",
-    "Travel costs are paid back within ten days.",
-    "Passwords have fourteen characters.",
-    "The canteen serves soup and bread until two.",
-]
 LONG = "travel " * 2000
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with small_service(tmp_path_factory.mktemp("tei")) as service:
-        yield service.url
-
-
-@pytest.fixture(scope="module")
-def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60) as client:
-        yield client
 
 
 def post(http: httpx.Client, path: str, **body: Any) -> Any:
@@ -50,8 +30,8 @@ def post(http: httpx.Client, path: str, **body: Any) -> Any:
     return response.json()
 
 
-def test_inference_client_embeds(url: str, http: httpx.Client) -> None:
-    client = InferenceClient(f"{url}/embed")
+def test_inference_client_embeds(small_url: str, http: httpx.Client) -> None:
+    client = InferenceClient(f"{small_url}/embed")
     many = client.feature_extraction(TEXTS, normalize=True, truncate=True)
     assert many.shape == (4, 384)
     assert many.dtype == np.float32
@@ -59,25 +39,25 @@ def test_inference_client_embeds(url: str, http: httpx.Client) -> None:
     one = client.feature_extraction(TEXTS[1])
     assert one.shape == (1, 384)
     np.testing.assert_allclose(one[0], many[1], atol=2e-2)  # bf16, another batch
-    query = client.feature_extraction(QUERY, prompt_name="query")
+    query = client.feature_extraction(QUESTION, prompt_name="query")
     assert int(np.argmax(many @ query[0])) == 1
 
 
-def test_async_inference_client_embeds(url: str) -> None:
+def test_async_inference_client_embeds(small_url: str) -> None:
     async def ask() -> Any:
-        async with AsyncInferenceClient(f"{url}/embed") as client:
+        async with AsyncInferenceClient(f"{small_url}/embed") as client:
             return await client.feature_extraction(TEXTS)
 
     assert asyncio.run(ask()).shape == (4, 384)
 
 
-def test_inference_client_checks_health(url: str) -> None:
-    assert InferenceClient(url, provider="hf-inference").health_check() is True
+def test_inference_client_checks_health(small_url: str) -> None:
+    assert InferenceClient(small_url, provider="hf-inference").health_check() is True
 
 
-def test_inference_client_raises(url: str) -> None:
+def test_inference_client_raises(small_url: str) -> None:
     with pytest.raises(HfHubHTTPError) as caught:
-        InferenceClient(f"{url}/embed").feature_extraction([TEXTS[0], LONG])
+        InferenceClient(f"{small_url}/embed").feature_extraction([TEXTS[0], LONG])
     assert caught.value.response.status_code == 413
     assert caught.value.response.json()["error_type"] == "Validation"
 
@@ -100,7 +80,7 @@ def test_too_long_is_refused_unless_truncated(http: httpx.Client) -> None:
 
 
 def test_rerank_is_sorted_relevance(http: httpx.Client) -> None:
-    ranks = post(http, "/rerank", query=QUERY, texts=TEXTS)
+    ranks = post(http, "/rerank", query=QUESTION, texts=TEXTS)
     assert ranks[0]["index"] == 1
     assert sorted(rank["index"] for rank in ranks) == [0, 1, 2, 3]
     scores = [rank["score"] for rank in ranks]
@@ -112,17 +92,17 @@ def test_rerank_is_sorted_relevance(http: httpx.Client) -> None:
 
 
 def test_raw_scores_keep_the_order(http: httpx.Client) -> None:
-    ranks = post(http, "/rerank", query=QUERY, texts=TEXTS)
-    raw = post(http, "/rerank", query=QUERY, texts=TEXTS, raw_scores=True, return_text=True)
+    ranks = post(http, "/rerank", query=QUESTION, texts=TEXTS)
+    raw = post(http, "/rerank", query=QUESTION, texts=TEXTS, raw_scores=True, return_text=True)
     assert [rank["index"] for rank in raw] == [rank["index"] for rank in ranks]
     assert all(rank["text"] == TEXTS[rank["index"]] for rank in raw)
-    vllm = post(http, "/rerank", query=QUERY, documents=TEXTS)["results"]
+    vllm = post(http, "/rerank", query=QUESTION, documents=TEXTS)["results"]
     assert [rank["score"] for rank in raw] == [result["raw_score"] for result in vllm]
     assert [rank["score"] for rank in ranks] == [result["relevance_score"] for result in vllm]
 
 
 def test_rerank_with_documents_is_vllm(http: httpx.Client) -> None:
-    answer = post(http, "/rerank", query=QUERY, documents=TEXTS, top_n=1, model="default")
+    answer = post(http, "/rerank", query=QUESTION, documents=TEXTS, top_n=1, model="default")
     (best,) = answer["results"]
     assert best["index"] == 1
     assert best["document"] == {"text": TEXTS[1]}
@@ -132,7 +112,7 @@ def test_rerank_with_documents_is_vllm(http: httpx.Client) -> None:
 
 
 def test_rerank_refuses_long_texts(http: httpx.Client) -> None:
-    body = {"query": QUERY, "texts": [TEXTS[0], LONG]}
+    body = {"query": QUESTION, "texts": [TEXTS[0], LONG]}
     response = http.post("/rerank", json=body)
     assert response.status_code == 413, response.text
     assert "texts[1]" in response.json()["error"]
@@ -197,12 +177,12 @@ def test_wrong_bodies(
 @pytest.mark.parametrize(
     ("wrong", "status", "error_type"),
     [
-        ({"query": QUERY, "texts": []}, 400, "Empty"),
+        ({"query": QUESTION, "texts": []}, 400, "Empty"),
         ({"query": "", "texts": TEXTS}, 422, "Validation"),
         ({"query": " ", "texts": TEXTS}, 400, "Validation"),
-        ({"query": QUERY, "texts": ["a\0"]}, 400, "Validation"),
-        ({"query": QUERY, "texts": "one"}, 422, "Validation"),
-        ({"query": QUERY}, 422, "Validation"),
+        ({"query": QUESTION, "texts": ["a\0"]}, 400, "Validation"),
+        ({"query": QUESTION, "texts": "one"}, 422, "Validation"),
+        ({"query": QUESTION}, 422, "Validation"),
         ([], 422, "Validation"),
     ],
 )
@@ -318,10 +298,10 @@ def test_term_weights_of_long_texts(sparse_http: httpx.Client, m3: BGEM3) -> Non
 
 
 def test_without_a_reranker(sparse_http: httpx.Client) -> None:
-    response = sparse_http.post("/rerank", json={"query": QUERY, "texts": TEXTS})
+    response = sparse_http.post("/rerank", json={"query": QUESTION, "texts": TEXTS})
     assert response.status_code == 424
     assert response.json()["error_type"] == "Backend"
     assert sparse_http.get("/info").json()["reranker"] is None
     for path, status in (("/v1/rerank", 404), ("/v2/rerank", 404), ("/rerank", 424)):
-        answer = sparse_http.post(path, json={"query": QUERY, "documents": TEXTS})
+        answer = sparse_http.post(path, json={"query": QUESTION, "documents": TEXTS})
         assert answer.status_code == status

@@ -10,19 +10,19 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from protocol_service import instructed_encoder, instructed_service
+from protocol_service import QUESTION, instructed_service
 from service_help import DOCUMENTS, Service
 
 import retrieval
 
-QUESTION = "how do I get my travel costs back?"
 STORES = ("docs", "empty-ish", "third", "fourth")
 ALL = {"expenses", "passwords", "backups", "lunch", "bare"}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    encoder = instructed_encoder()
+def service(
+    tmp_path_factory: pytest.TempPathFactory, encoder: retrieval.BiEncoder
+) -> Iterator[Service]:
     bare = retrieval.Document(id="bare", text="A text without anything beside it.")
     odd = retrieval.Document(
         id="odd",
@@ -33,11 +33,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "docs": [*DOCUMENTS, bare],
         **{name: [odd] for name in STORES[1:]},
     }
-    try:
-        with instructed_service(tmp_path_factory.mktemp("stores"), encoder, collections) as running:
-            yield running
-    finally:
-        encoder.close()
+    with instructed_service(tmp_path_factory.mktemp("stores"), encoder, collections) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -134,26 +134,35 @@ def test_what_cannot_be_made(file: Path, options: dict[str, Any], told: str) -> 
     assert file.read_text() == before
 
 
+ENTRY: dict[str, Any] = {"id": "a", "sha256": "0" * 64}
+
+
 @pytest.mark.parametrize(
-    "text",
+    "content",
     [
         "",
-        "[]",
-        "{}",
-        '{"version": 2, "keys": []}',
-        '{"version": 1, "keys": [{}]}',
-        '{"version": 1, "keys": [{"id": "a", "sha256": "short"}]}',
-        '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "admin": true}]}' % ("0" * 64),
-        '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "write": "no"}]}' % ("0" * 64),
-        '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "collections": "ab"}]}' % ("0" * 64),
-        '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "rate": "x"}]}' % ("0" * 64),
-        '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "expires": "2030-01-01"}]}'
-        % ("0" * 64),
-        '{"version": 1, "keys": [{"id": "a", "sha256": "%s", "tenant": 5}]}' % ("0" * 64),
+        [],
+        {},
+        {"version": 2, "keys": []},
+        *(
+            {"version": 1, "keys": [entry]}
+            for entry in (
+                {},
+                {"id": "a", "sha256": "short"},
+                {**ENTRY, "admin": True},
+                {**ENTRY, "write": "no"},
+                {**ENTRY, "collections": "ab"},
+                {**ENTRY, "rate": "x"},
+                {**ENTRY, "expires": "2030-01-01"},
+                {**ENTRY, "expires": "soon"},
+                {**ENTRY, "tenant": 5},
+            )
+        ),
     ],
 )
-def test_what_is_not_a_file_of_keys(file: Path, text: str) -> None:
+def test_what_is_not_a_file_of_keys(file: Path, content: Any) -> None:
     """Half-understood rights would be wrong rights."""
+    text = content if isinstance(content, str) else json.dumps(content)
     file.write_text(text)
     with pytest.raises(InvalidInput, match="is not a file of keys"):
         KeyRing.load(file)

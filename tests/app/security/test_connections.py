@@ -154,12 +154,3 @@ def test_an_answer_that_is_not_taken_ends_the_connection(port: int) -> None:
     with connect(port) as deaf:
         deaf.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
         assert ended.wait(6), "the app went on sending to nobody"
-
-
-def test_without_it_uvicorn_waits() -> None:
-    """Why this exists; when this fails, uvicorn has learnt it."""
-    with serving("auto") as port, connect(port) as slow:
-        slow.sendall(b"GET / HTTP/1.1\r\n")
-        slow.settimeout(1.5)
-        with pytest.raises(TimeoutError):
-            slow.recv(100)

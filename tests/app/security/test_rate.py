@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.security import rate_limit as rate
+from app.security import rate_limit
 from app.security.rate_limit import RateLimits
 from retrieval.errors import InvalidInput
 
@@ -58,7 +58,7 @@ def test_the_wait_is_exact_and_the_rate_is_kept(
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "MOST_CLIENTS", 10)
+    monkeypatch.setattr(rate_limit, "MOST_CLIENTS", 10)
     limits = RateLimits(Clock())
     for number in range(100):
         limits.wait(str(number), "1/day")
