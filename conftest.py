@@ -6,6 +6,7 @@ installs, so that a broken install cannot pass for "skipped".
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import tempfile
@@ -71,8 +72,16 @@ def promised_part(parts: list[str], reason: str, markers: set[str]) -> str | Non
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a misspelt part at once."""
+    """Refuse a misspelt part at once; collect no garbage while everything is imported."""
+    gc.disable()
     required_parts(os.environ.get(VARIABLE, ""))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what was imported: going over it takes most of a second."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
