@@ -57,7 +57,7 @@ from retrieval.errors import (
     ManifestMismatch,
     RetrievalError,
 )
-from retrieval.search.options import check_option_names
+from retrieval.search.options import SearchOptions, check_option_names
 from retrieval.types import Encoder, Manifest, Reranker
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class RetrievalBackend:
             )
         deadline = self._calls.deadline(timeout_ms)
         check_option_names(options)
-        ask = Ask(queries, owner, options, deadline, on_timeout)
+        ask = Ask(queries, SearchOptions(**options, tenant=owner), deadline, on_timeout)
         return ask, name, Control(client=caller.key_id, deadline=deadline)
 
     def _answer(self, caller: Caller, name: str, ask: Ask) -> list[SearchResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ from app.batching.reranker import BatchedReranker
 from app.errors import DeadlinePassed
 from app.types import Observer, OnTimeout
 from retrieval import SearchResult, TwoStageRetriever
-from retrieval._validate import is_number, number
+from retrieval._validate import number
 from retrieval.errors import ModelFault
+from retrieval.search.options import SearchOptions
 
 # A search whose time ran out answers from its first stage within so many seconds more.
 GRACE_SECONDS = 2.0
@@ -33,8 +34,7 @@ class Ask:
     """A search as it was asked for. deadline: `time.monotonic()` seconds, None for none."""
 
     queries: Sequence[str]
-    tenant: str | None
-    options: Mapping[str, Any]
+    options: SearchOptions
     deadline: float | None = None
     on_timeout: OnTimeout = "error"
 
@@ -83,11 +83,11 @@ class Searching:
         options = ask.options
         texts = [text for text in ask.queries if isinstance(text, str)]
         encoder, reranker = retriever.encoder, retriever.reranker
-        mode = options.get("mode") or retriever.mode
+        mode = options.mode or retriever.mode
         if isinstance(encoder, BatchedEncoder) and mode != "sparse":
             costs[encoder.batcher] = encoder.tokens(texts)
-        if isinstance(reranker, BatchedReranker) and options.get("rerank", True):
-            most = self._pairs(retriever, options)
+        if isinstance(reranker, BatchedReranker) and options.rerank:
+            most = max(options.candidates or retriever.candidates, options.top_k)
             # A small collection, or a narrow filter, gives fewer candidates than are asked for.
             # Before the first answer nothing is known, and nobody is refused for a guess.
             read = min(most, self._read.get(retriever.index.collection, 1))
@@ -101,9 +101,9 @@ class Searching:
         Raises:
             DeadlinePassed: time ran out, and there was not even a first stage to answer with.
         """
-        rerank = ask.options.get("rerank", True) and retriever.reranker is not None
+        rerank = ask.options.rerank and retriever.reranker is not None
         if ask.deadline is None or ask.on_timeout == "error" or not rerank:
-            results = retriever.search_batch(ask.queries, tenant=ask.tenant, **ask.options)
+            results = retriever.search_batch(ask.queries, **ask.options.arguments())
         else:
             results = self._within(retriever, ask)
         self._learn(results, retriever.index.collection)
@@ -117,11 +117,10 @@ class Searching:
         left_ms = (ask.deadline - time.monotonic() - self._first_stage_s) * 1000 * _RERANK_SHARE
         why = "its time had passed before re-ranking"
         if left_ms >= _LEAST_BUDGET_MS:
-            given = ask.options.get("budget_ms")
-            options = dict(ask.options)
-            options["budget_ms"] = left_ms if given is None else _least(given, left_ms)
+            budget_ms = min(ask.options.budget_ms or left_ms, left_ms)
+            options = replace(ask.options, budget_ms=budget_ms)
             try:
-                return retriever.search_batch(ask.queries, tenant=ask.tenant, **options)
+                return retriever.search_batch(ask.queries, **options.arguments())
             except DeadlinePassed:
                 why = "its time passed while it waited for the reranker"
             except ModelFault as error:
@@ -129,9 +128,7 @@ class Searching:
         return self._first_stage(retriever, ask, why)
 
     def _first_stage(self, retriever: TwoStageRetriever, ask: Ask, why: str) -> list[SearchResult]:
-        options = {**ask.options, "rerank": False}
-        unfiltered = options.pop("min_relevance", None) is not None
-        options.pop("blend", None)
+        options = replace(ask.options, rerank=False, min_relevance=None, blend=None)
         before = current()
         control = Control(
             client=before.client,
@@ -140,18 +137,11 @@ class Searching:
             cancelled=before.cancelled,
         )
         with controlled(control):
-            results = retriever.search_batch(ask.queries, tenant=ask.tenant, **options)
+            results = retriever.search_batch(ask.queries, **options.arguments())
         notice = f"The order is the first stage's: {why}."
-        if unfiltered:
+        if ask.options.min_relevance is not None:
             notice += " Without relevance, min_relevance was not applied."
         return [replace(one, notices=(*one.notices, notice)) for one in results]
-
-    def _pairs(self, retriever: TwoStageRetriever, options: Mapping[str, Any]) -> int:
-        sizes = [options.get("candidates"), options.get("top_k", 10)]
-        given = [one for one in sizes if isinstance(one, int)]
-        if not isinstance(sizes[0], int):
-            given.append(retriever.candidates)
-        return max(given, default=0)
 
     def _learn(self, results: Sequence[SearchResult], collection: str) -> None:
         """What stages took: for the observer, and for the next estimates."""
@@ -182,8 +172,3 @@ def warm_up(models: LoadedModels) -> None:
     second = models.second_stage_for(encoder).reranker
     if second is not None:
         second.inner.score([("warm up", "a passage to warm up with")])
-
-
-def _least(given: object, left_ms: float) -> object:
-    """The smaller of the two; what is no number is left for the library to refuse."""
-    return left_ms if is_number(given) and given > left_ms else given

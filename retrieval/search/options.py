@@ -11,7 +11,17 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from types import NoneType
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from retrieval._validate import number, one_of, true_or_false, whole_number
 from retrieval.errors import InvalidInput
@@ -235,6 +245,11 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for option in search_options():
             option.check(getattr(self, option.name))
+
+    def arguments(self) -> SearchArguments:
+        """The fields as keyword arguments of `TwoStageRetriever.search`."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return cast(SearchArguments, values)
 
 
 class SearchArguments(TypedDict, total=False):

@@ -187,7 +187,7 @@ def test_every_option_of_the_library_is_reachable(filled: Made) -> None:
     first, second = run(search(ANYONE, ["oak", "bee"], top_k=1, neighbours=1, rerank=False))
     assert (first.hits[0].passage.document_id, first.reranker) == ("oak", None)
     assert second.hits[0].passage.document_id == "bee"
-    with pytest.raises(InvalidInput, match=r"no option 'topk'; it has .*top_k"):
+    with pytest.raises(InvalidInput, match=r"no search option 'topk'; expected one of .*top_k"):
         run(search(ANYONE, ["oak"], topk=3))
     with pytest.raises(InvalidQuery):
         run(search(ANYONE, ["  "]))
