@@ -124,6 +124,7 @@ class Admission:
             return
         own = inside[caller]
         wait = batcher.rate.seconds(_served_before(inside, caller, own))
+        whole = batcher.rate.seconds(_served_before(inside, caller, own + tokens) + tokens)
         if wait > self._max_wait:
             raise Overloaded(
                 f"work for {wait:.1f} s waits for {batcher.name!r}; the service lets "
@@ -131,7 +132,6 @@ class Admission:
                 fix="Ask again later, or send fewer requests at a time.",
                 retry_after_s=max(LEAST_RETRY_S, wait - self._max_wait / 2),
             )
-        whole = batcher.rate.seconds(_served_before(inside, caller, own + tokens) + tokens)
         if whole > SLACK * self._max_wait:
             raise Overloaded(
                 f"work for {wait:.1f} s waits for {batcher.name!r}, and this request would take "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -77,22 +77,6 @@ def query_cache(max_bytes: int, observer: Observer | None = None) -> QueryCache:
     return ByteCache("queries", max_bytes, Row.size, observer=observer)
 
 
-class EncodeAll(Protocol):
-    """`retrieval.types.MultiEncoder.encode_all`."""
-
-    def __call__(
-        self,
-        texts: Sequence[str],
-        kind: Literal["query", "passage"],
-        *,
-        lexical: bool = False,
-        token_vectors: bool = False,
-        progress: ProgressCallback | None = None,
-    ) -> Encoding:
-        """Dense vectors and what else is asked for."""
-        ...
-
-
 class BatchedEncoder:
     """Implements `retrieval.types.Encoder` over a batcher, and `MultiEncoder` where `encoder` does.
 
@@ -109,7 +93,7 @@ class BatchedEncoder:
         observer: is told what the batcher does.
     """
 
-    encode_all: EncodeAll
+    encode_all: Callable[..., Encoding]
     """As `MultiEncoder` has it; the attribute is there only where the wrapped encoder has it."""
 
     encode_tokens: Any
@@ -128,7 +112,7 @@ class BatchedEncoder:
         observer: Observer | None = None,
     ) -> None:
         self.inner = encoder
-        self._inner_all: EncodeAll | None = getattr(encoder, "encode_all", None)
+        self._inner_all: Callable[..., Encoding] | None = getattr(encoder, "encode_all", None)
         if self._inner_all is not None:
             self.encode_all = self._encode_all
         if hasattr(encoder, "encode_tokens"):
@@ -228,7 +212,7 @@ class BatchedEncoder:
     def _encode_all(
         self,
         texts: Sequence[str],
-        kind: Literal["query", "passage"],
+        kind: TextKind,
         *,
         lexical: bool = False,
         token_vectors: bool = False,

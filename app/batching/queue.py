@@ -61,9 +61,9 @@ class Request(Generic[Item, Value]):
     control: Control
     future: Future[list[Value]] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
-    waiting: list[int] = field(default_factory=list)
-    values: list[Value | None] = field(default_factory=list)
-    missing: int = 0
+    waiting: list[int] = field(init=False)
+    values: list[Value | None] = field(init=False)
+    missing: int = field(init=False)
     started: bool = False
     ended: bool = False
 
@@ -101,7 +101,6 @@ class FairQueue(Generic[Item, Value]):
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._head_start = budget * HEAD_START
         self._callers: dict[tuple[str, bool], _Caller[Item, Value]] = {}
         self._clock = 0.0  # `served` of the caller that was served last
         self._left: dict[tuple[str, bool], float] = {}  # `served` of callers that wait for nothing
@@ -119,7 +118,7 @@ class FairQueue(Generic[Item, Value]):
         key = _key(request)
         caller = self._callers.get(key)
         if caller is None:
-            start = self._clock if request.control.background else self._clock - self._head_start
+            start = self._clock - self._budget * HEAD_START
             self._left = {one: served for one, served in self._left.items() if served > start}
             caller = self._callers[key] = _Caller(key, self._left.pop(key, start))
         caller.requests[request] = None
@@ -156,8 +155,9 @@ class FairQueue(Generic[Item, Value]):
         """Take out the next batch. Something must wait.
 
         The batch ends at the budget, and earlier where several callers share it: once one of them
-        has got all that it waits for, and the batch is worth running. So a small request beside a
-        huge one takes little more than its own time, and not that of a full batch.
+        has got all that it waits for, the batch is worth running, and nobody is left who has a
+        head start. So a small request beside a huge one takes little more than its own time, and
+        not that of a full batch.
         """
         now = time.monotonic()
         batch: dict[Request[Item, Value], Part[Item, Value]] = {}
@@ -165,11 +165,13 @@ class FairQueue(Generic[Item, Value]):
         active = now < self._active_until
         background_left = self._budget * (BACKGROUND_SHARE if active else 1)
         satisfied = False  # whether a caller waits for nothing any more
+        level = self._clock
         turns = [(one.served, number, one) for number, one in enumerate(self._callers.values())]
         heapq.heapify(turns)
         while turns:
             _, number, caller = turns[0]
-            if satisfied and tokens >= self._budget * SMALL_BATCH:
+            worth_running = tokens >= self._budget * SMALL_BATCH
+            if satisfied and worth_running and caller.served >= level:
                 break
             request = self._next_of(caller, batch)
             cost = request.costs[request.waiting[-1]]

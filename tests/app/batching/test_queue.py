@@ -78,7 +78,9 @@ def test_who_comes_and_goes_gets_its_share_and_no_more() -> None:
 
 
 def test_many_small_callers_share_one_batch() -> None:
-    fair: FairQueue[int, int] = FairQueue(4096)
+    fair: FairQueue[int, int] = FairQueue(1000)
+    waiting(fair, "greedy", 500)
+    assert tokens_by_client(fair, 1) == {"greedy": 1000}
     for number in range(32):
         waiting(fair, f"c{number}", 1)
     assert tokens_by_client(fair, 1) == {f"c{number}": 10 for number in range(32)}
