@@ -1,20 +1,23 @@
 """Files that appear whole or not at all, also after a crash of the machine.
 
-    with atomic_write(path) as file:
+    with os_errors(f"write {path}"), atomic_write(path) as file:
         json.dump(value, file)
 
-Errors of the system (`OSError`) pass through: what they mean to a user is known where a file is
-written, not here.
+A process that is killed while it writes leaves a file `.NAME.….tmp` beside the target. Nothing
+reads it and nothing sweeps it: it might be another process's that is still at work.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO, overload
+
+from retrieval.errors import DiskFull, StoreDenied, StoreFault
 
 
 @contextlib.contextmanager
@@ -76,6 +79,48 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        # some network file systems refuse to sync a folder; they order renames themselves
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def os_errors(action: str) -> Iterator[None]:
+    """Raise the library's error for what the operating system refuses while doing `action`.
+
+    Raises:
+        StoreDenied: no permission.
+        DiskFull: no space, or the user's quota is used up.
+        StoreFault: any other reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error, action) from error
+
+
+def os_error(error: OSError, action: str) -> StoreDenied | DiskFull | StoreFault:
+    """The library's error for one of the operating system's, see `os_errors`."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+        return StoreDenied(
+            f"no permission to {action} ({reason})",
+            fix="Give this user read and write access there, or choose another place.",
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"no space left to {action} ({reason})",
+            fix="Free some space on that disk, or choose a place on another one; what was "
+            "acknowledged before is kept.",
+        )
+    if isinstance(error, NotADirectoryError):
+        return StoreFault(
+            f"could not {action} ({reason})",
+            fix="A part of that path is a file: choose a place in a folder.",
+        )
+    return StoreFault(
+        f"could not {action} ({reason})",
+        fix="Check that the path is right and the disk mounted and healthy, then try again.",
+    )

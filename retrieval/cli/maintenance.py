@@ -1,4 +1,4 @@
-"""`retrieval export | import | copy | backup | restore | doctor | recall | upgrade`."""
+"""`retrieval export | import | copy | backup | restore | doctor | recall`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file tha
 
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
-    for command in (export, copy, backup, restore, doctor, recall, upgrade):
+    for command in (export, copy, backup, restore, doctor, recall):
         app.command()(command)
     app.command("import")(import_)
 
@@ -209,17 +209,6 @@ def recall(
     for k in wanted:
         write(f"recall@{k:<4} {report.recall[k]:.4f}   worst query {report.worst[k]:.4f}")
     write(f"median      {report.approximate_ms:.2f} ms approximate, {report.exact_ms:.2f} ms exact")
-
-
-def upgrade(collection: Name, store: Store = ".retrieval", api_key: ApiKey = None) -> None:
-    """Bring a collection of an older format up to this version's; keeps all passages."""
-    from retrieval.maintenance.upgrade import upgrade_collection
-
-    done = upgrade_collection(collection, store=_place(store, api_key))
-    if done.before == done.after:
-        write(f"{collection} has format {done.after} already")
-    else:
-        write(f"{collection}: format {done.before} → {done.after}")
 
 
 def _place(store: str, key: str | None) -> Any:

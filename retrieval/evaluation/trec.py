@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
+from retrieval._files import atomic_write
 from retrieval.errors import CorpusError, DiskFull, InvalidInput
 
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -142,17 +143,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[TextIO], obj
         DiskFull: no space left.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_write(target) as file:
+            write(file)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFull(

@@ -6,28 +6,23 @@ or wiped to make it fit.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import re
 import types
 import typing
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retrieval._files import atomic_write, os_error, os_errors
 from retrieval._validate import is_whole_number
 from retrieval.errors import (
-    DiskFull,
     InvalidInput,
     ManifestCorrupt,
     ManifestMismatch,
-    StoreDenied,
-    StoreFault,
 )
 from retrieval.index.payload_fields import index_paths
 from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInfo, Storage
@@ -105,9 +100,8 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         raise ManifestMismatch(
             f"the manifest in {origin} has format version {version}, this library reads "
             f"version {FORMAT_VERSION}; nothing was changed",
-            fix="Run `retrieval upgrade COLLECTION` once; it keeps every passage and vector."
-            if 1 <= version < FORMAT_VERSION
-            else "Use the version of the library that wrote it, or index into a new collection.",
+            fix="Use the version of the library that wrote it, or index the documents again into "
+            "a new collection.",
         )
     parts = {
         name: _build(kind, values[name], origin, f"{name}.")
@@ -115,23 +109,6 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         if name in values
     }
     return _build(Manifest, {**values, **parts}, origin, "")
-
-
-def upgraded(values: object, *, origin: str) -> Manifest:
-    """The manifest of an older format as this version would have written it.
-
-    Format 1 knew neither `layout` nor `storage`: it wrote what their defaults say, unquantised.
-
-    Raises:
-        ManifestCorrupt, ManifestMismatch: as `manifest_from_dict`.
-    """
-    if isinstance(values, dict) and values.get("format_version") == 1:
-        values = values | {
-            "layout": dataclasses.asdict(Layout()),
-            "storage": dataclasses.asdict(Storage(quantization="none")),
-            "format_version": FORMAT_VERSION,
-        }
-    return manifest_from_dict(values, origin=origin)
 
 
 def prepare_manifest(name: str, manifest: Manifest) -> Manifest:
@@ -161,19 +138,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     Raises:
         DiskFull, StoreDenied, StoreFault: the file could not be written; the old one is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     text = json.dumps(manifest_to_dict(manifest), ensure_ascii=False, indent=2) + "\n"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise os_error(error, f"write the manifest {path}") from error
+    with os_errors(f"write the manifest {path}"), atomic_write(path) as file:
+        file.write(text)
 
 
 def read_manifest_file(path: Path) -> Manifest:
@@ -182,16 +149,6 @@ def read_manifest_file(path: Path) -> Manifest:
     Raises:
         ManifestCorrupt: the file is missing, no JSON, or not a manifest.
         ManifestMismatch: its format is of another version.
-        StoreDenied, StoreFault: the file could not be read.
-    """
-    return manifest_from_dict(read_manifest_values(path), origin=str(path))
-
-
-def read_manifest_values(path: Path) -> Any:
-    """What a manifest file says, unchecked, in whatever format.
-
-    Raises:
-        ManifestCorrupt: the file is missing or no JSON.
         StoreDenied, StoreFault: the file could not be read.
     """
     try:
@@ -203,10 +160,11 @@ def read_manifest_values(path: Path) -> Any:
     except OSError as error:
         raise os_error(error, f"read the manifest {path}") from error
     try:
-        return json.loads(text)
+        values = json.loads(text)
     except json.JSONDecodeError as error:
         what = "it is empty" if not text.strip() else f"it is not JSON ({error})"
         raise _corrupt(str(path), what) from None
+    return manifest_from_dict(values, origin=str(path))
 
 
 def check_manifest(stored: Manifest, expected: Manifest) -> None:
@@ -235,50 +193,6 @@ def check_manifest(stored: Manifest, expected: Manifest) -> None:
             fix=f"Use what built it (encoder {stored.encoder.model!r} and the stored values "
             "above), or index into a new collection.",
         )
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename or creation in a folder survive a power cut (where the system can)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        # some network file systems refuse to sync a folder; they order renames themselves
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def os_error(error: OSError, action: str) -> StoreDenied | DiskFull | StoreFault:
-    """The library's error for what the operating system refused while doing `action`."""
-    if isinstance(error, PermissionError) or error.errno in (1, 13, 30):
-        return StoreDenied(
-            f"no permission to {action} ({error.strerror})",
-            fix="Give this user read and write access to the store, or choose another store.",
-        )
-    if error.errno in (28, 122):
-        return DiskFull(
-            f"no space left to {action} ({error.strerror})",
-            fix="Free some space on that disk or choose a store on another one; "
-            "what was acknowledged before is kept.",
-        )
-    if isinstance(error, NotADirectoryError):
-        return StoreFault(
-            f"could not {action} ({error.strerror})",
-            fix="A part of that path is a file: choose a store in a folder.",
-        )
-    return StoreFault(
-        f"could not {action} ({error.strerror or error})",
-        fix="Check that the disk is mounted and healthy, then try again.",
-    )
-
-
-@contextlib.contextmanager
-def os_errors(action: str) -> Iterator[None]:
-    """The one place where the operating system's errors become the library's."""
-    try:
-        yield
-    except OSError as error:
-        raise os_error(error, action) from error
 
 
 _LEAST = {

@@ -21,19 +21,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from retrieval._files import os_errors, sync_folder
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput
 from retrieval.index.embedded.folder import MANIFEST, collection_path, free_bytes, require_space
 from retrieval.index.embedded.lock import LOCK, CollectionLock
 from retrieval.index.manifest import (
     check_name,
     manifest_from_dict,
-    os_errors,
-    sync_directory,
     write_manifest,
 )
 from retrieval.index.server.snapshots import restore_snapshot, save_snapshot
 from retrieval.index.store import Store, StoreLike
-from retrieval.maintenance.files import appearing
+from retrieval.maintenance.files import new_file
 
 BACKUP_VERSION = 1
 _CONTENTS = "backup.json"
@@ -72,7 +71,7 @@ def backup_collection(
     """
     place, target = Store.of(store), Path(path)
     _check_ending(target, place)
-    with appearing(target, overwrite=overwrite) as temporary:
+    with new_file(target, overwrite=overwrite) as temporary:
         with place.open(collection) as index:  # which also sees that it is whole
             points, name, physical = index.status().points, index.collection, index.physical
         if place.is_server:
@@ -138,8 +137,6 @@ def _pack(folder: Path, target: Path, points: int) -> None:
                 archive.addfile(head, io.BytesIO(text))
                 for path in files:
                     archive.add(path, path.relative_to(folder).as_posix(), recursive=False)
-            with target.open("rb") as written:
-                os.fsync(written.fileno())
     finally:
         lock.release()
 
@@ -165,7 +162,7 @@ def _unpack(source: Path, collection: str | None, root: Path) -> str:
                 _extract(source, archive, relative, digest, temporary)
             write_manifest(temporary / MANIFEST, replace(manifest, collection=name))
             temporary.rename(root / name)
-            sync_directory(root)
+            sync_folder(root)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

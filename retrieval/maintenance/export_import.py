@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from retrieval._files import os_errors
 from retrieval.errors import (
     CollectionExists,
     CorpusError,
@@ -29,7 +30,6 @@ from retrieval.errors import (
 from retrieval.index.manifest import (
     manifest_from_dict,
     manifest_to_dict,
-    os_errors,
     version_name,
 )
 from retrieval.index.payload import payload_to_passage
@@ -37,7 +37,7 @@ from retrieval.index.point_store import PointData, SparseTerms
 from retrieval.index.store import Store, StoreLike
 from retrieval.index.upsert_checks import check_vectors, point
 from retrieval.maintenance import parquet
-from retrieval.maintenance.files import appearing
+from retrieval.maintenance.files import new_file
 from retrieval.types import Manifest
 
 EXPORT_VERSION = 1
@@ -81,9 +81,8 @@ def export_collection(
     target = Path(path)
     kind = _kind(target)
     with (
-        appearing(target, overwrite=overwrite) as temporary,
+        new_file(target, overwrite=overwrite) as temporary,
         Store.of(store).open(collection) as index,
-        os_errors(f"write {target}"),
     ):
         counted = _Counted(index.points(), index.status().points, progress)
         if kind == "parquet":
@@ -250,9 +249,6 @@ def _write_jsonl(
             file.write(json.dumps(head, ensure_ascii=False) + "\n")
             for one in points:
                 file.write(json.dumps(_row(one), ensure_ascii=False) + "\n")
-            file.flush()
-            if not zipped:
-                os.fsync(raw.fileno())
 
 
 def _row(one: PointData) -> dict[str, Any]:

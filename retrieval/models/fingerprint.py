@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retrieval._files import atomic_write
 from retrieval.errors import ModelFault
 
 # The tokeniser's own file holds everything; the older ones count only where it is absent.
@@ -154,13 +153,8 @@ class _Memory:
         text = json.dumps({"format": _FORMAT, "files": kept}, indent=1)
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".fingerprints-")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as out:
-                    out.write(text)
-                Path(temporary).replace(self._path)
-            except OSError:
-                Path(temporary).unlink(missing_ok=True)
+            with atomic_write(self._path) as out:
+                out.write(text)
 
 
 def _digest(file: Path) -> str:

@@ -259,11 +259,11 @@ def test_a_corrupt_manifest(damage: str, copied: Path, capsys: pytest.CaptureFix
     assert "manifest.json" in message
 
 
-def test_a_manifest_of_an_older_format_names_the_command_that_mends_it(
+def test_a_manifest_of_another_format_says_to_index_again(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied / "docs/manifest.json").write_text('{"format_version": 1}')
-    assert "retrieval upgrade" in fails(capsys, "search", "x", "--store", str(copied))
+    assert "index the documents again" in fails(capsys, "search", "x", "--store", str(copied))
 
 
 def test_a_source_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

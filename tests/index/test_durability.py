@@ -108,7 +108,7 @@ KILLED_WHILE_CREATING = """
     elif step == "before the rename":
         Path.rename = die
     elif step == "after the rename":
-        store.sync_directory = die
+        store.sync_folder = die
     encoder = EncoderInfo("bge-test", "sha256:1", 8, "cls", True, "q: ", "", 512)
     manifest = Manifest("docs", encoder, SplitterInfo(200, 20), bm25_info("en"))
     embedded.EmbeddedIndex.create(Path(sys.argv[1]), "docs", manifest)

@@ -32,8 +32,6 @@ from retrieval.index.server.index import (
     list_collections,
     list_versions,
     read_manifest,
-    read_stored_manifest,
-    set_manifest,
     switch,
 )
 from retrieval.types import Manifest, Passage, SplitterInfo, Storage
@@ -228,17 +226,6 @@ def test_a_storage_that_cannot_be_is_refused_before_anything_is_made(
     with pytest.raises(InvalidInput, match=problem):
         ServerIndex.create(client, "docs", manifest(storage=storage))
     assert client.get_collections().collections == []
-
-
-def test_the_manifest_is_replaced_alone(manifest: Manifests) -> None:
-    client = QdrantClient(":memory:")
-    index = ServerIndex.create(client, "docs", manifest())
-    client.update_collection("docs@v1", metadata={"mine": 1})
-    changed = dataclasses.replace(index.manifest, created="2026-01-01T00:00:00+00:00")
-    set_manifest(client, "docs@v1", changed)
-    assert read_manifest(client, "docs") == changed
-    assert read_stored_manifest(client, "docs")["created"] == "2026-01-01T00:00:00+00:00"
-    assert client.get_collection("docs@v1").config.metadata["mine"] == 1  # type: ignore[index]
 
 
 def test_an_alias_of_something_else_is_opened_and_not_deleted(manifest: Manifests) -> None:

@@ -100,10 +100,6 @@ def test_recall(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "holds no query" in capsys.readouterr().err
 
 
-def test_upgrade_has_nothing_to_do(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "docs has format 2 already" in said(capsys, "upgrade", "docs", "--store", store)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,7 +111,6 @@ def test_upgrade_has_nothing_to_do(store: str, capsys: pytest.CaptureFixture[str
         (["restore", "none.tar.gz"], "none.tar.gz"),
         (["doctor", "none"], "no collection 'none'"),
         (["recall", "docs", "--depths", "ten"], "joined by commas"),
-        (["upgrade", "none"], "no collection 'none'"),
     ],
 )
 def test_mistakes_are_explained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, RetrievalError, StoreFault
-from retrieval.models.tokenization import cache as module
 from retrieval.models.tokenization.cache import ENTRY_BYTES, TokenCache
 from retrieval.models.tokenization.tokenizer import Tokenizer
 
@@ -343,7 +343,7 @@ def test_a_failed_write_leaves_the_old_file(
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     cache.ids(["cd"], Reader())
     with pytest.raises(RetrievalError, match="no space left to write the token ids"):
         cache.save(path)

@@ -13,12 +13,12 @@ import contextlib
 import fcntl
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from retrieval._files import atomic_write, os_errors
 from retrieval.errors import ManifestCorrupt
-from retrieval.index.manifest import os_errors, split_name, sync_directory, version_name
+from retrieval.index.manifest import split_name, version_name
 
 ALIASES = "aliases.json"
 _LOCK = ".aliases.lock"
@@ -92,19 +92,9 @@ def changing_aliases(root: Path) -> Iterator[dict[str, str]]:
 
 
 def _write(path: Path, aliases: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(aliases, file, ensure_ascii=False, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file:
+        json.dump(aliases, file, ensure_ascii=False, indent=2, sort_keys=True)
+        file.write("\n")
 
 
 def _corrupt(path: Path, what: str) -> ManifestCorrupt:

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from retrieval._files import os_errors, sync_folder
 from retrieval.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -37,12 +38,8 @@ from retrieval.index.embedded.lock import LOCK, CollectionLock
 from retrieval.index.manifest import (
     COLLECTION_NAME,
     check_name,
-    os_errors,
     read_manifest_file,
-    read_manifest_values,
     split_name,
-    sync_directory,
-    upgraded,
     version_name,
     write_manifest,
 )
@@ -171,26 +168,6 @@ def read_manifest(store: Path | str, collection: str) -> Manifest:
     return read_manifest_file(collection_path(store, collection) / MANIFEST)
 
 
-def upgrade_manifest(store: Path | str, collection: str) -> int:
-    """Bring a manifest to this version's format, and say which it had.
-
-    Raises:
-        StoreLocked: the collection is open here or in another process.
-        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, DiskFull
-    """
-    path = collection_path(store, collection)
-    lock = CollectionLock.acquire(path)
-    try:
-        values = read_manifest_values(path / MANIFEST)
-        manifest = upgraded(values, origin=str(path / MANIFEST))
-        before = values["format_version"]
-        if before != manifest.format_version:
-            write_manifest(path / MANIFEST, manifest)
-    finally:
-        lock.release()
-    return int(before)
-
-
 def delete_collection(store: Path | str, collection: str) -> None:
     """Delete a collection with all its versions, or one version that is not the current one.
 
@@ -219,7 +196,7 @@ def delete_collection(store: Path | str, collection: str) -> None:
             with os_errors(f"delete the collection {path}"):
                 gone = path.with_name(f".deleting-{path.name}-{uuid.uuid4().hex}")
                 path.rename(gone)
-                sync_directory(root)
+                sync_folder(root)
                 shutil.rmtree(gone)
     if version is None:
         with changing_aliases(root) as aliases:
@@ -274,7 +251,7 @@ def create_folder(
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise _exists(target) from None
                 raise
-            sync_directory(root)
+            sync_folder(root)
         except BaseException:
             if lock is not None:
                 lock.release()

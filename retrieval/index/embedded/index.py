@@ -24,7 +24,6 @@ from retrieval.index.embedded.folder import (
     list_versions,
     read_manifest,
     switch,
-    upgrade_manifest,
 )
 from retrieval.index.embedded.lock import CollectionLock
 from retrieval.index.embedded.points import MIN_FREE_BYTES, EdgePoints
@@ -46,7 +45,6 @@ __all__ = [
     "list_versions",
     "read_manifest",
     "switch",
-    "upgrade_manifest",
 ]
 
 

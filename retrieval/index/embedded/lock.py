@@ -10,8 +10,8 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
+from retrieval._files import os_errors
 from retrieval.errors import StoreLocked
-from retrieval.index.manifest import os_errors
 
 LOCK = "lock"
 

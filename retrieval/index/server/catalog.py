@@ -93,14 +93,6 @@ class Catalog:
         """The manifest of a collection, by its physical name."""
         return manifest_from_dict(self.stored_manifest(physical), origin=self._origin(physical))
 
-    def set_manifest(self, physical: str, manifest: Manifest) -> None:
-        """Replace the manifest; what is stored beside it stays."""
-        metadata = {MANIFEST_KEY: manifest_to_dict(manifest)}
-        self._ask(
-            f"change the collection {physical!r}",
-            lambda client: client.update_collection(physical, metadata=metadata),
-        )
-
     def create(self, name: str, manifest: Manifest) -> str:
         """Make a collection with its indexes and, where `name` is no version, its alias.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound
 from retrieval.index.collection import CollectionIndex
@@ -31,8 +31,6 @@ __all__ = [
     "list_collections",
     "list_versions",
     "read_manifest",
-    "read_stored_manifest",
-    "set_manifest",
     "switch",
 ]
 
@@ -232,40 +230,6 @@ def read_manifest(
     with _connect(server, options, api_key) as connection:
         catalog = Catalog(connection)
         return catalog.manifest(catalog.resolve(name))
-
-
-def read_stored_manifest(
-    server: str | QdrantClient,
-    name: str,
-    *,
-    options: ServerOptions = _DEFAULT,
-    api_key: str | None = None,
-) -> dict[str, Any]:
-    """The manifest of a collection or version as it is stored, also of an older format.
-
-    Raises:
-        CollectionNotFound, ManifestCorrupt, StoreDenied, StoreFault
-    """
-    with _connect(server, options, api_key) as connection:
-        catalog = Catalog(connection)
-        return catalog.stored_manifest(catalog.resolve(name))
-
-
-def set_manifest(
-    server: str | QdrantClient,
-    physical: str,
-    manifest: Manifest,
-    *,
-    options: ServerOptions = _DEFAULT,
-    api_key: str | None = None,
-) -> None:
-    """Replace the manifest of one collection, by the server's name of it.
-
-    Raises:
-        CollectionNotFound, StoreDenied, StoreFault
-    """
-    with _connect(server, options, api_key) as connection:
-        Catalog(connection).set_manifest(physical, manifest)
 
 
 def delete_collection(

@@ -6,13 +6,13 @@ qdrant-client can ask for a snapshot but not move its bytes, so they are streame
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from retrieval._files import os_errors
 from retrieval.errors import (
     CollectionExists,
     CorpusError,
@@ -21,7 +21,7 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-from retrieval.index.manifest import check_name, os_errors, version_name
+from retrieval.index.manifest import check_name, version_name
 from retrieval.index.server.index import (
     delete_collection,
     list_collections,
@@ -39,7 +39,9 @@ _PIECE = 1024 * 1024
 
 
 def save_snapshot(url: str, physical: str, path: Path, *, options: ServerOptions) -> None:
-    """Let the server take a snapshot, fetch it into `path`, and delete it there.
+    """Let the server take a snapshot, fetch it into `path`, and delete it on the server.
+
+    The caller sees to it that `path` is synced to the disk.
 
     Raises:
         StoreDenied, StoreFault: the server refuses or does not answer.
@@ -58,8 +60,6 @@ def save_snapshot(url: str, physical: str, path: Path, *, options: ServerOptions
                 with path.open("wb") as file:
                     for piece in answer.iter_bytes(_PIECE):
                         file.write(piece)
-                    file.flush()
-                    os.fsync(file.fileno())
         finally:
             with contextlib.suppress(Exception):
                 http.delete(place, params={"wait": "true"})

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 import threading
-import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._files import atomic_write, os_errors
 from retrieval._validate import whole_number
-from retrieval.errors import DiskFull, InvalidInput, StoreDenied, StoreFault
+from retrieval.errors import InvalidInput, StoreFault
 
 KEY_BYTES = 16
 ENTRY_BYTES = 320
@@ -112,17 +110,10 @@ class TokenCache:
             "offsets": offsets,
             "ids": np.concatenate([np.zeros(0, dtype=np.int32), *(ids for _, ids in entries)]),
         }
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
-        with _os_errors(f"write the token ids to {path}"):
+        with os_errors(f"write the token ids to {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with draft.open("xb") as file:
-                    np.savez(file, **arrays)  # type: ignore[arg-type]
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            with atomic_write(path, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
 
     def load(self, path: str | os.PathLike[str]) -> int:
         """Add what a file holds, the most recently used first to stay; how many texts it holds.
@@ -174,7 +165,7 @@ def _read(path: Path) -> tuple[str, bytes, NDArray[np.int64], NDArray[np.int32]]
             f"there is no file of token ids at {path}",
             fix="Give a file that TokenCache.save wrote, or go on without one.",
         )
-    with _os_errors(f"read the token ids from {path}"):
+    with os_errors(f"read the token ids from {path}"):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 names = ("format", "fingerprint", "keys", "offsets", "ids")
@@ -205,26 +196,3 @@ def _damaged(path: Path, why: str) -> StoreFault:
         f"the token ids in {path} cannot be read ({why})",
         fix="Delete the file and save it again: it only spares the tokeniser work.",
     )
-
-
-@contextlib.contextmanager
-def _os_errors(action: str) -> Iterator[None]:
-    """The one place where the operating system's errors become the library's."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
-            raise StoreDenied(
-                f"no permission to {action} ({why})",
-                fix="Give this user access to the folder, or choose another one.",
-            ) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"no space left to {action} ({why})",
-                fix="Free some space on that disk, or choose a folder on another one.",
-            ) from error
-        raise StoreFault(
-            f"could not {action} ({why})",
-            fix="Check that the path is a file in a folder that can be written, then try again.",
-        ) from error
