@@ -3,7 +3,7 @@
 open.py             `open`: a retriever over a collection
 ingest.py           `ingest`: a source into a collection
 live.py             `FollowingRetriever`: goes on with the version that a collection is switched to
-evaluate_folder.py  `evaluate`: a BEIR folder, indexed, searched and measured
+evaluate_folder.py  `retrieval eval`: a BEIR folder, indexed, searched and measured
 reindex.py          the next version of a collection, compared and switched to
 models.py           the models that a collection was built with, or that a user names
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, Unpack
@@ -88,7 +88,7 @@ def evaluate_folder(
         modes: first stages. With "lexical" among them, an encoder's term weights are indexed, too,
             and hybrid search joins all three legs.
         fusion: how hybrid search joins its legs, see `Fusion`.
-        corpus: another source of the documents, e.g. "python-docs".
+        corpus: another source of the documents, such as "python-docs".
         collection: an existing collection to search as it is; nothing is indexed.
         passages: "whole" indexes one passage a document, as published BEIR figures do (text over
             the encoder's length is cut); "split" splits as `retrieval index` does.
@@ -113,27 +113,18 @@ def evaluate_folder(
     _check_models(reranker if rerank else NONE, running, passages, resolved=collection is None)
     beir = load_beir(folder, split=split)
     queries = dict(islice(beir.queries.items(), limit))
+    running |= {"encoder": encoder, "reranker": reranker if rerank else None, "api_key": api_key}
     with contextlib.ExitStack() as stack:
         if collection is None:
-            # A collection of its own, in a folder that goes away.
-            store = stack.enter_context(tempfile.TemporaryDirectory(prefix="retrieval-eval-"))
-            _index(corpus or folder, store, encoder or "auto", modes, passages, on_index, options)
-            collection, encoder, api_key = _SCRATCH, None, None
-        running |= {"encoder": encoder, "reranker": reranker if rerank else None}
-        retriever = open(collection, store=store, api_key=api_key, **running)
-        stack.enter_context(retriever)
+            made = _indexed(corpus or folder, running, modes, passages, on_index, options)
+            store = stack.enter_context(made)
+        retriever = stack.enter_context(open(collection or _SCRATCH, store=store, **running))
         searcher = _Searches(retriever, budget_ms, fusion)
         report = evaluate(
-            searcher,
-            queries,
-            {query: beir.qrels[query] for query in queries},
-            modes=modes,
-            rerank=rerank,
-            blend=blend,
-            candidates=candidates,
-            measures=measures,
+            searcher, queries, {query: beir.qrels[query] for query in queries}, modes=modes,
+            rerank=rerank, blend=blend, candidates=candidates, measures=measures,
             progress=on_search,
-        )
+        )  # fmt: skip
     return replace(report, notices=(*report.notices, *searcher.notices()))
 
 
@@ -170,26 +161,29 @@ def _check_models(
         )
 
 
-def _index(
+@contextlib.contextmanager
+def _indexed(
     source: str | os.PathLike[str],
-    store: str,
-    encoder: str | Encoder,
+    running: dict[str, Any],
     modes: Sequence[Mode],
     passages: str,
     progress: IngestProgressCallback | None,
     options: EvaluationOptions,
-) -> None:
+) -> Iterator[str]:
+    """The store of a collection made from the source, which is deleted after the block.
+
+    The encoder and the key of a server, in `running`, are not for opening it: they are dropped.
+    """
     making: Any = without_reranker(options)
-    ingest(
-        source,
-        _SCRATCH,
-        store=store,
-        encoder=encoder,
-        max_tokens="default" if passages == "split" else None,
-        lexical="lexical" in modes,
-        progress=progress,
-        **making,
-    )
+    encoder = running.pop("encoder") or "auto"
+    del running["api_key"]
+    with tempfile.TemporaryDirectory(prefix="retrieval-eval-") as store:
+        ingest(
+            source, _SCRATCH, store=store, encoder=encoder,
+            max_tokens="default" if passages == "split" else None,
+            lexical="lexical" in modes, progress=progress, **making,
+        )  # fmt: skip
+        yield store
 
 
 class _Searches:

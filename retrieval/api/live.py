@@ -35,15 +35,25 @@ class FollowingRetriever(Closing):
     Args:
         collection: its name.
         store: folder, URL or `Store`.
-        check_seconds: how long a switch may go unnoticed.
+        check_seconds: how long, in seconds, a switch may go unnoticed.
+        clock: gives seconds; for tests.
         opener: opens a version, given by the engine's own name (`docs@v2`), in place of
             `retrieval.open`: for those who share models between collections. Called in a thread
-            of its own, but for the first version; what it returns is closed here.
+            of its own, except for the first version; what it returns is closed here.
         options: as for `retrieval.open`; none beside an `opener`.
 
     Raises:
         InvalidInput: options were given besides an `opener`, which has its own.
         As `retrieval.open`, for the version that is current now.
+
+    Example:
+        >>> import retrieval
+        >>> document = retrieval.Document("a", "The gate closes at ten.")
+        >>> _ = retrieval.ingest([document], "gates", encoder="starter")
+        >>> with retrieval.FollowingRetriever("gates") as retriever:
+        ...     result = retriever.search("when does the gate close?")
+        >>> result.hits[0].passage.document_id
+        'a'
     """
 
     def __init__(

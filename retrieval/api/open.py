@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from retrieval.api.models import encoder_of, language_notices, reranker_of
@@ -10,7 +11,7 @@ from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked
 from retrieval.search.options import DEFAULT_CANDIDATES, DEFAULT_MODE
 from retrieval.search.retriever import TwoStageRetriever, close_models
-from retrieval.types import Blend, Encoder, Index, Mode, Reranker
+from retrieval.types import Blend, Encoder, Mode, Reranker
 
 
 def open(
@@ -36,11 +37,13 @@ def open(
         reranker: "auto", "none" or None, a model's name or folder, or a reranker.
         mode, candidates, blend, tenant: defaults of the searches, see `TwoStageRetriever`.
         api_key: for a Qdrant server.
-        model_options: how the models that are loaded here run. For both: `device` or `devices`,
-            `engine`, `dtype`, `threads`, `deterministic`, `calibration`, `token_budget`,
-            `cache_dir`. For the encoder: `truncate_dim` and `allow_untrained_truncation`, which
-            a collection remembers by itself. For the reranker: `long_passages`,
-            `window_overlap`, `token_cache_bytes`. See `BiEncoder` and `CrossEncoderReranker`.
+        model_options: how both models run: `device` or `devices`, `engine`, `dtype`, `threads`,
+            `deterministic`, `calibration`, `token_budget`, `cache_dir`; `truncate_dim` and
+            `allow_untrained_truncation` of the encoder; `long_passages`, `window_overlap` and
+            `token_cache_bytes` of the reranker. See `BiEncoder` and `CrossEncoderReranker`.
+
+    Returns:
+        A retriever, which closes the index and the models loaded here when it is closed.
 
     Raises:
         InvalidInput: a model option that does not exist, or that is for no model loaded here.
@@ -48,6 +51,15 @@ def open(
         ManifestMismatch: `encoder` is not the one the collection was built with.
         ModelNotFound: the manifest's model is not on this machine and no hub answers.
         StoreLocked: another process has the embedded store open.
+
+    Example:
+        >>> import retrieval
+        >>> document = retrieval.Document("rules.md", "Travel costs are paid back in ten days.")
+        >>> _ = retrieval.ingest([document], "rules", encoder="starter")
+        >>> with retrieval.open("rules") as retriever:
+        ...     hits = retriever.search("when are expenses paid?", top_k=1).hits
+        >>> hits[0].passage.text
+        'Travel costs are paid back in ten days.'
     """
     checked(
         model_options,
@@ -59,33 +71,20 @@ def open(
     place = Store.of(store, api_key)
     version = place.current(collection)  # once: it may be switched while the models load
     manifest = place.manifest(version)
-    owned: list[object] = []
-    index: Index | None = None
-    try:
+    with contextlib.ExitStack() as on_failure:
         loaded = encoder_of(manifest, encoder, model_options)
-        if loaded is not encoder:
-            owned.append(loaded)
+        owned: list[object] = [] if loaded is encoder else [loaded]
+        on_failure.callback(close_models, owned)
         notices = language_notices(manifest)
+        second = None if isinstance(reranker, str) else reranker
         if isinstance(reranker, str):
             second, more = reranker_of(reranker, loaded, model_options)
             notices += more
             owned.append(second)
-        else:
-            second = reranker
-        index = place.open(version)
-        return TwoStageRetriever(
-            loaded,
-            index,
-            second,
-            mode=mode,
-            candidates=candidates,
-            blend=blend,
-            tenant=tenant,
-            notices=notices,
-            owned=owned,
-        )
-    except BaseException:
-        if index is not None:
-            index.close()
-        close_models(owned)
-        raise
+        index = on_failure.enter_context(place.open(version))
+        retriever = TwoStageRetriever(
+            loaded, index, second, mode=mode, candidates=candidates, blend=blend, tenant=tenant,
+            notices=notices, owned=owned,
+        )  # fmt: skip
+        on_failure.pop_all()
+    return retriever

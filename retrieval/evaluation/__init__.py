@@ -1,6 +1,6 @@
 """Measuring both stages on judged queries.
 
-evaluate.py  searches every judged query and measures; `retrieval.evaluate` also indexes (api/)
+evaluate.py  `evaluate`: searches every judged query and measures
 metrics.py   measures by name, and whether two runs differ
 beir.py      judged collections in BEIR layout
 trec.py      run and qrels files

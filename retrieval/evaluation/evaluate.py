@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from retrieval._validate import whole_number
@@ -69,57 +70,57 @@ def evaluate(
 ) -> EvaluationReport:
     """Search every judged query in every mode and measure both stages' orders.
 
-    A query is searched once a mode: its row without re-ranking is the first stage's order of the
-    same search. Judgements are of documents, so a document stands where its best passage does.
+    A query is searched once a mode: its row without re-ranking is the first stage's order of that
+    search. Judgements are of documents: a document stands where its best passage does.
 
     Args:
         retriever: the searcher; results say whether it re-ranked.
-        queries: query id → text. Queries without judgements are not searched.
+        queries: query id → text; those without judgements are not searched.
         qrels: query id → document id → grade.
         modes: first stages to measure, one or two rows each.
         rerank: measure the second stage too, where the retriever has one.
         blend: how the two orders are joined; None takes the retriever's default.
         candidates: how many passages are re-ranked.
-        depth: how many passages are fetched and ranked, at least; what lies below `candidates`
-            keeps the first stage's order, so that recall at `depth` compares between the rows.
+        depth: how many passages are fetched and ranked, at least. Those below `candidates` keep
+            the first stage's order, so that recall at `depth` compares between the rows.
         measures: see `retrieval.evaluation.metrics`.
         batch_size: how many queries are searched together; 1 gives the time of a query alone.
         progress: called before the first and after each batch.
 
+    Returns:
+        A row of measures for each mode, without and with re-ranking, and their runs.
+
     Raises:
         InvalidInput: an argument's value cannot be used, or a judged query has no text.
+
+    Example:
+        >>> import retrieval
+        >>> documents = [retrieval.Document("a", "Red apples."), retrieval.Document("b", "Rain.")]
+        >>> _ = retrieval.ingest(documents, "judged", encoder="starter")
+        >>> with retrieval.open("judged", reranker=None) as retriever:
+        ...     report = retrieval.evaluate(retriever, {"q": "red fruit"}, {"q": {"a": 1}})
+        >>> report.rows[0].measures["nDCG@10"]
+        1.0
     """
     wanted, names = check_settings(
         modes, measures, candidates=candidates, depth=depth, batch_size=batch_size
     )
     judged, ids = _judged(queries, qrels)
     depth = max(depth, candidates)
-
     rows: list[EvaluationRow] = []
     notices: dict[str, None] = {}
     encoder, reranker = "", None
     for mode in wanted:
-        results: list[SearchResult] = []
-        if progress is not None:
-            progress(mode, 0, len(ids))
-        for start in range(0, len(ids), batch_size):
-            batch = ids[start : start + batch_size]
-            results += retriever.search_batch(
-                [queries[id_] for id_ in batch],
-                top_k=depth,
-                candidates=candidates,
-                fetch=depth,
-                mode=mode,
-                rerank=rerank,
-                blend=blend,
-            )
-            if progress is not None:
-                progress(mode, min(start + batch_size, len(ids)), len(ids))
+        search = partial(
+            retriever.search_batch, top_k=depth, candidates=candidates, fetch=depth, mode=mode,
+            rerank=rerank, blend=blend,
+        )  # fmt: skip
+        report = None if progress is None else partial(progress, mode)
+        results = _searched([queries[id_] for id_ in ids], search, batch_size, report)
         notices.update(dict.fromkeys(notice for result in results for notice in result.notices))
-        encoder = results[0].encoder
+        encoder, reranker = results[0].encoder, results[0].reranker or reranker
         rows.append(_row(mode, ids, results, judged, names, reranked=False))
         if results[0].reranker is not None:
-            reranker = results[0].reranker
             rows.append(_row(mode, ids, results, judged, names, reranked=True))
     return EvaluationReport(
         encoder=encoder,
@@ -133,6 +134,22 @@ def evaluate(
         qrels=judged,
         notices=tuple(notices),
     )
+
+
+def _searched(
+    queries: list[str],
+    search: Callable[[list[str]], list[SearchResult]],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[SearchResult]:
+    results: list[SearchResult] = []
+    if progress is not None:
+        progress(0, len(queries))
+    for start in range(0, len(queries), batch_size):
+        results += search(queries[start : start + batch_size])
+        if progress is not None:
+            progress(len(results), len(queries))
+    return results
 
 
 def _row(

@@ -53,11 +53,21 @@ def read(
         encoding: of text files without a byte order mark; by default UTF-8, for HTML what it
             declares. PDF, Word, PowerPoint and EPUB files say their own.
 
+    Returns:
+        An iterator; each file is read when its first document is asked for.
+
     Raises:
         CorpusError: at once where the source does not exist or cannot be read at all; while
             reading, with `on_error="raise"`, at what cannot be used.
         InvalidInput: an argument's value cannot be used.
         MissingExtra: while reading, with `on_error="raise"`, at a file that needs the extra.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from retrieval import read_documents
+        >>> _ = Path("rules.md").write_text("# Travel\\n\\nPaid back in ten days.")
+        >>> [(document.id, document.title) for document in read_documents("rules.md")]
+        [('rules.md', 'Travel')]
     """
     if isinstance(source, str) and source == SOURCE_NAME:
         _check_settings(on_error, encoding)

@@ -330,12 +330,12 @@ def test_error_lets_pass_what_fits(path: Path) -> None:
     ("options", "message"),
     [
         ({"long_passages": "window"}, "long_passages='window' was given"),
-        ({"window_overlap": -1}, "window_overlap=-1 was given"),
-        ({"window_overlap": 2.5}, "window_overlap=2.5 was given"),
+        ({"window_overlap": -1}, "window_overlap is -1"),
+        ({"window_overlap": 2.5}, "window_overlap is 2.5"),
         ({"long_passages": "windows", "window_overlap": 500}, "window_overlap=500 was given, but"),
         ({"long_passages": "windows", "max_length": 32}, "window_overlap=64 .* at most 2[78]"),
-        ({"token_cache_bytes": -1}, "token_cache_bytes=-1"),
-        ({"token_cache_bytes": True}, "token_cache_bytes=True"),
+        ({"token_cache_bytes": -1}, "token_cache_bytes is -1"),
+        ({"token_cache_bytes": True}, "token_cache_bytes is True"),
     ],
 )
 def test_arguments_that_cannot_be_used(path: Path, options: dict[str, Any], message: str) -> None:

@@ -64,6 +64,15 @@ class BiEncoder(Closing):
         ModelSettingUnknown: nothing declares its pooling or maximum length.
         InvalidInput: an argument that cannot be used, or the model is no encoder.
         ModelFault: the weights do not load, or a worker process died.
+
+    Example:
+        >>> from retrieval import BiEncoder
+        >>> with BiEncoder("starter") as encoder:
+        ...     queries = encoder.encode_queries(["when are expenses paid?"])
+        ...     passages = encoder.encode_passages(["Travel costs are paid back in ten days."])
+        >>> passages.vectors.shape
+        (1, 384)
+        >>> cosines = queries @ passages.vectors.T
     """
 
     def __init__(

@@ -67,6 +67,13 @@ class CrossEncoderReranker:
         ModelSettingUnknown: it gives several logits, or its longest input is declared nowhere.
         InvalidInput: the model is no cross-encoder, or an argument cannot be used.
         ModelFault: the weights do not load.
+
+    Example:
+        >>> from retrieval import CrossEncoderReranker
+        >>> reranker = CrossEncoderReranker("BAAI/bge-reranker-base")  # doctest: +SKIP
+        >>> scores = reranker.score([("a query", "a passage")])  # doctest: +SKIP
+        >>> reranker.relevance(scores.values)  # float64 (1,), from 0 to 1  # doctest: +SKIP
+        array([0.27])
     """
 
     def __init__(

@@ -67,8 +67,8 @@ class LateInteractionReranker:
     """Scores pairs by the mean over the query's tokens of the best cosine in the passage.
 
     Special tokens take part. Token vectors of passages are computed once and kept, in float16, in
-    a cache of bounded size that forgets what was not used for the longest time; a passage is told
-    by a hash of its text. May be called from several threads.
+    a cache of bounded size that forgets what was not used for the longest time; a passage is
+    recognised by a hash of its text. May be called from several threads.
 
     Args:
         encoder: the bi-encoder whose last hidden states are compared.
@@ -79,6 +79,13 @@ class LateInteractionReranker:
 
     Raises:
         InvalidInput: `max_cache_bytes` is negative.
+
+    Example:
+        >>> from retrieval import BiEncoder, LateInteractionReranker
+        >>> reranker = LateInteractionReranker(BiEncoder("starter"))
+        >>> scores = reranker.score([("red fruit", "Apples are red."), ("red fruit", "It rains.")])
+        >>> bool(scores.values[0] > scores.values[1])
+        True
     """
 
     def __init__(
