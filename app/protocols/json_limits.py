@@ -12,6 +12,7 @@ from retrieval._validate import surrogate_at
 MOST_DEPTH = 32
 LARGEST_INT = 2**63 - 1
 MOST_NAME = 255
+MOST_QUERY = 32_768
 
 
 def plain_text(text: str) -> str:
@@ -63,6 +64,9 @@ def _check(value: Any, depth: int) -> None:
 TEXT_PATTERN = {"pattern": r"^[^\x00]*$"}
 Text = Annotated[str, AfterValidator(plain_text)]
 Name = Annotated[Text, Field(min_length=1, max_length=MOST_NAME, json_schema_extra=TEXT_PATTERN)]
+Query = Annotated[
+    Text, Field(min_length=1, max_length=MOST_QUERY, json_schema_extra={"pattern": r"\S"})
+]
 JsonObject = Annotated[dict[str, Any], AfterValidator(plain_object)]
 Milliseconds = Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)]
 

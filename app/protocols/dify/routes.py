@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Forbidden, Unauthorized, http_status
 from app.protocols.dify.conditions import Holds, MetadataCondition, Selection, selection_of
 from app.protocols.errors import ErrorForm
-from app.protocols.json_limits import plain_text
+from app.protocols.json_limits import Query
 from app.protocols.openapi_responses import described
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.scores import unit_scores
@@ -75,7 +75,7 @@ class RetrievalRequest(BaseModel):
     )
 
     knowledge_id: str = Field(min_length=1, max_length=256, description="name of the collection")
-    query: Annotated[str, Field(min_length=1, max_length=32_768), AfterValidator(plain_text)]
+    query: Query
     retrieval_setting: RetrievalSetting | None = None
     metadata_condition: MetadataCondition | None = None
 

@@ -6,18 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from app.protocols.json_limits import TEXT_PATTERN, JsonObject, Name, Strict, Text
+from app.protocols.json_limits import TEXT_PATTERN, JsonObject, Name, Query, Strict, Text
 from app.protocols.search_fields import SearchTarget, offers_search
 
-MOST_QUERY = 32_768
 MOST_QUERIES = 128
 MOST_DOCUMENTS = 1000
 MOST_IDS = 1000
 MOST_TEXT = 8_000_000
 DocumentId = Annotated[Text, Field(min_length=1, max_length=2048, json_schema_extra=TEXT_PATTERN)]
-Query = Annotated[
-    Text, Field(min_length=1, max_length=MOST_QUERY, json_schema_extra={"pattern": r"\S"})
-]
 
 
 @offers_search("http")

@@ -10,13 +10,13 @@ from fastapi.responses import JSONResponse
 import retrieval
 from app.errors import NotHere
 from app.protocols.errors import request_id_of
+from app.protocols.json_limits import MOST_QUERY
 from app.protocols.native import documents as native_documents
 from app.protocols.native import jobs as native_jobs
 from app.protocols.native.requests import (
     MOST_DOCUMENTS,
     MOST_IDS,
     MOST_QUERIES,
-    MOST_QUERY,
     BatchRequest,
     SearchOptions,
     SearchRequest,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.protocols.json_limits import plain_text
+from app.protocols.json_limits import Query
 from app.protocols.openai.attribute_filters import AttributeFilter
 
 MOST_QUERIES = 16
-MOST_QUERY = 32_768
-
-_Query = Annotated[str, Field(min_length=1, max_length=MOST_QUERY), AfterValidator(plain_text)]
 
 
 class RankingOptions(BaseModel):
@@ -53,7 +50,7 @@ class StoreSearchRequest(BaseModel):
         },
     )
 
-    query: _Query | Annotated[list[_Query], Field(min_length=1, max_length=MOST_QUERIES)] = Field(
+    query: Query | Annotated[list[Query], Field(min_length=1, max_length=MOST_QUERIES)] = Field(
         description=f"the question, or up to {MOST_QUERIES} questions; their results are joined"
     )
     filters: AttributeFilter | None = Field(None, description="over attributes of the passages")
