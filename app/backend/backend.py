@@ -30,7 +30,7 @@ from app.backend.writes import Writing, document_there
 from app.batching.deadline import Control, controlled
 from app.errors import NotHere
 from app.jobs.jobs import Jobs
-from app.jobs.storage import state_folder
+from app.jobs.state_dir import state_folder
 from app.settings.settings import Settings, secret
 from app.types import (
     Caller,

@@ -10,8 +10,9 @@ from app.backend.access import Access
 from app.backend.writes import Writing
 from app.batching.deadline import Cancellation, Control, controlled
 from app.errors import Forbidden, NotHere
-from app.jobs.jobs import Jobs, JobSpec
-from app.jobs.storage import documents_of, parse_limits
+from app.jobs.jobs import Jobs
+from app.jobs.sources import documents_of, parse_limits
+from app.jobs.storage import JobSpec
 from app.settings.settings import Settings
 from app.types import Caller, Job, JobSource
 from retrieval import IngestProgress, IngestReport
@@ -84,6 +85,7 @@ class JobAccess:
     def _run(
         self,
         spec: JobSpec,
+        home: Path,
         progress: Callable[[IngestProgress], None],
         cancelled: Cancellation,
     ) -> IngestReport:
@@ -95,7 +97,7 @@ class JobAccess:
                     self._allowed(spec.path), spec.collection, tenant=spec.tenant, what=what,
                     prune=spec.prune, progress=progress, patience_s=PATIENCE_SECONDS,
                 )  # fmt: skip
-            given = documents_of(spec, parse_limits(self._settings), cancelled)
+            given = documents_of(home, parse_limits(self._settings), cancelled)
             report = self._writing.upsert(
                 given.read, spec.collection, tenant=spec.tenant, what=what, prune=spec.prune,
                 progress=progress, patience_s=PATIENCE_SECONDS,

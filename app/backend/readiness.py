@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.backend.collections import Collections
 from app.backend.models import Models
-from app.jobs.storage import state_folder
+from app.jobs.state_dir import state_folder
 from app.settings.settings import Settings
 from app.types import Readiness
 from retrieval import Store

@@ -1,12 +1,7 @@
 """Ingestion in the background: jobs that run one after another and survive a restart.
 
-    <state>/jobs/<id>/job.json           what the job is and how far it is; written atomically, last
-                      documents.jsonl    documents that were sent, or parsed from files
-                      files/0001.pdf …   uploads, under names of this service's own
-                      files.json         what the client called them
-
-A job is accepted once its folder is complete. Jobs that had not ended when the process did run
-again at the next start: ingestion passes over what is written already.
+A job is accepted once what it reads and its row in the table are on disk. Jobs that had not ended
+when the process did run again at the next start: ingestion passes over what is written already.
 """
 
 from __future__ import annotations
@@ -14,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import threading
 import time
 import uuid
@@ -26,7 +20,8 @@ from typing import TypeAlias
 
 from app.batching.deadline import Cancellation, Cancelled
 from app.errors import Conflict, NotHere, Overloaded, Stopping
-from app.jobs.storage import JobFiles, JobSpec, Kept
+from app.jobs.sources import JobSources
+from app.jobs.storage import ENDED, JobSpec, JobTable, Kept
 from app.types import Job, JobSource
 from retrieval import IngestProgress, IngestReport
 from retrieval.errors import RetrievalError
@@ -34,30 +29,25 @@ from retrieval.errors import RetrievalError
 log = logging.getLogger(__name__)
 
 RunJob: TypeAlias = Callable[
-    [JobSpec, Callable[[IngestProgress], None], Cancellation], IngestReport
+    [JobSpec, Path, Callable[[IngestProgress], None], Cancellation], IngestReport
 ]
-"""Does a job's work in the calling thread: ends early, with any error, once the event is set."""
+"""Does a job's work in the calling thread, given the folder of what was sent; ends early, with any
+error, once the event is set."""
 
 HISTORY = 200
 MOST_WAITING = 100
 MOST_STARTS = 3
-ENDED = ("done", "failed", "cancelled")
-
-__all__ = ["ENDED", "JobSpec", "Jobs", "RunJob"]
 
 
 @dataclass(slots=True)
-class _Entry:
-    """A job that is known. cancelled: set to stop it. starts: how often it began to run."""
+class _Running:
+    """The job that runs. cancelled: set to stop it. wanted: False once a caller cancelled it."""
 
     spec: JobSpec
     job: Job
+    starts: int
     cancelled: Cancellation
     wanted: bool = True
-    starts: int = 0
-
-    def kept(self) -> Kept:
-        return Kept(self.spec, self.job, self.starts)
 
 
 class Jobs:
@@ -66,16 +56,18 @@ class Jobs:
     Args:
         state_dir: folder of the service's state; one process at a time uses it.
         run: does a job's work.
-        history: so many ended jobs are remembered.
+        history: how many ended jobs are remembered.
     """
 
     def __init__(self, state_dir: Path, run: RunJob, *, history: int = HISTORY) -> None:
-        self._files = JobFiles(state_dir / "jobs")
+        self._table = JobTable(state_dir)
+        self._sources = JobSources(state_dir)
         self._run = run
         self._history = history
-        self._lock = threading.RLock()
-        self._entries: dict[str, _Entry] = {}
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # Guards all below; notified when a job comes in, or at the end.
+        self._changes = threading.Condition(threading.RLock())
+        self._running: _Running | None = None
+        self._unwritable: set[str] = set()
         self._watchers: dict[str, set[_Watcher]] = {}
         self._runner: threading.Thread | None = None
         self._closing = False
@@ -86,35 +78,28 @@ class Jobs:
         """Take up the jobs of the last run; a second call does nothing.
 
         Raises:
-            StoreDenied, DiskFull: the folder cannot be read or written.
+            StoreDenied, DiskFull, StoreFault: the folder cannot be read or written.
         """
-        with self._lock:
+        with self._changes:
             if self._runner is not None or self._closing:
                 return
-            self._files.sweep()
-            for kept in self._files.load():
-                entry = _Entry(kept.spec, kept.job, Cancellation(), starts=kept.starts)
-                self._entries[kept.job.id] = entry
-                if kept.job.state not in ENDED:
-                    entry.job = replace(kept.job, state="waiting")
-                    self._queue.put(kept.job.id)
+            self._table.create()
+            self._sources.sweep(self._table.waiting())
             self._runner = threading.Thread(target=self._work, name="jobs", daemon=True)
             self._runner.start()
 
     def close(self, timeout_s: float | None = 30.0) -> None:
         """Stop at a safe point what runs; it goes on at the next start. Ends all watches."""
-        with self._lock:
+        with self._changes:
             self._closing = True
-            runner = self._runner
-            for entry in self._entries.values():
-                if entry.job.state == "running":
-                    entry.cancelled.set()
-            self._queue.put(None)
-        if runner is not None:
-            runner.join(timeout_s)
-            if runner.is_alive():
+            if self._running is not None:
+                self._running.cancelled.set()
+            self._changes.notify_all()
+        if self._runner is not None:
+            self._runner.join(timeout_s)
+            if self._runner.is_alive():
                 log.warning("a job did not stop in time; it goes on at the next start")
-        with self._lock:
+        with self._changes:
             for watchers in self._watchers.values():
                 for watcher in watchers:
                     watcher.wake()
@@ -136,11 +121,11 @@ class Jobs:
             Stopping: the service ends.
             Overloaded: too many jobs wait.
             InvalidInput: the source has nothing, or more than one kind of thing.
-            DiskFull, StoreDenied: it cannot be written down.
+            DiskFull, StoreDenied, StoreFault: it cannot be written down.
         """
         self.open()
-        with self._lock:
-            waiting = sum(entry.job.state == "waiting" for entry in self._entries.values())
+        with self._changes:
+            waiting = len(self._table.waiting())
         if waiting >= MOST_WAITING:
             raise Overloaded(
                 f"{waiting} jobs wait already",
@@ -149,43 +134,38 @@ class Jobs:
             )
         job_id = f"job-{uuid.uuid4().hex}"
         job = Job(id=job_id, collection=collection, state="waiting", created=_now(), key_id=key_id)
-        spec = self._files.take(
-            job_id, source, key_id=key_id, collection=collection, tenant=tenant, prune=prune
-        )
-        entry = _Entry(spec, job, Cancellation())
-        with self._lock:
-            if self._closing:
-                self._files.remove(job_id)
-                raise Stopping("the service is being stopped", fix="Send it again in a minute.")
-            try:
-                self._files.keep(entry.kept())
-            except BaseException:
-                self._files.remove(job_id)
-                raise
-            self._entries[job_id] = entry
-            self._queue.put(job_id)
+        spec = JobSpec(job_id, key_id, collection, tenant, prune, source.path)
+        self._sources.take(job_id, source)
+        try:
+            with self._changes:
+                if self._closing:
+                    raise Stopping("the service is stopping", fix="Send it again in a minute.")
+                self._table.add(Kept(spec, job))
+                self._changes.notify_all()
+        except BaseException:
+            self._sources.remove(job_id)
+            raise
         return job
 
     @property
     def watching(self) -> int:
         """How many watches there are."""
-        with self._lock:
+        with self._changes:
             return sum(map(len, self._watchers.values()))
 
     def get(self, job_id: str) -> Job:
         """A job as it is now. Raises NotHere."""
-        with self._lock:
-            return self._entry(job_id).job
-
-    def spec(self, job_id: str) -> JobSpec:
-        """What a job was asked to do. Raises NotHere."""
-        with self._lock:
-            return self._entry(job_id).spec
+        with self._changes:
+            return self._find(job_id).job
 
     def list(self) -> list[Job]:
         """All jobs, newest first."""
-        with self._lock:
-            return [entry.job for entry in reversed(self._entries.values())]
+        with self._changes:
+            running = self._running
+            return [
+                running.job if running is not None and job.id == running.job.id else job
+                for job in self._table.newest()
+            ]
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what it has written stays.
@@ -194,19 +174,18 @@ class Jobs:
             NotHere
             Conflict: it has ended.
         """
-        with self._lock:
-            entry = self._entry(job_id)
-            if entry.job.state in ENDED:
+        with self._changes:
+            found = self._find(job_id)
+            if found.job.state in ENDED:
                 raise Conflict(
-                    f"the job {job_id!r} has ended already: {entry.job.state}",
+                    f"the job {job_id!r} has ended already: {found.job.state}",
                     fix="Nothing needs to be done.",
                 )
-            entry.wanted = False
-            if entry.job.state == "waiting":
-                self._end(entry, replace(entry.job, state="cancelled"))
-            else:
-                entry.cancelled.set()
-            return entry.job
+            if isinstance(found, _Running):
+                found.wanted = False
+                found.cancelled.set()
+                return found.job
+            return self._end(replace(found.job, state="cancelled"), found.starts)
 
     async def watch(self, job_id: str) -> AsyncIterator[Job]:
         """The job now, then whenever it has changed, until it, or the service, ends.
@@ -215,14 +194,14 @@ class Jobs:
             NotHere
         """
         watcher = _Watcher()
-        with self._lock:
-            self._entry(job_id)
+        with self._changes:
+            self._find(job_id)
             self._watchers.setdefault(job_id, set()).add(watcher)
         try:
             shown: Job | None = None
             while True:
-                with self._lock:
-                    job, closing = self._entry(job_id).job, self._closing
+                with self._changes:
+                    job, closing = self._find(job_id).job, self._closing
                 if job != shown:
                     yield job
                     shown = job
@@ -230,7 +209,7 @@ class Jobs:
                     return
                 await watcher.changed()
         finally:
-            with self._lock:
+            with self._changes:
                 watchers = self._watchers.get(job_id, set())
                 watchers.discard(watcher)
                 if not watchers:
@@ -239,52 +218,63 @@ class Jobs:
     # --- the thread that works
 
     def _work(self) -> None:
-        while (job_id := self._queue.get()) is not None:
-            with self._lock:
-                if self._closing:
-                    return
-                entry = self._entries.get(job_id)
-                if entry is None or entry.job.state != "waiting":
-                    continue
+        while (running := self._next()) is not None:
             try:
-                self._do(entry)
+                self._do(running)
             except Exception:  # such as a disk that became full: the next job may go well
-                log.exception("the job %s could not be written down", job_id)
+                log.exception("the job %s could not be written down", running.spec.id)
+                self._unwritable.add(running.spec.id)  # not again before the next start
+            finally:
+                with self._changes:
+                    self._running = None
+                    self._wake(running.spec.id)
 
-    def _do(self, entry: _Entry) -> None:
-        entry.starts += 1
-        if entry.starts > MOST_STARTS:
+    def _next(self) -> _Running | None:
+        """The next job, once there is one; None when the service ends."""
+        with self._changes:
+            while not self._closing:
+                kept = self._table.next(self._unwritable)
+                if kept is not None:
+                    job = replace(kept.job, state="running")
+                    self._running = _Running(kept.spec, job, kept.starts + 1, Cancellation())
+                    return self._running
+                self._changes.wait()
+            return None
+
+    def _do(self, running: _Running) -> None:
+        if running.starts > MOST_STARTS:
             self._fail(
-                entry,
+                running,
                 f"the service ended {MOST_STARTS} times while the job ran",
                 "See the service's log for what ended it; then send the documents again.",
             )
             return
         began = time.monotonic()
-        self._change(entry, replace(entry.job, state="running"))
-        self._files.keep(entry.kept())
+        with self._changes:
+            self._table.update(running.job, running.starts)
+            self._wake(running.spec.id)
 
         def progress(now: IngestProgress) -> None:
-            if entry.cancelled.is_set():
+            if running.cancelled.is_set():
                 raise Cancelled
-            self._change(
-                entry,
-                replace(
-                    entry.job,
+            with self._changes:
+                running.job = replace(
+                    running.job,
                     documents=now.documents,
                     total_documents=now.total_documents,
                     passages=now.passages,
                     seconds=time.monotonic() - began,
-                ),
-            )
+                )
+                self._wake(running.spec.id)
 
+        home = self._sources.of(running.spec.id)
         try:
-            report = self._run(entry.spec, progress, entry.cancelled)
+            report = self._run(running.spec, home, progress, running.cancelled)
         except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the others
-            self._ended_by(entry, error)
+            self._ended_by(running, error)
             return
-        read = replace(
-            entry.job,
+        done = replace(
+            running.job,
             state="done",
             documents=report.read,
             total_documents=report.read,
@@ -292,61 +282,57 @@ class Jobs:
             seconds=report.seconds,
             report=report,
         )
-        self._end(entry, read)
+        self._end(done, running.starts)
 
-    def _ended_by(self, entry: _Entry, error: Exception) -> None:
-        if entry.cancelled.is_set() and not entry.wanted:
-            self._end(entry, replace(entry.job, state="cancelled"))
-        elif entry.cancelled.is_set():
+    def _ended_by(self, running: _Running, error: Exception) -> None:
+        if running.cancelled.is_set() and not running.wanted:
+            self._end(replace(running.job, state="cancelled"), running.starts)
+        elif running.cancelled.is_set():
             # The service stops: the job goes on at the next start, and this one does not count.
-            entry.starts -= 1
-            self._change(entry, replace(entry.job, state="waiting"))
-            self._files.keep(entry.kept())
+            with self._changes:
+                running.job = replace(running.job, state="waiting")
+                self._table.update(running.job, running.starts - 1)
         elif isinstance(error, RetrievalError):
-            self._fail(entry, error.problem, error.fix)
+            self._fail(running, error.problem, error.fix)
         else:
-            log.error("the job %s failed", entry.job.id, exc_info=error)
+            log.error("the job %s failed", running.spec.id, exc_info=error)
             self._fail(
-                entry,
+                running,
                 f"the service has a fault ({type(error).__name__})",
-                f"Its log says more about {entry.job.id}; what was written before is kept.",
+                f"Its log says more about {running.spec.id}; what was written before is kept.",
             )
 
-    def _fail(self, entry: _Entry, problem: str, fix: str) -> None:
-        self._end(entry, replace(entry.job, state="failed", problem=problem, fix=fix))
+    def _fail(self, running: _Running, problem: str, fix: str) -> None:
+        failed = replace(running.job, state="failed", problem=problem, fix=fix)
+        self._end(failed, running.starts)
 
-    def _end(self, entry: _Entry, job: Job) -> None:
+    def _end(self, job: Job, starts: int) -> Job:
         job = replace(job, finished=_now())
-        try:
-            self._files.keep(Kept(entry.spec, job, entry.starts))
-            self._files.drop_sources(job.id)
-        finally:
-            self._change(entry, job)
-            self._forget_oldest()
+        with self._changes:
+            self._table.update(job, starts)
+            self._table.forget(self._history, keep=self._watchers)
+        self._sources.remove(job.id)
+        with self._changes:
+            if self._running is not None and self._running.spec.id == job.id:
+                self._running.job = job
+            self._wake(job.id)
+        return job
 
-    def _change(self, entry: _Entry, job: Job) -> None:
-        with self._lock:
-            entry.job = job
-            for watcher in self._watchers.get(job.id, ()):
-                watcher.wake()
+    def _wake(self, job_id: str) -> None:
+        for watcher in self._watchers.get(job_id, ()):
+            watcher.wake()
 
-    def _forget_oldest(self) -> None:
-        with self._lock:
-            ended = [job_id for job_id, e in self._entries.items() if e.job.state in ENDED]
-            for job_id in ended[: max(0, len(ended) - self._history)]:
-                if job_id not in self._watchers:
-                    del self._entries[job_id]
-                    self._files.remove(job_id)
-
-    def _entry(self, job_id: str) -> _Entry:
-        entry = self._entries.get(job_id)
-        if entry is None:
+    def _find(self, job_id: str) -> _Running | Kept:
+        if self._running is not None and self._running.spec.id == job_id:
+            return self._running
+        kept = self._table.get(job_id)
+        if kept is None:
             raise NotHere(
                 f"there is no job {job_id!r}",
                 fix=f"GET /v1/jobs lists them; the last {self._history} that ended are kept.",
                 what="job",
             )
-        return entry
+        return kept
 
 
 class _Watcher:

@@ -1,49 +1,47 @@
-"""What jobs leave on disk, and how a job's documents are read from it."""
+"""The table of jobs: SQLite, in the service's state folder.
+
+A job is durable once `add` has returned. What jobs read lies beside it, see `app.jobs.sources`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import sqlite3
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.jobs.state_dir import UPLOADING, state_folder, translated
-from app.jobs.uploads import ParseLimits, read_uploads, safe_suffix
-from app.settings.settings import Settings
-from app.types import Job, JobSource
-from retrieval import Document, IngestReport
-from retrieval.errors import CorpusError, InvalidInput
+from app.jobs.state_dir import translated
+from app.types import Job
+from retrieval import IngestReport
+from retrieval.errors import DiskFull, StoreDenied, StoreFault
 from retrieval.types import Problem
 
-_JOB = "job.json"
-_DOCUMENTS = "documents.jsonl"
-_PROBLEMS = "problems.json"
-_FILES = "files"
-_NAMES = "files.json"
-__all__ = [
-    "JobDocuments",
-    "JobFiles",
-    "JobSpec",
-    "Kept",
-    "documents_of",
-    "parse_limits",
-    "state_folder",
-]
-MOST_PROBLEMS = 1000
-"""Problems of one job that are named."""
+DATABASE = "jobs.sqlite"
+ENDED = ("done", "failed", "cancelled")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order in which they were accepted
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    starts INTEGER NOT NULL DEFAULT 0,         -- how often the job began to run
+    spec TEXT NOT NULL,                        -- JSON of JobSpec
+    job TEXT NOT NULL                          -- JSON of Job
+);
+CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
+"""
+_MARKS = ", ".join("?" * len(ENDED))
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What a job does. One of the last three is given.
+    """What a job does.
 
-    documents_file: JSON lines of documents. files_dir: a folder of uploads, see `documents_of`.
-    path: on the service's machine.
+    tenant: whose the documents are. prune: also delete what the source no longer has. path: of a
+    file or folder on the service's machine; None for what was sent.
     """
 
     id: str
@@ -51,8 +49,6 @@ class JobSpec:
     collection: str
     tenant: str | None = None
     prune: bool = False
-    documents_file: Path | None = None
-    files_dir: Path | None = None
     path: str | None = None
 
 
@@ -62,245 +58,140 @@ class Kept:
 
     spec: JobSpec
     job: Job
-    starts: int
+    starts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class JobDocuments:
-    """What a job reads: `read` gives the documents anew each time; problems were met before."""
-
-    read: Callable[[], Iterator[Document]]
-    problems: tuple[Problem, ...] = ()
-
-    def report(self, report: IngestReport) -> IngestReport:
-        """The report of ingesting them, with the problems of reading them."""
-        return replace(report, failed=(*self.problems, *report.failed))
-
-
-def parse_limits(settings: Settings) -> ParseLimits:
-    """The limits of parsing one uploaded file."""
-    return ParseLimits(seconds=settings.parse_timeout_s, memory_mb=settings.parse_memory_mb)
-
-
-def documents_of(spec: JobSpec, limits: ParseLimits, cancelled: threading.Event) -> JobDocuments:
-    """The documents of a job that has some, or files; files are parsed once, into JSON lines.
-
-    Raises:
-        CorpusError: none of the files holds anything that can be read.
-        Cancelled: `cancelled` was set meanwhile.
-    """
-    if spec.documents_file is not None:
-        file = spec.documents_file
-        return JobDocuments(lambda: _documents(file))
-    if spec.files_dir is None:
-        raise InvalidInput(
-            f"the job {spec.id!r} reads a path", fix="Give its path to the ingestion."
-        )
-    home = spec.files_dir.parent
-    parsed, told = home / _DOCUMENTS, home / _PROBLEMS
-    with translated(home):
-        if not parsed.exists():
-            _parse(spec.files_dir, home, limits, cancelled)
-        problems = tuple(Problem(**one) for one in json.loads(told.read_bytes()))
-        empty = parsed.stat().st_size == 0
-    if empty:
-        first = str(problems[0]) if problems else "they are empty"
-        raise CorpusError(
-            f"no document could be read from the uploaded files: {first}",
-            fix="Send files of another kind, or mend them; the limits of parsing are the settings "
-            "parse_timeout_s and parse_memory_mb.",
-        )
-    return JobDocuments(lambda: _documents(parsed), problems)
-
-
-def _parse(files_dir: Path, home: Path, limits: ParseLimits, cancelled: threading.Event) -> None:
-    problems: list[Problem] = []
-    names = json.loads((home / _NAMES).read_bytes())
-    files = [(one["name"], files_dir / one["file"]) for one in names]
-    read = read_uploads(files, limits, on_problem=problems.append, cancelled=cancelled)
-    try:
-        partial = home / f"{_DOCUMENTS}.partial"
-        _write(partial, read)
-    finally:
-        read.close()
-    if len(problems) > MOST_PROBLEMS:
-        more = f"and {len(problems) - MOST_PROBLEMS:,} more problems"
-        problems[MOST_PROBLEMS:] = [Problem("the uploaded files", more)]
-    _write_whole(home / _PROBLEMS, [asdict(one) for one in problems])
-    # Last: where it is, all is.
-    partial.replace(home / _DOCUMENTS)
-
-
-class JobFiles:
-    """The folders of jobs.
+class JobTable:
+    """All jobs that are remembered. Each call opens the file anew; calls must not overlap.
 
     Args:
-        folder: of all jobs; made when it is needed, for its owner alone.
+        folder: of the service's state.
+
+    Raises:
+        DiskFull, StoreDenied, StoreFault: from each call that cannot read or write the table.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._file = folder / DATABASE
 
-    def take(
-        self,
-        job_id: str,
-        source: JobSource,
-        *,
-        key_id: str,
-        collection: str,
-        tenant: str | None,
-        prune: bool,
-    ) -> JobSpec:
-        """Write down what a job reads; uploads are moved here.
+    def create(self) -> None:
+        """Make the folder and the table, for their owner alone; jobs that ran wait again."""
+        with translated(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file.touch(mode=0o600)
+        with self._database() as database:
+            database.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA}")
+            database.execute("UPDATE jobs SET state = 'waiting' WHERE state = 'running'")
 
-        Raises:
-            InvalidInput: there is nothing to read, or more than one kind of thing.
-            DiskFull, StoreDenied
-        """
-        given = [source.documents is not None, source.files is not None, source.path is not None]
-        if sum(given) != 1:
-            raise InvalidInput(
-                "a job needs documents, files or a path, and one of them alone",
-                fix="Send one of them; start a job for each.",
-            )
-        home = self._folder / job_id
-        documents_file = files_dir = None
-        try:
-            with translated(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                home.mkdir(mode=0o700)
-                if source.documents is not None:
-                    documents_file = home / _DOCUMENTS
-                    _write(documents_file, source.documents)
-                if source.files is not None:
-                    files_dir = home / _FILES
-                    _take_files(files_dir, home / _NAMES, source.files)
-        except BaseException:
-            self.remove(job_id)
-            raise
-        return JobSpec(
-            job_id, key_id, collection, tenant, prune, documents_file, files_dir, source.path
+    def add(self, kept: Kept) -> None:
+        """Write down a new job; durable when this returns."""
+        self._write(
+            "INSERT INTO jobs (id, state, starts, spec, job) VALUES (?, ?, ?, ?, ?)",
+            kept.job.id,
+            kept.job.state,
+            kept.starts,
+            json.dumps(asdict(kept.spec)),
+            json.dumps(asdict(kept.job)),
         )
 
-    def keep(self, kept: Kept) -> None:
-        """Write a job down; whole or not at all.
+    def update(self, job: Job, starts: int) -> None:
+        """Write down how a job is now."""
+        self._write(
+            "UPDATE jobs SET state = ?, starts = ?, job = ? WHERE id = ?",
+            job.state,
+            starts,
+            json.dumps(asdict(job)),
+            job.id,
+        )
 
-        Raises:
-            DiskFull, StoreDenied
-        """
-        home = self._folder / kept.job.id
-        spec = asdict(kept.spec)
-        for name in ("documents_file", "files_dir"):
-            # Relative, so that the folder can be moved.
-            spec[name] = None if spec[name] is None else spec[name].name
-        with translated(home):
-            _write_whole(
-                home / _JOB, {"spec": spec, "job": asdict(kept.job), "starts": kept.starts}
-            )
+    def get(self, job_id: str) -> Kept | None:
+        """A job; None where there is none of that id."""
+        return next(iter(self._read("WHERE id = ?", job_id)), None)
 
-    def sweep(self) -> None:
-        """Delete uploads that no job had taken over when the last process ended."""
-        for left in self._folder.parent.glob(f"{UPLOADING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+    def next(self, without: Collection[str]) -> Kept | None:
+        """The job that has waited longest, of those not left out."""
+        waiting = (job_id for job_id in self.waiting() if job_id not in without)
+        first = next(waiting, None)
+        return None if first is None else self.get(first)
 
-    def load(self) -> list[Kept]:
-        """All jobs, oldest first. Folders that were not complete when the process ended go.
+    def newest(self) -> list[Job]:
+        """All jobs, newest first."""
+        return [kept.job for kept in self._read("ORDER BY number DESC")]
 
-        Raises:
-            StoreDenied
-        """
-        found: list[Kept] = []
-        with translated(self._folder):
-            homes = list(self._folder.iterdir()) if self._folder.is_dir() else []
-            for home in homes:
-                kept = _load(home)
-                if kept is None:
-                    shutil.rmtree(home, ignore_errors=True)
-                else:
-                    found.append(kept)
-        return sorted(found, key=lambda kept: (kept.job.created, kept.job.id))
+    def waiting(self) -> list[str]:
+        """Ids of the jobs that wait, oldest first."""
+        return [kept.job.id for kept in self._read("WHERE state = 'waiting' ORDER BY number")]
 
-    def drop_sources(self, job_id: str) -> None:
-        """Delete what an ended job has read."""
-        home = self._folder / job_id
-        shutil.rmtree(home / _FILES, ignore_errors=True)
-        for name in (_DOCUMENTS, f"{_DOCUMENTS}.partial", _PROBLEMS, _NAMES):
-            with contextlib.suppress(OSError):
-                (home / name).unlink()
+    def forget(self, history: int, *, keep: Collection[str]) -> None:
+        """Delete all but the newest `history` jobs that ended, and those to `keep`."""
+        self._write(
+            f"DELETE FROM jobs WHERE state IN ({_MARKS}) AND id NOT IN (SELECT value FROM "
+            f"json_each(?)) AND number NOT IN (SELECT number FROM jobs WHERE state IN ({_MARKS}) "
+            "ORDER BY number DESC LIMIT ?)",
+            *ENDED,
+            json.dumps(list(keep)),
+            *ENDED,
+            history,
+        )
 
-    def remove(self, job_id: str) -> None:
-        """Delete a job's folder."""
-        shutil.rmtree(self._folder / job_id, ignore_errors=True)
+    def _read(self, clause: str, *values: object) -> list[Kept]:
+        if not self._file.exists():
+            return []
+        with self._database() as database:
+            rows = database.execute(
+                f"SELECT spec, job, state, starts FROM jobs {clause}", values
+            ).fetchall()
+        return [
+            Kept(JobSpec(**json.loads(spec)), replace(_job(job), state=state), starts)
+            for spec, job, state, starts in rows
+        ]
 
+    def _write(self, statement: str, *values: object) -> None:
+        with self._database() as database:
+            database.execute(statement, values)
 
-def _take_files(folder: Path, names: Path, files: Iterable[tuple[str, Path]]) -> None:
-    folder.mkdir(mode=0o700)
-    listed: list[dict[str, str]] = []
-    for number, (given, path) in enumerate(files, start=1):
-        own = f"{number:04}{safe_suffix(given)}"
-        shutil.move(path, folder / own)
-        with (folder / own).open("rb") as file:
-            os.fsync(file.fileno())
-        listed.append({"name": given, "file": own})
-    _write_whole(names, listed)
-    if not listed:
-        raise InvalidInput("no file was sent", fix="Send at least one, in the field 'files'.")
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        with _errors(self._file):
+            database = sqlite3.connect(self._file, isolation_level=None)
+            try:
+                database.execute("PRAGMA synchronous = FULL")  # a commit is on disk
+                yield database
+            finally:
+                database.close()
 
 
-def _load(home: Path) -> Kept | None:
+def _job(text: str) -> Job:
+    fields: dict[str, Any] = json.loads(text)
+    report = fields["report"]
+    if report is not None:
+        report["failed"] = tuple(Problem(**one) for one in report["failed"])
+        report["notices"] = tuple(report["notices"])
+        report["duplicate_examples"] = tuple((a, b) for a, b in report["duplicate_examples"])
+        fields["report"] = IngestReport(**report)
+    return Job(**fields)
+
+
+@contextlib.contextmanager
+def _errors(file: Path) -> Iterator[None]:
     try:
-        found = json.loads((home / _JOB).read_bytes())
-        spec, job = found["spec"], found["job"]
-        for name in ("documents_file", "files_dir"):
-            spec[name] = None if spec[name] is None else home / spec[name]
-        job["report"] = _report(job["report"])
-        return Kept(JobSpec(**spec), Job(**job), int(found["starts"]))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _report(fields: dict[str, Any] | None) -> IngestReport | None:
-    if fields is None:
-        return None
-    fields["failed"] = tuple(Problem(**one) for one in fields["failed"])
-    fields["notices"] = tuple(fields["notices"])
-    fields["duplicate_examples"] = tuple((a, b) for a, b in fields["duplicate_examples"])
-    return IngestReport(**fields)
-
-
-def _documents(file: Path) -> Iterator[Document]:
-    with file.open(encoding="ascii") as lines:
-        for line in lines:
-            fields = json.loads(line)
-            yield Document(**{**fields, "pages": tuple(fields["pages"])})
-
-
-def _write(file: Path, documents: Iterable[Document]) -> None:
-    with file.open("w", encoding="ascii") as out:
-        for document in documents:
-            fields = {
-                "id": document.id,
-                "text": document.text,
-                "title": document.title,
-                "metadata": dict(document.metadata),
-                "source": document.source,
-                "pages": list(document.pages),
-            }
-            out.write(json.dumps(fields) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _write_whole(file: Path, value: object) -> None:
-    """Replace a file at once; on disk when it returns."""
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as out:
-        json.dump(value, out)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorname", "")
+        if code.startswith("SQLITE_FULL"):
+            raise DiskFull(
+                f"the disk of {str(file)!r} is full, and the job cannot be written there",
+                fix="Make room, or choose another folder with the setting state_dir.",
+            ) from error
+        if code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+            raise StoreDenied(
+                f"the file {str(file)!r} cannot be used: {error}",
+                fix="Give the service the right to write there, or set state_dir to another "
+                "folder.",
+            ) from error
+        raise StoreFault(
+            f"the table of jobs in {str(file)!r} cannot be used: {error}",
+            fix="Move the file away (jobs that wait are lost with it), or set state_dir to "
+            "another folder.",
+        ) from error

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from app.errors import Conflict, NotHere, Overloaded, Stopping
-from app.jobs.jobs import MOST_STARTS, MOST_WAITING, Jobs, JobSpec, RunJob
-from app.jobs.storage import documents_of
+from app.jobs.jobs import MOST_STARTS, MOST_WAITING, Jobs, RunJob
+from app.jobs.sources import documents_of
+from app.jobs.storage import DATABASE, JobSpec
 from app.jobs.uploads import ParseLimits
 from app.types import Job, JobSource
 from retrieval import Document, IngestProgress, IngestReport
@@ -48,9 +49,9 @@ def report_of(spec: JobSpec, read: int) -> IngestReport:
     )
 
 
-def reading(spec: JobSpec, progress: Progress, cancelled: threading.Event) -> IngestReport:
+def reading(spec: JobSpec, home: Path, progress: Progress, cancelled: Event) -> IngestReport:
     """A run that reads all documents of the job."""
-    given = documents_of(spec, ParseLimits(seconds=30, memory_mb=1024), cancelled)
+    given = documents_of(home, ParseLimits(seconds=30, memory_mb=1024), cancelled)
     read = 0
     for _ in given.read():
         read += 1
@@ -58,10 +59,10 @@ def reading(spec: JobSpec, progress: Progress, cancelled: threading.Event) -> In
     return given.report(report_of(spec, read))
 
 
-def held(started: threading.Event) -> RunJob:
+def held(started: Event) -> RunJob:
     """A run that goes on until it is stopped."""
 
-    def run(spec: JobSpec, progress: Progress, cancelled: threading.Event) -> IngestReport:
+    def run(spec: JobSpec, home: Path, progress: Progress, cancelled: Event) -> IngestReport:
         started.set()
         while True:
             progress(IngestProgress(1, None, 1, 1, 0.1))
@@ -95,9 +96,9 @@ def ended(jobs: Jobs, job_id: str) -> Job:
 def test_a_job_reads_its_documents_as_they_were_sent(tmp_path: Path) -> None:
     seen: list[Document] = []
 
-    def run(spec: JobSpec, progress: Progress, cancelled: threading.Event) -> IngestReport:
+    def run(spec: JobSpec, home: Path, progress: Progress, cancelled: Event) -> IngestReport:
         assert (spec.tenant, spec.prune, spec.key_id) == ("acme", True, "k")
-        seen.extend(documents_of(spec, ParseLimits(), cancelled).read())
+        seen.extend(documents_of(home, ParseLimits(), cancelled).read())
         return report_of(spec, len(seen))
 
     with running(tmp_path, run) as jobs:
@@ -113,7 +114,7 @@ def test_a_job_reads_its_documents_as_they_were_sent(tmp_path: Path) -> None:
 def test_history_survives_and_sources_do_not_stay(tmp_path: Path) -> None:
     with running(tmp_path, reading) as jobs:
         done = ended(jobs, started(jobs).id)
-    assert [p.name for p in (tmp_path / "jobs" / done.id).iterdir()] == ["job.json"]
+        assert list((tmp_path / "jobs").iterdir()) == []
     with running(tmp_path, reading) as again:
         assert again.list() == [done]
 
@@ -126,7 +127,6 @@ def test_history_is_bounded_and_newest_first(tmp_path: Path) -> None:
         while len(jobs.list()) > 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert [job.id for job in jobs.list()] == ids[:1:-1]
-        assert {p.name for p in (tmp_path / "jobs").iterdir()} == set(ids[2:])
         with pytest.raises(NotHere, match="there is no job"):
             jobs.get(ids[0])
 
@@ -166,7 +166,7 @@ def test_nothing_readable_fails_and_says_why(tmp_path: Path) -> None:
 def test_a_failing_job_does_not_end_the_others(
     tmp_path: Path, error: Exception, problem: str
 ) -> None:
-    def run(spec: JobSpec, progress: Progress, cancelled: threading.Event) -> IngestReport:
+    def run(spec: JobSpec, home: Path, progress: Progress, cancelled: Event) -> IngestReport:
         if spec.collection == "docs":
             raise error
         return report_of(spec, 0)
@@ -180,7 +180,7 @@ def test_a_failing_job_does_not_end_the_others(
 
 
 def test_cancelling(tmp_path: Path) -> None:
-    runs = threading.Event()
+    runs = Event()
     with running(tmp_path, held(runs)) as jobs:
         first, second = started(jobs), started(jobs)
         assert runs.wait(10)
@@ -194,9 +194,9 @@ def test_cancelling(tmp_path: Path) -> None:
 
 
 def test_watching_shows_changes_and_ends(tmp_path: Path) -> None:
-    go = threading.Event()
+    go = Event()
 
-    def run(spec: JobSpec, progress: Progress, cancelled: threading.Event) -> IngestReport:
+    def run(spec: JobSpec, home: Path, progress: Progress, cancelled: Event) -> IngestReport:
         go.wait(10)
         progress(IngestProgress(7, None, 9, 1, 0.1))
         return report_of(spec, 7)
@@ -218,7 +218,7 @@ def test_watching_shows_changes_and_ends(tmp_path: Path) -> None:
 
 
 def test_too_many_waiting_are_refused(tmp_path: Path) -> None:
-    runs = threading.Event()
+    runs = Event()
     with running(tmp_path, held(runs)) as jobs:
         started(jobs)
         assert runs.wait(10)
@@ -237,7 +237,7 @@ def test_one_kind_of_source(tmp_path: Path, source: JobSource) -> None:
 
 
 def test_a_stop_is_no_end(tmp_path: Path) -> None:
-    runs = threading.Event()
+    runs = Event()
     for _ in range(MOST_STARTS + 1):  # orderly stops do not count
         with running(tmp_path, held(runs)) as jobs:
             job = jobs.list()[0] if jobs.list() else started(jobs)
@@ -290,18 +290,18 @@ CHILD = """
 import sys, time, threading
 from pathlib import Path
 import retrieval
-from app.jobs.storage import documents_of
+from app.jobs.sources import documents_of
 from app.jobs.jobs import Jobs
 from app.types import JobSource
 from app.jobs.uploads import ParseLimits
 folder = Path(sys.argv[1])
-def run(spec, progress, cancelled):
+def run(spec, home, progress, cancelled):
     def slowly(now):
         progress(now)
         if sys.argv[2] == "slow":
             print("written", now.documents, flush=True)
             time.sleep(0.5)
-    given = documents_of(spec, ParseLimits(), cancelled)
+    given = documents_of(home, ParseLimits(), cancelled)
     return retrieval.ingest(given.read(), "docs", store=str(folder / "store"), encoder="starter",
                             threads=1, progress=slowly)
 jobs = Jobs(folder / "state", run)
@@ -334,8 +334,8 @@ def test_a_job_goes_on_after_kill_9(tmp_path: Path) -> None:
             assert process.stdout.readline().startswith("written")
         finally:
             process.send_signal(signal.SIGKILL)
-    kept = json.loads(next((tmp_path / "state" / "jobs").glob("*/job.json")).read_text())
-    assert kept["job"]["state"] == "running"
+    with closing(sqlite3.connect(tmp_path / "state" / DATABASE)) as database:
+        assert database.execute("SELECT state, starts FROM jobs").fetchall() == [("running", 1)]
     again = subprocess.run(
         [*command, "resume"],
         capture_output=True,
@@ -351,11 +351,8 @@ def test_a_job_goes_on_after_kill_9(tmp_path: Path) -> None:
 def test_a_job_that_ends_the_process_again_and_again_is_given_up(tmp_path: Path) -> None:
     with running(tmp_path, reading) as jobs:
         job = ended(jobs, started(jobs).id)
-    file = tmp_path / "jobs" / job.id / "job.json"
-    kept = json.loads(file.read_text())
-    kept["job"].update(state="running", report=None, finished=None)
-    kept["starts"] = MOST_STARTS
-    file.write_text(json.dumps(kept))
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database, database:
+        database.execute("UPDATE jobs SET state = 'running', starts = ?", [MOST_STARTS])
     with running(tmp_path, reading) as again:
         failed = ended(again, job.id)
     assert failed.state == "failed"

@@ -17,7 +17,8 @@ from fastapi import FastAPI
 from service_help import Service, make_settings, running, small_service
 
 from app.batching.deadline import Cancelled
-from app.jobs.jobs import Jobs, JobSpec
+from app.jobs.jobs import Jobs
+from app.jobs.storage import JobSpec
 from app.protocols.native import jobs as native_jobs
 from app.protocols.native import responses as answers
 from app.types import Backend, Caller, Job, JobSource
@@ -306,7 +307,7 @@ class OfJobs:
 
 
 def test_a_quiet_stream_is_kept_alive_and_ends_with_its_client(tmp_path: Path) -> None:
-    def run(spec: JobSpec, progress: Any, cancelled: threading.Event) -> IngestReport:
+    def run(spec: JobSpec, home: Path, progress: Any, cancelled: threading.Event) -> IngestReport:
         cancelled.wait(60)
         raise Cancelled
 
