@@ -229,13 +229,12 @@ def _search_options(values: dict[str, Any]) -> dict[str, Any]:
     """Options of a search, from what the command line says of them."""
     from retrieval.index.filter_syntax import parse_where
 
-    values = dict(values)
-    if "where" in values:
-        values["where"] = parse_where(values["where"])
-    fusion = [values.pop(name, None) for name in ("fusion", "rrf_k", "weights")]
-    left_open = {option.name for option in search_options("cli") if option.choices}
-    values = {k: v for k, v in values.items() if not (k in left_open and v == AUTO)}
-    return {**values, "fusion": fusion_of(*fusion)}
+    choices = {option.name for option in search_options("cli") if option.choices}
+    options = {k: v for k, v in values.items() if not (k in choices and v == AUTO)}
+    if "where" in options:
+        options["where"] = parse_where(options["where"])
+    fusion = fusion_of(*(options.pop(name, None) for name in ("fusion", "rrf_k", "weights")))
+    return options if fusion is None else {**options, "fusion": fusion}
 
 
 def fusion_of(

@@ -282,6 +282,7 @@ class Option:
     Attributes:
         name: of the field in `SearchOptions`.
         type: of its values other than None.
+        choices: the values of a Literal type; empty for another type.
         optional: whether None is one of its values.
         default: on this surface.
         most: the largest value on this surface, or None.
@@ -290,15 +291,11 @@ class Option:
 
     name: str
     type: Any
+    choices: tuple[str, ...]
     optional: bool
     default: Any
     most: float | None
     declared: _Declared
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The values of a Literal type; empty for another type."""
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     @property
     def summary(self) -> str:
@@ -344,10 +341,12 @@ def _offered(options: type[SearchOptions], surface: Surface) -> tuple[Option, ..
             continue
         kinds = get_args(types[one.name])
         optional = NoneType in kinds
+        kind = kinds[0] if optional else types[one.name]
         offered.append(
             Option(
                 name=one.name,
-                type=kinds[0] if optional else types[one.name],
+                type=kind,
+                choices=get_args(kind) if get_origin(kind) is Literal else (),
                 optional=optional,
                 default=declared.defaults.get(surface, one.default),
                 most=declared.limits.get(surface, declared.most),

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from retrieval._validate import one_of, query_text, whole_number
 from retrieval.errors import InvalidQuery
@@ -154,14 +154,13 @@ class TwoStageRetriever(Closing):
         Raises:
             InvalidInput: an option's value cannot be used, here or at all.
         """
-        given = SearchOptions(**options)
-        own = {
-            name: getattr(self, name)
-            for name in ("mode", "candidates", "blend", "tenant")
-            if getattr(given, name) is None
-        }
-        settled = replace(given, **own)
-        return plan_search(settled, self.reranker, self.encoder, self.index.manifest)
+        values: dict[str, Any] = dict(options)
+        for name in ("mode", "candidates", "blend", "tenant"):
+            if values.get(name) is None:
+                values[name] = getattr(self, name)
+        return plan_search(
+            SearchOptions(**values), self.reranker, self.encoder, self.index.manifest
+        )
 
     def _result(
         self,
