@@ -21,37 +21,23 @@ def hits(*values: tuple[float | None, float]) -> list[Hit]:
     ]
 
 
-def test_relevance_as_it_is() -> None:
-    assert unit_scores(hits((0.9, 4.0), (0.5, 0.0), (0.5, 0.0), (0.0, -9.0))) == [
-        0.9,
-        0.5,
-        0.5,
-        0.0,
-    ]
-
-
-def test_neighbours_out_of_order_share_their_mean() -> None:
-    blended = hits((0.9, 3.0), (0.2, 2.0), (0.6, 1.0), (0.1, 0.5))
-    assert unit_scores(blended) == pytest.approx([0.9, 0.4, 0.4, 0.1])
-    assert unit_scores(hits((0.1, 2.0), (0.9, 1.0))) == pytest.approx([0.5, 0.5])
-
-
-def test_without_relevance_the_score_decides() -> None:
-    assert unit_scores(hits((None, 3.0), (None, 1.0), (None, 0.0), (None, -2.0))) == [
-        0.75,
-        0.5,
-        0.0,
-        0.0,
-    ]
-
-
-def test_what_was_not_read_comes_below_what_was() -> None:
-    scores = unit_scores(hits((0.8, 2.0), (0.4, 1.0), (None, 3.0), (None, 1.0)))
-    assert scores == pytest.approx([0.8, 0.4, 0.3, 0.2])
-
-
-def test_nothing() -> None:
-    assert unit_scores([]) == []
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], []),
+        # relevance as it is
+        ([(0.9, 4.0), (0.5, 0.0), (0.5, 0.0), (0.0, -9.0)], [0.9, 0.5, 0.5, 0.0]),
+        # neighbours out of order share their mean
+        ([(0.9, 3.0), (0.2, 2.0), (0.6, 1.0), (0.1, 0.5)], [0.9, 0.4, 0.4, 0.1]),
+        ([(0.1, 2.0), (0.9, 1.0)], [0.5, 0.5]),
+        # without relevance the score decides
+        ([(None, 3.0), (None, 1.0), (None, 0.0), (None, -2.0)], [0.75, 0.5, 0.0, 0.0]),
+        # hits that were not re-ranked come below those that were
+        ([(0.8, 2.0), (0.4, 1.0), (None, 3.0), (None, 1.0)], [0.8, 0.4, 0.3, 0.2]),
+    ],
+)
+def test_scores_of(values: list[tuple[float | None, float]], expected: list[float]) -> None:
+    assert unit_scores(hits(*values)) == pytest.approx(expected)
 
 
 @given(
