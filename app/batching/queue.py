@@ -147,9 +147,9 @@ class FairQueue(Generic[Item, Value]):
         """Take out all of the one request whose turn it is. Something must wait."""
         caller = min(self._callers.values(), key=lambda one: one.served)
         request = next(iter(caller.requests))
-        indices, tokens = self._take_out(caller, request, len(request.waiting))
+        tokens = sum(request.costs[index] for index in request.waiting)
         self._charge(caller, tokens)
-        return [Part(request, indices, tokens)]
+        return [Part(request, self._take_out(caller, request, len(request.waiting)), tokens)]
 
     def take(self) -> list[Part[Item, Value]]:
         """Take out the next batch. Something must wait.
@@ -181,11 +181,10 @@ class FairQueue(Generic[Item, Value]):
                 heapq.heappop(turns)
                 continue
             part = batch.setdefault(request, Part(request))
-            indices, _ = self._take_out(caller, request, 1)
-            part.indices += indices
+            self._charge(caller, cost)
+            part.indices += self._take_out(caller, request, 1)
             part.tokens += cost
             tokens += cost
-            self._charge(caller, cost)
             if caller.background:
                 background_left -= cost
             else:
@@ -210,22 +209,20 @@ class FairQueue(Generic[Item, Value]):
     def _charge(self, caller: _Caller[Item, Value], tokens: int) -> None:
         self._clock = max(self._clock, caller.served)
         caller.served += tokens * (BACKGROUND_WEIGHT if caller.background else 1)
-        if not caller.requests:
-            self._left[caller.key] = caller.served
 
     def _take_out(
         self, caller: _Caller[Item, Value], request: Request[Item, Value], count: int
-    ) -> tuple[list[int], int]:
-        """The next `count` items of a request, and their tokens."""
+    ) -> list[int]:
+        """The next `count` items of a request."""
         indices = [request.waiting.pop() for _ in range(count)]
-        tokens = sum(request.costs[index] for index in indices)
         self.items -= count
-        self.tokens -= tokens
+        self.tokens -= sum(request.costs[index] for index in indices)
         if not request.waiting:
             del caller.requests[request]
             if not caller.requests:
                 del self._callers[caller.key]
-        return indices, tokens
+                self._left[caller.key] = caller.served
+        return indices
 
 
 def _key(request: Request[Item, Value]) -> tuple[str, bool]:

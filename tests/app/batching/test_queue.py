@@ -135,3 +135,14 @@ def test_what_is_removed_or_late_leaves_nothing_behind() -> None:
     assert (fair.requests, fair.items, fair.tokens) == (1, 3, 30)
     assert [part.request for part in fair.take()] == [kept]
     assert (fair.requests, fair.items, fair.tokens) == (0, 0, 0)
+
+
+def test_cancelling_gives_no_new_head_start() -> None:
+    fair: FairQueue[int, int] = FairQueue(1000)
+    waiting(fair, "patient", 5000)
+    spent: Counter[str] = Counter()
+    for _ in range(20):
+        request = waiting(fair, "restless", 500)
+        spent += tokens_by_client(fair, 1)
+        fair.remove(request)
+    assert spent["restless"] == pytest.approx(spent["patient"], rel=0.1)
