@@ -123,11 +123,6 @@ class Comparison:
     worse: int
     equal: int
 
-    @property
-    def significant(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0.0 or self.high < 0.0
-
 
 def compare(
     qrels: Qrels,

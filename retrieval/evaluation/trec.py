@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from retrieval._files import atomic_write
-from retrieval.errors import CorpusError, DiskFull, InvalidInput
+from retrieval.errors import DiskFull, InvalidInput
 
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
 """Query id → document id → score, higher is better; ties by document id, ascending."""
@@ -71,34 +71,6 @@ def write_run(path: str | os.PathLike[str], run: Run, *, tag: str = DEFAULT_TAG)
     _write(path, lines)
 
 
-def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Read a TREC run file; scores decide the order, ranks are ignored, as trec_eval does.
-
-    Raises:
-        CorpusError: the file is missing, or a line has not six fields; the message has its number.
-    """
-    run: dict[str, dict[str, float]] = {}
-    for where, fields in _lines(path, 6, "query-id Q0 document-id rank score tag"):
-        query, _, id_, _, written, _ = fields
-        try:
-            score = float(written)
-        except ValueError:
-            score = math.nan
-        if not math.isfinite(score):
-            raise CorpusError(
-                f"{where}: the score is {written!r}, expected a finite number",
-                fix="Mend the line, or write the run again.",
-            )
-        documents = run.setdefault(query, {})
-        if id_ in documents:
-            raise CorpusError(
-                f"{where}: document {id_!r} stands twice in the results of query {query!r}",
-                fix="A run names each document once a query; remove one of the lines.",
-            )
-        documents[id_] = score
-    return run
-
-
 def write_qrels(path: str | os.PathLike[str], qrels: Qrels) -> None:
     """Write qrels in TREC form; whole or not at all.
 
@@ -115,24 +87,6 @@ def write_qrels(path: str | os.PathLike[str], qrels: Qrels) -> None:
                 yield f"{query} 0 {id_} {grade}\n"
 
     _write(path, lines)
-
-
-def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
-    """Read TREC qrels (four columns).
-
-    Raises:
-        CorpusError: the file is missing, or a line cannot be understood.
-    """
-    qrels: dict[str, dict[str, int]] = {}
-    for where, (query, _, id_, written) in _lines(path, 4, "query-id 0 document-id grade"):
-        try:
-            qrels.setdefault(query, {})[id_] = int(written)
-        except ValueError:
-            raise CorpusError(
-                f"{where}: the grade is {written!r}, expected a whole number",
-                fix="Mend the line: grades are 0, 1, 2 …",
-            ) from None
-    return qrels
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:
@@ -186,26 +140,3 @@ def _check_id(id_: str, what: str) -> None:
             f"{what} {id_!r} cannot stand in a TREC file: its columns are separated by blanks",
             fix="Use ids without blanks (a report's JSON takes any id).",
         )
-
-
-def _lines(
-    path: str | os.PathLike[str], columns: int, expected: str
-) -> Iterator[tuple[str, list[str]]]:
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                fields = line.split()
-                if not fields:
-                    continue
-                if len(fields) != columns:
-                    raise CorpusError(
-                        f"{path}:{number}: the line has {len(fields)} fields, expected "
-                        f"{columns}: {expected}",
-                        fix="Mend the line, or give a file in TREC form.",
-                    )
-                yield f"{path}:{number}", fields
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CorpusError(
-            f"cannot read {path}: {reason}", fix="Check the path and its permissions."
-        ) from error

@@ -90,12 +90,6 @@ def plan_batches(
     return batches
 
 
-def padding_waste(lengths: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:
-    """The share of computed tokens that are padding, in [0, 1)."""
-    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1.0 - float(np.sum(lengths)) / padded if padded else 0.0
-
-
 def run_batches(
     engine: Engine,
     tokenizer: Tokenizer,

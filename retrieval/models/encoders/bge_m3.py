@@ -22,9 +22,7 @@ from retrieval.errors import InvalidInput
 from retrieval.models.batching import run_batches
 from retrieval.models.encoders.bge_m3_heads import (
     M3Folder,
-    lexical_scores,
     lexical_weights,
-    multi_vector_score,
 )
 from retrieval.models.encoders.bge_m3_scores import M3Output, Outputs, score_pairs
 from retrieval.models.encoders.settings import encoder_info
@@ -37,15 +35,12 @@ from retrieval.types import (
     EncoderInfo,
     Encoding,
     FloatArray,
-    LexicalWeights,
     ProgressCallback,
     ResolvedModel,
     Scores,
     TokenCounter,
 )
 from retrieval.types.closing import Closing
-
-__all__ = ["BGEM3", "LexicalWeights", "M3Output", "lexical_scores", "multi_vector_score"]
 
 SLICE = 16_384
 """Texts that are tokenised and sorted by length together."""
@@ -232,18 +227,6 @@ class BGEM3(Closing):
                     close()
             self._engines.clear()
 
-    def to_tokens(self, sparse: LexicalWeights) -> dict[str, float]:
-        """The text of each token → its weight, for people to read.
-
-        Ids whose texts are the same (`▁Paris` and `Paris`) show the larger weight.
-        """
-        tokenizer, _ = self._folder.words()
-        named: dict[str, float] = {}
-        for index, weight in sparse.as_dict().items():
-            token = str(tokenizer.decode([index]))
-            named[token] = max(weight, named.get(token, 0.0))
-        return named
-
     def score(
         self,
         pairs: Sequence[tuple[str, str]],
@@ -277,7 +260,7 @@ class BGEM3(Closing):
         lengths = tokenized.lengths
         only_dense = output.sparse is None and output.multi_vectors is None
         heads = None if only_dense else self._folder.heads()
-        special = self._folder.words()[1] if output.sparse is not None else frozenset()
+        special = self._folder.special_ids() if output.sparse is not None else frozenset()
         engine = self._engine("cls" if only_dense else "tokens")
         who = f"{self._info.model} ({self.engine})"
 

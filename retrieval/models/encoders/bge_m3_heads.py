@@ -8,7 +8,6 @@ code (`BGEM3FlagModel`), against which they are tested.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ class M3Folder:
         self._info = info
         self._lock = threading.Lock()
         self._heads: M3Heads | None = None
-        self._words: tuple[Any, frozenset[int]] | None = None
+        self._special_ids: frozenset[int] | None = None
 
     def heads(self) -> M3Heads:
         """The two linear layers. Raises: as `load_heads`."""
@@ -70,17 +69,17 @@ class M3Folder:
                 self._heads = load_heads(self._path, self._info.dimension)
             return self._heads
 
-    def words(self) -> tuple[Any, frozenset[int]]:
-        """transformers' tokeniser, and the ids that carry no word."""
+    def special_ids(self) -> frozenset[int]:
+        """The token ids that carry no word."""
         with self._lock:
-            if self._words is None:
+            if self._special_ids is None:
                 from transformers import AutoTokenizer
 
                 words = AutoTokenizer.from_pretrained(str(self._path), local_files_only=True)
                 special = ("cls", "eos", "pad", "unk")
                 ids = (getattr(words, f"{name}_token_id") for name in special)
-                self._words = words, frozenset(one for one in ids if one is not None)
-            return self._words
+                self._special_ids = frozenset(one for one in ids if one is not None)
+            return self._special_ids
 
 
 def missing_heads(folder: Path) -> list[str]:
@@ -132,16 +131,6 @@ def lexical_weights(
     values = np.zeros(len(indices), dtype=np.float32)
     np.maximum.at(values, places, weights[keep])
     return LexicalWeights(indices.astype(np.int32), values)
-
-
-def lexical_scores(
-    queries: Sequence[LexicalWeights], passages: Sequence[LexicalWeights]
-) -> NDArray[np.float64]:
-    """float64 (queries, passages): each pair's `LexicalWeights.dot`."""
-    scores = np.empty((len(queries), len(passages)), dtype=np.float64)
-    for row, query in enumerate(queries):
-        scores[row] = [query.dot(passage) for passage in passages]
-    return scores
 
 
 def multi_vector_score(query: FloatArray, passage: FloatArray) -> float:
