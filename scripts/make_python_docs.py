@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import retrieval
+from retrieval.api.ingest import IngestOptions
 from retrieval.types import Problem, Timings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "python.md"
@@ -40,6 +41,7 @@ def page() -> str:
     names = sorted((name for name in retrieval.__all__ if name != "__version__"), key=str.lower)
     values = [(name, getattr(retrieval, name)) for name in names]
     values += [("types.Problem", Problem), ("types.Timings", Timings)]
+    values.append(("api.ingest.IngestOptions", IngestOptions))
     return INTRO + "".join(entry(f"retrieval.{name}", value) for name, value in values)
 
 

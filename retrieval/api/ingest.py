@@ -62,8 +62,8 @@ class IngestOptions(CollectionOptions, EncoderOptions, total=False):
         token_vectors: store a vector for each token, too, for MaxSim (bge-m3).
         pooling, query_instruction, passage_instruction, max_length: replace what the encoder
             declares, or settle what it leaves open; the collection remembers them.
-        device, devices, engine, dtype, threads, deterministic, calibration, token_budget,
-            cache_dir: how the encoder runs, see `BiEncoder`.
+        device, devices, engine, dtype, threads: what the encoder runs on, see `BiEncoder`.
+        deterministic, calibration, token_budget, cache_dir: how it runs, see `BiEncoder`.
         truncate_dim, allow_untrained_truncation: cut its vectors, see `BiEncoder`; the collection
             remembers the dimension.
     """
