@@ -17,8 +17,7 @@ from retrieval.cli.options import (
     with_model_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
-from retrieval.cli.output import api_key as read_key
-from retrieval.cli.output import given_only, write, write_json
+from retrieval.cli.output import given_only, read_api_key, write, write_json
 from retrieval.errors import InvalidInput
 
 Name = Annotated[str, typer.Argument(help="Name of the collection.")]
@@ -36,7 +35,7 @@ def list_(store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson =
     """The collections of a store."""
     from retrieval.index.store import Store as Place
 
-    names = Place(store, api_key=read_key(api_key)).names()
+    names = Place(store, api_key=read_api_key(api_key)).names()
     if as_json:
         write_json({"store": store, "collections": names})
     elif names:
@@ -59,7 +58,7 @@ def info(
     if collection is None:
         list_(store, api_key, as_json)
         return
-    manifest = Place(store, api_key=read_key(api_key)).manifest(collection)
+    manifest = Place(store, api_key=read_api_key(api_key)).manifest(collection)
     if as_json:
         write_json(manifest_as_dict(manifest))
     else:
@@ -72,7 +71,7 @@ def versions(
     """The versions of a collection; * marks the one that searches use."""
     from retrieval.index.store import Store as Place
 
-    place = Place(store, api_key=read_key(api_key))
+    place = Place(store, api_key=read_api_key(api_key))
     found, current = place.versions(collection), place.current(collection)
     if as_json:
         write_json({"collection": collection, "versions": found, "current": current})
@@ -134,7 +133,7 @@ def reindex(
     from retrieval.cli.render import plain
     from retrieval.index.store import Store as Place
 
-    place = Place(store, api_key=read_key(api_key))
+    place = Place(store, api_key=read_api_key(api_key))
     options = given_only(
         {
             "encoder": encoder,
@@ -166,7 +165,7 @@ def switch(
     """Let searches use another version of a collection from now on, in one step."""
     from retrieval.index.store import Store as Place
 
-    before = Place(store, api_key=read_key(api_key)).switch(collection, version)
+    before = Place(store, api_key=read_api_key(api_key)).switch(collection, version)
     write(f"{collection}: {before} → {version}. Take it back with: retrieval rollback {collection}")
 
 
@@ -174,7 +173,7 @@ def rollback(collection: Name, store: Store = ".retrieval", api_key: ApiKey = No
     """Let searches use the version before the current one again."""
     from retrieval.index.store import Store as Place
 
-    place = Place(store, api_key=read_key(api_key))
+    place = Place(store, api_key=read_api_key(api_key))
     before = place.current(collection)
     now = place.rollback(collection)
     write(f"{collection}: {before} → {now}")
@@ -192,7 +191,7 @@ def delete(
     from retrieval.index.manifest import split_name
     from retrieval.index.store import Store as Place
 
-    place = Place(store, api_key=read_key(api_key))
+    place = Place(store, api_key=read_api_key(api_key))
     gone = [collection]
     if split_name(collection)[1] is None:
         gone = place.versions(collection)  # which says so where there is none of that name

@@ -21,8 +21,7 @@ from retrieval.cli.options import (
     with_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
-from retrieval.cli.output import api_key as read_key
-from retrieval.cli.output import write, write_json
+from retrieval.cli.output import read_api_key, write, write_json
 from retrieval.errors import CorpusError, InvalidInput
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def index(
     from retrieval.index.store import Store as Place
     from retrieval.serialization import report_as_dict
 
-    place = Place(store, api_key=read_key(api_key))
+    place = Place(store, api_key=read_api_key(api_key))
     _check_server(place, server)
     if field := layout.pop("field", None):
         layout["fields"] = _fields(field)

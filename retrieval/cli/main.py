@@ -31,8 +31,15 @@ from retrieval.cli.options import (
     with_search_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
-from retrieval.cli.output import ReaderGone, check_places, complain, listed, write, write_json
-from retrieval.cli.output import api_key as read_key
+from retrieval.cli.output import (
+    ReaderGone,
+    check_places,
+    complain,
+    listed,
+    read_api_key,
+    write,
+    write_json,
+)
 from retrieval.errors import InvalidInput, RetrievalError, UserError
 
 if TYPE_CHECKING:
@@ -106,7 +113,7 @@ def evaluate(
     from retrieval.cli.progress import evaluation_bar, indexing_bar
     from retrieval.evaluation.evaluate import report_as_text, write_report
 
-    key = read_key(api_key)
+    key = read_api_key(api_key)
     check_places(json_file, runs)
     with indexing_bar(str(corpus or folder)) as on_index, evaluation_bar() as on_search:
         report = evaluate_folder(

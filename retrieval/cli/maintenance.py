@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from retrieval.cli.options import RUNNING, ApiKey, AsJson, Store, with_model_options
-from retrieval.cli.output import api_key as read_key
-from retrieval.cli.output import given_only, write, write_json
+from retrieval.cli.output import given_only, read_api_key, write, write_json
 from retrieval.errors import CorpusError, StoreFault
 
 Name = Annotated[str, typer.Argument(help="Name of the collection, or of a version of it.")]
@@ -214,7 +213,7 @@ def recall(
 def _place(store: str, key: str | None) -> Any:
     from retrieval.index.store import Store as Place
 
-    return Place(store, api_key=read_key(key))
+    return Place(store, api_key=read_api_key(key))
 
 
 def _lines(path: Path) -> list[str]:

@@ -60,7 +60,7 @@ def complain(message: str) -> None:
         typer.echo(message, err=True)
 
 
-def api_key(given: str | None) -> str | None:
+def read_api_key(given: str | None) -> str | None:
     """An API key from the command line, or from a file so that it stays out of `ps`.
 
     Raises:

@@ -23,8 +23,7 @@ from retrieval.cli.options import (
     with_model_options,
     with_search_options,
 )
-from retrieval.cli.output import api_key as read_key
-from retrieval.cli.output import write, write_json, write_json_line
+from retrieval.cli.output import read_api_key, write, write_json, write_json_line
 from retrieval.errors import CorpusError, InvalidInput
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def search(
         store=store,
         encoder=encoder,
         reranker=reranker if search_options["rerank"] else None,
-        api_key=read_key(api_key),
+        api_key=read_api_key(api_key),
         **model_options,
     ) as retriever:
         if query is not None:
