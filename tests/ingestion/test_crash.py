@@ -27,7 +27,7 @@ from retrieval.index.collection import CollectionIndex
 from retrieval.index.point_store import PointData
 
 TESTS = Path(__file__).parents[1]
-KILLS = 18
+KILLS = 12
 
 Points = list[tuple[Any, ...]]
 
