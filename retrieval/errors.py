@@ -34,6 +34,19 @@ class RetrievalError(Exception):
     Args:
         problem: what was given and what was expected, without a full stop.
         fix: what to do next, as a sentence.
+
+    Attributes:
+        problem: as given.
+        fix: as given.
+        exit_code: what the command line ends with: 2 where the caller can mend it, else 1.
+
+    Example:
+        >>> import retrieval
+        >>> try:
+        ...     retrieval.open("no-such-collection")
+        ... except retrieval.RetrievalError as error:
+        ...     print(error.exit_code, error.problem)
+        2 there is no collection 'no-such-collection' in ...
     """
 
     exit_code = 1

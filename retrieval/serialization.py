@@ -20,7 +20,22 @@ from retrieval.types import (
 def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[str, Any]:
     """A search result in its stable JSON form, described in docs/json.md.
 
-    `candidates` adds the first stage's list.
+    Args:
+        result: of a search.
+        candidates: also give the first stage's list.
+
+    Returns:
+        Values that `json.dumps` takes; fields are added from version to version, none is renamed.
+
+    Example:
+        >>> import json, retrieval
+        >>> documents = [retrieval.Document("gate", "The gate closes at ten.")]
+        >>> _ = retrieval.ingest(documents, "gates", encoder="starter")
+        >>> with retrieval.open("gates", reranker="none") as retriever:
+        ...     result = retriever.search("when does the gate close?")
+        >>> hit = json.loads(json.dumps(retrieval.result_as_dict(result)))["hits"][0]
+        >>> hit["rank"], hit["passage"]["document_id"]
+        (1, 'gate')
     """
     data: dict[str, Any] = {
         "query": result.query,

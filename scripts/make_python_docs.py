@@ -68,7 +68,11 @@ def markdown(docstring: str) -> str:
             section = found[1]
             out += [f"*{section}*", ""] + (["```python"] if section == "Example" else [])
         elif section == "Example":
-            if line and not line.startswith("    "):
+            if out[-1] == "```python" and line and ">>>" not in line:
+                out[-1:] = [line.strip(), "", "```python"]
+            elif out[-1] == "```python" and not line:
+                pass
+            elif line and not line.startswith("    "):
                 out += ["```", line]
                 section = ""
             else:

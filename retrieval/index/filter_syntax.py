@@ -13,8 +13,21 @@ def parse_where(text: str) -> dict[str, Any]:
 
     In pairs a value is read as JSON where it is JSON (`year=2020`, `draft=false`), else as text.
 
+    Args:
+        text: as typed.
+
+    Returns:
+        The filter, as `where=` takes it.
+
     Raises:
         InvalidFilter: neither form fits.
+
+    Example:
+        >>> from retrieval import parse_where
+        >>> parse_where("team=finance, year=2024")
+        {'team': 'finance', 'year': 2024}
+        >>> parse_where('{"year": {"gte": 2020}}')
+        {'year': {'gte': 2020}}
     """
     text = text.strip()
     if text.startswith("{"):

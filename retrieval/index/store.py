@@ -41,6 +41,16 @@ class Store:
 
     Raises:
         InvalidInput: the location can be neither, or an option cannot be used.
+
+    Example:
+        >>> import retrieval
+        >>> store = retrieval.Store("my-collections")
+        >>> documents = [retrieval.Document("a", "The gate closes at ten.")]
+        >>> _ = retrieval.ingest(documents, "house", store=store, encoder="starter")
+        >>> store.names()
+        ['house']
+        >>> store.manifest("house").encoder.dimension
+        384
     """
 
     def __init__(

@@ -53,6 +53,21 @@ class TwoStageRetriever(Closing):
 
     Raises:
         ManifestMismatch: the encoder is not the one that filled the collection.
+
+    Example:
+        `retrieval.open` makes one; here from its parts, with models of one's own choice:
+
+        >>> import retrieval
+        >>> encoder = retrieval.BiEncoder("starter")
+        >>> documents = [retrieval.Document("a", "The gate closes at ten."),
+        ...              retrieval.Document("b", "Soup is served at noon.")]
+        >>> _ = retrieval.ingest(documents, "times", encoder=encoder)
+        >>> index = retrieval.Store().open("times")
+        >>> reranker = retrieval.LateInteractionReranker(encoder)
+        >>> with retrieval.TwoStageRetriever(encoder, index, reranker) as retriever:
+        ...     hit = retriever.search("when can I eat?", top_k=1).hits[0]
+        >>> hit.passage.document_id, hit.stage2_rank
+        ('b', 1)
     """
 
     def __init__(
