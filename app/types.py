@@ -1,12 +1,8 @@
-"""The service's nouns, and what its parts need of each other.
-
-Every protocol (`app.protocols`) speaks to a `Backend` and to nothing else; who asks is a `Caller`,
-and what a caller may do is decided in the backend alone. What happens is told to an `Observer`.
-"""
+"""The service's nouns: who asks (`Caller`), what is answered, and who counts it (`Observer`)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -14,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval import Document, IngestReport, Passage, SearchResult
+from retrieval import Document, IngestReport, Passage
 from retrieval.types import FloatArray, LexicalWeights, Manifest
 
 TextKind: TypeAlias = Literal["query", "passage"]
@@ -166,168 +162,6 @@ class Job:
     report: IngestReport | None = None
     problem: str | None = None
     fix: str | None = None
-
-
-class Backend(Protocol):
-    """All that the service can do; every protocol is a form of these calls.
-
-    Each call may raise, besides what it names: `Forbidden` (the caller may not), `Overloaded`,
-    `Stopping`, `DeadlinePassed` (after its `timeout_ms`), and the library's errors. A call whose
-    task is cancelled leaves the queue. `collection` None is the service's default one; `model`
-    None the default model, else one of `ModelInfo.names` (`NotHere` otherwise). `tenant` may be
-    given only by callers that have none of their own (`Forbidden` otherwise).
-    """
-
-    async def search(
-        self,
-        caller: Caller,
-        queries: Sequence[str],
-        *,
-        collection: str | None = None,
-        tenant: str | None = None,
-        timeout_ms: float | None = None,
-        on_timeout: OnTimeout = "error",
-        **options: Any,
-    ) -> list[SearchResult]:
-        """One result a query. `options`: those of `TwoStageRetriever.search` but `tenant`."""
-        ...
-
-    async def embed(
-        self,
-        caller: Caller,
-        texts: Sequence[str],
-        *,
-        kind: TextKind,
-        model: str | None = None,
-        dimensions: int | None = None,
-        timeout_ms: float | None = None,
-    ) -> Embedded:
-        """Vectors. `dimensions`: cut to as many and normalised again, where the model allows it.
-
-        Raises:
-            InvalidInput: no text, an empty one, or dimensions the model was not trained for.
-        """
-        ...
-
-    async def embed_sparse(
-        self,
-        caller: Caller,
-        texts: Sequence[str],
-        *,
-        kind: TextKind,
-        model: str | None = None,
-        timeout_ms: float | None = None,
-    ) -> EmbeddedSparse:
-        """Term weights. Raises InvalidInput where the model has none; says which has."""
-        ...
-
-    async def rerank(
-        self,
-        caller: Caller,
-        query: str,
-        texts: Sequence[str],
-        *,
-        model: str | None = None,
-        timeout_ms: float | None = None,
-    ) -> Reranked:
-        """Scores of texts for a query. Raises NotHere where the service has no reranker."""
-        ...
-
-    def models(self, caller: Caller) -> list[ModelInfo]:
-        """The models, encoders first, each kind with its default first."""
-        ...
-
-    def default_collection(self, caller: Caller) -> str:
-        """What `collection` None means: the configured one, or a caller's only one."""
-        ...
-
-    async def collections(self, caller: Caller) -> list[CollectionInfo]:
-        """Those the caller may use, by name."""
-        ...
-
-    async def collection(
-        self, caller: Caller, name: str | None, *, tenant: str | None = None
-    ) -> CollectionInfo:
-        """One of them. Raises CollectionNotFound, also for what the caller may not use."""
-        ...
-
-    async def create_collection(self, caller: Caller, name: str, **options: Any) -> CollectionInfo:
-        """A new, empty collection; `options`: encoder, language, max_tokens, overlap_tokens,
-        fields, storage, lexical, token_vectors and tenants, as `retrieval.ingest` has them.
-
-        Raises:
-            CollectionExists: there is one of that name.
-        """
-        ...
-
-    async def delete_collection(self, caller: Caller, name: str) -> None:
-        """Delete it with all its versions. Raises CollectionNotFound."""
-        ...
-
-    async def upsert_documents(
-        self,
-        caller: Caller,
-        documents: Sequence[Document],
-        *,
-        collection: str | None = None,
-        tenant: str | None = None,
-    ) -> IngestReport:
-        """Write documents; durable when it returns. Makes the collection where it is missing."""
-        ...
-
-    async def delete_documents(
-        self,
-        caller: Caller,
-        ids: Sequence[str],
-        *,
-        collection: str | None = None,
-        tenant: str | None = None,
-    ) -> tuple[str, ...]:
-        """Delete documents, and say which of them were there."""
-        ...
-
-    async def document(
-        self,
-        caller: Caller,
-        document_id: str,
-        *,
-        collection: str | None = None,
-        tenant: str | None = None,
-    ) -> StoredDocument:
-        """One document. Raises NotHere."""
-        ...
-
-    async def start_job(
-        self,
-        caller: Caller,
-        source: JobSource,
-        *,
-        collection: str | None = None,
-        tenant: str | None = None,
-        prune: bool = False,
-    ) -> Job:
-        """Ingest in the background. What it takes over is on disk when it returns."""
-        ...
-
-    def jobs(self, caller: Caller) -> list[Job]:
-        """The caller's own jobs, and all of them for a caller without limits; newest first."""
-        ...
-
-    def job(self, caller: Caller, job_id: str) -> Job:
-        """Raises NotHere."""
-        ...
-
-    async def cancel_job(self, caller: Caller, job_id: str) -> Job:
-        """Stop it; what it has written stays. Raises NotHere, Conflict where it has ended."""
-        ...
-
-    def watch_job(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
-        """The job now, then whenever it has changed, until it has ended. Raises NotHere."""
-        ...
-
-    async def ready(self) -> Readiness:
-        """Whether searches can be answered and documents written, with reasons."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,7 +314,7 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
     """
     import threading
 
-    from app.backend.backend import RetrievalBackend
+    from app.backend.backend import Backend
     from app.server import sockets
     from app.server.app import create_app
     from app.settings.settings import Settings
@@ -328,7 +328,7 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
         query_cache_mb=0,
         score_cache_mb=0,
     )
-    backend = RetrievalBackend(settings)
+    backend = Backend(settings)
     backend.open()
     sock = sockets.reserve_port("127.0.0.1", 0)
     sock.listen()

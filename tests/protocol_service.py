@@ -36,7 +36,7 @@ def instructed_service(
     **options: Any,
 ) -> Iterator[Service]:
     """The whole service over collections that were made with that encoder."""
-    from app.backend.backend import RetrievalBackend
+    from app.backend.backend import Backend
     from app.observability.metrics import Metrics
     from app.server.app import create_app
 
@@ -46,7 +46,7 @@ def instructed_service(
     for name, documents in collections.items():
         retrieval.ingest(documents, name, store=settings.store, encoder=encoder)
     metrics = Metrics()
-    backend = RetrievalBackend(settings, observer=metrics, encoder=encoder)
+    backend = Backend(settings, observer=metrics, encoder=encoder)
     try:
         backend.open()
         with running(create_app(backend, settings, metrics=metrics, keys=keys)) as url:

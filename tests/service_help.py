@@ -112,14 +112,14 @@ def small_service(
         language_model: writes answers.
         options: settings, see `make_settings`.
     """
-    from app.backend.backend import RetrievalBackend
+    from app.backend.backend import Backend
     from app.server.app import create_app
 
     settings = make_settings(folder, **options)
     if documents and not Path(settings.store).exists():
         retrieval.ingest(documents, settings.collection, store=settings.store, encoder="starter")
     metrics = Metrics()
-    backend = RetrievalBackend(settings, observer=metrics)
+    backend = Backend(settings, observer=metrics)
     try:
         backend.open()
         app = create_app(

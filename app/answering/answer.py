@@ -12,9 +12,10 @@ from app.answering.citations import Cited, cited
 from app.answering.llm_client import LanguageModel, Sampling, Usage, Written
 from app.answering.prompt import Message, Prompt, build, plain
 from app.answering.sources import Source
+from app.backend.backend import Backend
 from app.errors import NoLanguageModel
 from app.settings.settings import Settings
-from app.types import Backend, Caller, OnTimeout
+from app.types import Caller, OnTimeout
 from retrieval import SearchResult
 from retrieval.types import Hit
 
@@ -138,7 +139,7 @@ class Answering:
         query = ask.query or ask.question
         if ask.condense and ask.history and ask.query is None:
             query = await self._condensed(ask, notices)
-        collection = ask.collection or self._backend.default_collection(caller)
+        collection = ask.collection or self._backend.collections.default(caller)
         (result,) = await self._backend.search(
             caller,
             [query],

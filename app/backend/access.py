@@ -77,6 +77,16 @@ class Access:
             fix="Leave the tenant out.",
         )
 
+    def about(
+        self, caller: Caller, collection: str | None, tenant: str | None
+    ) -> tuple[str, str | None]:
+        """The collection that a call is about, and the tenant that it acts as.
+
+        Raises:
+            CollectionNotFound, Forbidden, InvalidInput
+        """
+        return self.collection(caller, collection), self.tenant(caller, tenant)
+
     def write(self, caller: Caller) -> None:
         """Refuse a caller that may not change collections.
 

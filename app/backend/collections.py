@@ -1,237 +1,125 @@
-"""The collections that the service has open: each opened when it is first needed, and once.
-
-An embedded collection can be open in one process, once; so searches and writes share its index.
-Searches go on while a collection is written to. Writers take turns. A collection that is rebuilt
-by another process (a new version, `retrieval reindex`) is followed.
-"""
+"""Collections as callers see them: listed, looked at, made and deleted."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator
+from typing import Any
 
-from app.backend.lazy import Lazy
-from app.batching.deadline import current
-from app.errors import Conflict
-from retrieval import FollowingRetriever, Store, TwoStageRetriever
-from retrieval.errors import CollectionNotFound, InvalidInput
-from retrieval.types import Manifest
-
-_TURN_SECONDS = 0.02
-# How long a collection that is to be deleted waits for its last searches.
-LEAVE_SECONDS = 10.0
-CHECK_SECONDS = 1.0
+from app.backend.access import Access
+from app.backend.calls import Calls
+from app.backend.open_collections import OpenCollections
+from app.backend.writes import Writing
+from app.settings.settings import Settings
+from app.types import Caller, CollectionInfo
+from retrieval.errors import CollectionNotFound, ManifestCorrupt, ManifestMismatch
 
 
 class Collections:
-    """Open retrievers by the name of their collection. May be used from several threads.
+    """The collections of the service, for each caller those that it may use.
 
     Args:
-        store: where the collections are.
-        opener: opens a version of a collection, given by the engine's own name (`docs@v2`).
-        check_seconds: how long a switch to another version may go unnoticed.
+        settings: which collection is the default one.
+        access: what callers may do.
+        calls: admission and threads.
+        opened: those that are open.
+        writing: makes and deletes them.
     """
 
     def __init__(
         self,
-        store: Store,
-        opener: Callable[[str], TwoStageRetriever],
-        *,
-        check_seconds: float = CHECK_SECONDS,
+        settings: Settings,
+        access: Access,
+        calls: Calls,
+        opened: OpenCollections,
+        writing: Writing,
     ) -> None:
-        self.store = store
-        self._opener = opener
-        self._check_seconds = check_seconds
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._held: dict[str, _Held] = {}
-        self._closed = False
+        self._settings = settings
+        self._access = access
+        self._calls = calls
+        self._opened = opened
+        self._writing = writing
 
-    def manifest(self, name: str) -> Manifest:
-        """What built a collection's current version; asks the store, opens nothing.
+    def default(self, caller: Caller) -> str:
+        """The collection of a call that names none: the setting's, or the caller's only one.
 
         Raises:
-            CollectionNotFound, ManifestCorrupt, StoreFault
-            InvalidInput: no name of a collection.
+            InvalidInput: there is no default for this caller.
         """
-        return self.store.manifest(plain_name(name))
+        return self._access.default(caller)
 
-    def opened(self, name: str) -> TwoStageRetriever | None:
-        """The retriever of a collection that is open; never opens, never waits."""
-        held = self._held.get(name)
-        following = None if held is None or held.retired else held.following.value
-        return None if following is None else following.retriever
+    async def list(self, caller: Caller) -> list[CollectionInfo]:
+        """Those that the caller may use, by name; nothing is opened for it."""
 
-    def notice(self, name: str) -> str:
-        """Why a collection's current version is not the one that answers; empty where it is."""
-        held = self._held.get(name)
-        following = None if held is None else held.following.value
-        return "" if following is None else following.notice
+        def infos() -> list[CollectionInfo]:
+            found: list[CollectionInfo] = []
+            for name in self._access.visible(caller):
+                # one that was deleted meanwhile, or cannot be read, hides none of the others
+                with contextlib.suppress(CollectionNotFound, ManifestCorrupt, ManifestMismatch):
+                    found.append(self._info(caller, name, caller.tenant, open_it=False))
+            return found
 
-    @contextlib.contextmanager
-    def using(self, name: str) -> Iterator[TwoStageRetriever]:
-        """The retriever over a collection's current version; stays open inside of the block.
+        return await self._calls.other(caller, infos)
+
+    async def get(
+        self, caller: Caller, name: str | None, *, tenant: str | None = None
+    ) -> CollectionInfo:
+        """One of them; None for the default one.
 
         Raises:
-            CollectionNotFound: there is none, or it is being deleted.
-            As `retrieval.open`.
+            CollectionNotFound: there is none, or the caller may not use it.
         """
-        with self._hold(plain_name(name)) as held:
-            try:
-                with held.following.get().using() as retriever:
-                    yield retriever
-            except CollectionNotFound:
-                held.retired = True  # somebody else deleted it: the next call looks again
-                raise
+        chosen, owner = self._access.about(caller, name, tenant)
+        return await self._calls.other(
+            caller, lambda: self._info(caller, chosen, owner, open_it=True), chosen
+        )
 
-    @contextlib.contextmanager
-    def writing(self, name: str, what: str, *, patience_s: float) -> Iterator[None]:
-        """Inside of the block nobody else writes to that collection.
+    async def create(self, caller: Caller, name: str, **options: Any) -> CollectionInfo:
+        """A new, empty collection.
 
         Args:
-            name: of a collection, which need not exist.
-            what: is done in the block, for the message to those who wait in vain.
-            patience_s: how long to wait for others.
+            caller: who asks.
+            name: of the collection.
+            options: encoder, language, max_tokens, overlap_tokens, fields, storage, lexical,
+                token_vectors and tenants, as `retrieval.ingest` has them.
 
         Raises:
-            Conflict: another write took longer than `patience_s`.
-            DeadlinePassed, Cancelled: of the request that waits.
+            CollectionExists: there is one of that name.
+            InvalidInput: an option that does not exist, or cannot be used.
         """
-        with self._hold(plain_name(name)) as held:
-            until = time.monotonic() + patience_s
-            while not held.write.acquire(timeout=_TURN_SECONDS):
-                current().check()
-                if time.monotonic() > until:
-                    raise Conflict(
-                        f"the collection {name!r} is being written to ({held.writer})",
-                        fix="Try again when that has ended; searches are answered meanwhile.",
-                    )
-            held.writer = what
-            try:
-                yield
-            finally:
-                held.writer = ""
-                held.write.release()
+        self._access.write(caller)
+        chosen = self._access.collection(caller, name)
+        if caller.tenant is not None:
+            options["tenants"] = True
 
-    @contextlib.contextmanager
-    def making(self, name: str) -> Iterator[None]:
-        """Inside of the block nobody opens that collection, since it is being made.
+        def create() -> CollectionInfo:
+            self._writing.create(chosen, options)
+            return self._info(caller, chosen, caller.tenant, open_it=True)
 
-        Who asks for it meanwhile waits. Only for who is `writing` it.
-        """
-        with self._hold(name) as held, held.following.held():
-            yield
+        return await self._calls.write(caller, create)
 
-    def delete(self, name: str) -> None:
-        """Delete a collection, when its last searches have ended. Only for who is `writing` it.
+    async def delete(self, caller: Caller, name: str) -> None:
+        """Delete a collection with all its versions.
 
         Raises:
-            CollectionNotFound: there is none.
-            Conflict: searches did not end in time; nothing was deleted.
+            CollectionNotFound, Conflict
         """
-        self.manifest(name)
-        with self._changed:
-            held = self._held[name]
-            held.leaving = True
-            # the writer itself holds it, too
-            left = self._changed.wait_for(lambda: held.users <= 1, LEAVE_SECONDS)
-        try:
-            if not left:
-                raise Conflict(
-                    f"searches of {name!r} did not end in {LEAVE_SECONDS:g} s; nothing was deleted",
-                    fix="Try again.",
-                )
-            following = held.following.value
-            if following is not None:
-                following.close()
-                held.following = self._following(name)
-            self.store.delete(name)
-        finally:
-            held.leaving = False
+        self._access.write(caller)
+        chosen = self._access.collection(caller, name)
+        self._access.whole_collection(caller, chosen)
+        await self._calls.write(caller, lambda: self._writing.delete(chosen), chosen)
 
-    def close(self, patience_s: float = LEAVE_SECONDS) -> None:
-        """Close what is open, when its last users have gone or after `patience_s`."""
-        with self._changed:
-            self._closed = True
-            everything = list(self._held.values())
-            self._changed.wait_for(lambda: all(not one.users for one in everything), patience_s)
-            self._held.clear()
-        for held in everything:
-            following = held.following.value
-            if following is not None:
-                following.close()
-
-    def _following(self, name: str) -> Lazy[FollowingRetriever]:
-        def follow() -> FollowingRetriever:
-            return FollowingRetriever(
-                name, store=self.store, opener=self._opener, check_seconds=self._check_seconds
-            )
-
-        return Lazy(follow)
-
-    @contextlib.contextmanager
-    def _hold(self, name: str) -> Iterator[_Held]:
-        with self._lock:
-            held = self._held.get(name)
-            if self._closed or (held is not None and held.leaving):
-                raise gone(name)
-            if held is None or (held.retired and not held.write.locked()):
-                held = self._held[name] = _Held(self._following(name))
-            held.users += 1
-        try:
-            yield held
-        finally:
-            self._let_go(name, held)
-
-    def _let_go(self, name: str, held: _Held) -> None:
-        with self._changed:
-            held.users -= 1
-            idle = held.users == 0
-            following = held.following.value
-            # names of which there is no collection leave nothing behind
-            if idle and (held.retired or following is None) and self._held.get(name) is held:
-                del self._held[name]
-            self._changed.notify_all()
-        if idle and held.retired and following is not None:
-            following.close()
-
-
-class _Held:
-    """A collection that somebody asked for.
-
-    users: blocks that hold it now. leaving: it is being deleted here. retired: it was deleted by
-    somebody else, and is closed when its last user has gone.
-    """
-
-    def __init__(self, following: Lazy[FollowingRetriever]) -> None:
-        self.following = following
-        self.write = threading.Lock()
-        self.writer = ""
-        self.users = 0
-        self.leaving = False
-        self.retired = False
-
-
-def plain_name(name: str) -> str:
-    """A collection's name, which names no version of it.
-
-    Raises:
-        InvalidInput: it names one; which is current is settled by `retrieval switch`.
-    """
-    if "@" in name:
-        raise InvalidInput(
-            f"the collection name is {name!r}, and the service answers from a collection's "
-            "current version",
-            fix=f"Leave the version out: {name.partition('@')[0]!r}.",
-        )
-    return name
-
-
-def gone(name: str) -> CollectionNotFound:
-    """The error for a collection that is being deleted."""
-    return CollectionNotFound(
-        f"the collection {name!r} is being deleted or the service is being stopped",
-        fix="Nothing needs to be done.",
-    )
+    def _info(
+        self, caller: Caller, name: str, tenant: str | None, *, open_it: bool
+    ) -> CollectionInfo:
+        default = name == self._settings.collection
+        if not open_it and self._opened.opened(name) is None:
+            manifest = self._access.manifest(caller, name, self._opened.manifest(name))
+            return CollectionInfo(name, manifest, None, None, default)
+        with self._opened.using(name) as retriever:
+            index = retriever.index
+            manifest = self._access.manifest(caller, name, index.manifest)
+            if tenant is None and manifest.layout.tenants:
+                passages = index.status().points  # of all tenants
+            else:
+                passages = index.count(tenant=tenant)
+            return CollectionInfo(name, manifest, passages, index.physical, default)

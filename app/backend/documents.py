@@ -1,14 +1,106 @@
-"""A document as it can be put together again from the passages that are stored of it."""
+"""Documents as callers see them: written, deleted, and put together again from their passages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from app.types import StoredDocument
+from app.backend.access import Access
+from app.backend.calls import Calls
+from app.backend.open_collections import OpenCollections
+from app.backend.writes import Writing
+from app.errors import NotHere
+from app.types import Caller, StoredDocument
+from retrieval import Document, IngestReport
 from retrieval.types import Passage
 
 _OF_PASSAGES = ("page", "last_page")
 """Metadata that a passage has beside its document's: on which pages it stands."""
+
+
+class Documents:
+    """The documents of the service's collections; `collection` None is the default one.
+
+    Args:
+        access: what callers may do.
+        calls: admission and threads.
+        opened: the collections that are open.
+        writing: writes and deletes documents.
+    """
+
+    def __init__(
+        self, access: Access, calls: Calls, opened: OpenCollections, writing: Writing
+    ) -> None:
+        self._access = access
+        self._calls = calls
+        self._opened = opened
+        self._writing = writing
+
+    async def upsert(
+        self,
+        caller: Caller,
+        documents: Sequence[Document],
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+    ) -> IngestReport:
+        """Write documents; durable when it returns. Makes the collection where it is missing."""
+        self._access.write(caller)
+        name, owner = self._access.about(caller, collection, tenant)
+        check = partial(self._access.manifest, caller, name)
+        return await self._calls.write(
+            caller,
+            lambda: self._writing.upsert(list(documents), name, tenant=owner, check=check),
+            name,
+        )
+
+    async def delete(
+        self,
+        caller: Caller,
+        ids: Sequence[str],
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+    ) -> tuple[str, ...]:
+        """Delete documents; returns the ids of those that were stored."""
+        self._access.write(caller)
+        name, owner = self._access.about(caller, collection, tenant)
+        check = partial(self._access.manifest, caller, name)
+        return await self._calls.write(
+            caller,
+            lambda: self._writing.delete_documents(ids, name, tenant=owner, check=check),
+            name,
+        )
+
+    async def get(
+        self,
+        caller: Caller,
+        document_id: str,
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+    ) -> StoredDocument:
+        """One document.
+
+        Raises:
+            NotHere: it is not stored.
+        """
+        name, owner = self._access.about(caller, collection, tenant)
+
+        def get() -> StoredDocument:
+            with self._opened.using(name) as retriever:
+                self._access.manifest(caller, name, retriever.index.manifest)
+                stored = retriever.index.document_passages([document_id], tenant=owner)
+            passages = stored.get(document_id)
+            if not passages:
+                raise NotHere(
+                    f"the collection {name!r} has no document {document_id!r}",
+                    fix="Check its id; the hits of a search name their documents.",
+                    what="document",
+                )
+            return put_together(document_id, passages)
+
+        return await self._calls.other(caller, get, name)
 
 
 def put_together(document_id: str, stored: Sequence[Passage]) -> StoredDocument:

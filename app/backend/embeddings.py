@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from app.backend.calls import Calls
 from app.backend.models import Models, check_dimensions
-from app.backend.requests import Calls
 from app.batching.deadline import Control
 from app.batching.encoder import BatchedEncoder
 from app.batching.reranker import BatchedReranker
@@ -40,7 +40,19 @@ class Texts:
         dimensions: int | None = None,
         timeout_ms: float | None = None,
     ) -> Embedded:
-        """Vectors, see `app.types.Backend.embed`."""
+        """Vectors of texts.
+
+        Args:
+            caller: who asks.
+            texts: at least one, none of them blank.
+            kind: whether they get the encoder's instruction for queries or that for passages.
+            model: which encoder; None for the default.
+            dimensions: the vectors are cut to this many and normalised again.
+            timeout_ms: None for the setting's.
+
+        Raises:
+            InvalidInput: no text, a blank one, or dimensions the model was not trained for.
+        """
         control = self._calls.control(caller, timeout_ms)
         encoder = await self._encoder(control, model)
         _check_texts(texts, "texts")
@@ -65,7 +77,11 @@ class Texts:
         model: str | None = None,
         timeout_ms: float | None = None,
     ) -> EmbeddedSparse:
-        """Term weights, see `app.types.Backend.embed_sparse`."""
+        """Term weights of texts; takes what `embed` takes, but no dimensions.
+
+        Raises:
+            InvalidInput: no text, a blank one, or a model without term weights; says which has.
+        """
         control = self._calls.control(caller, timeout_ms)
         encoder = await self._encoder(control, model)
         _check_texts(texts, "texts")
@@ -84,7 +100,12 @@ class Texts:
         model: str | None = None,
         timeout_ms: float | None = None,
     ) -> Reranked:
-        """Scores of texts for a query, see `app.types.Backend.rerank`."""
+        """Scores of texts, which may be blank, for a query.
+
+        Raises:
+            InvalidInput: no text, or a blank query.
+            NotHere: the service has no reranker.
+        """
         control = self._calls.control(caller, timeout_ms)
         reranker = await self._reranker(control, model)
         _check_texts([query], "query")

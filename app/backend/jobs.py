@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.backend.access import Access
+from app.backend.calls import Calls
+from app.backend.open_collections import OpenCollections
 from app.backend.writes import Writing
 from app.batching.deadline import Cancellation, Control, controlled
 from app.errors import Forbidden, NotHere
 from app.jobs.jobs import Jobs
 from app.jobs.sources import documents_of, parse_limits
+from app.jobs.state_dir import state_folder
 from app.jobs.storage import JobSpec
 from app.settings.settings import Settings
 from app.types import Caller, Job, JobSource
 from retrieval import IngestProgress, IngestReport
+from retrieval.errors import CollectionNotFound
 
 # A job waits for other writers for as long as it takes; cancelling it ends the wait.
 PATIENCE_SECONDS = float("inf")
@@ -27,42 +31,70 @@ class JobAccess:
     Args:
         settings: which folders of this machine may be read.
         access: what callers may do.
+        calls: admission and threads.
+        opened: the collections that are open.
         writing: does the work of jobs.
-        make: makes what keeps and runs them, given what does the work of one.
     """
 
     def __init__(
         self,
         settings: Settings,
         access: Access,
+        calls: Calls,
+        opened: OpenCollections,
         writing: Writing,
-        make: Callable[[Callable[..., IngestReport]], Jobs],
     ) -> None:
         self._settings = settings
         self._access = access
+        self._calls = calls
+        self._opened = opened
         self._writing = writing
-        self.all = make(self._run)
+        self.all = Jobs(state_folder(settings), self._run)
 
-    def start(
-        self, caller: Caller, source: JobSource, name: str, tenant: str | None, prune: bool
+    async def start(
+        self,
+        caller: Caller,
+        source: JobSource,
+        *,
+        collection: str | None = None,
+        tenant: str | None = None,
+        prune: bool = False,
     ) -> Job:
-        """Accept a job; blocks until what it needs is on disk.
+        """Ingest in the background. What it takes over is on disk when it returns.
 
         Raises:
-            Forbidden: a path that is under none of the `ingest_roots`.
+            Forbidden: the caller may not write, or the source is a path that is under none of
+                the `ingest_roots`.
         """
-        if source.path is not None:
-            source = replace(source, path=self._allowed(source.path))
-        return self.all.start(
-            source, key_id=caller.key_id, collection=name, tenant=tenant, prune=prune
-        )
+        self._access.write(caller)
+        name, owner = self._access.about(caller, collection, tenant)
 
-    def seen_by(self, caller: Caller) -> list[Job]:
-        """The jobs that a caller may see, newest first."""
+        def start() -> Job:
+            try:
+                self._access.manifest(caller, name, self._opened.manifest(name))
+            except CollectionNotFound:
+                if caller.tenant is not None and name in self._access.visible(caller):
+                    raise
+                # the job makes it
+            given = source
+            if given.path is not None:
+                given = replace(given, path=self._allowed(given.path))
+            return self.all.start(
+                given, key_id=caller.key_id, collection=name, tenant=owner, prune=prune
+            )
+
+        return await self._calls.write(caller, start)
+
+    def list(self, caller: Caller) -> list[Job]:
+        """The caller's own jobs, and all of them for a caller without limits; newest first."""
         return [job for job in self.all.list() if _may_see(caller, job)]
 
     def get(self, caller: Caller, job_id: str) -> Job:
-        """One of them. Raises NotHere, also for others' jobs."""
+        """One of them.
+
+        Raises:
+            NotHere: there is none, or it is another caller's.
+        """
         job = self.all.get(job_id)
         if not _may_see(caller, job):
             raise NotHere(
@@ -72,13 +104,26 @@ class JobAccess:
             )
         return job
 
-    def cancel(self, caller: Caller, job_id: str) -> Job:
-        """Stop it. Raises NotHere, Conflict where it has ended."""
-        self.get(caller, job_id)
-        return self.all.cancel(job_id)
+    async def cancel(self, caller: Caller, job_id: str) -> Job:
+        """Stop it; what it has written stays.
+
+        Raises:
+            NotHere: as `get`.
+            Conflict: it has ended.
+        """
+
+        def cancel() -> Job:
+            self.get(caller, job_id)
+            return self.all.cancel(job_id)
+
+        return await self._calls.other(caller, cancel)
 
     def watch(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
-        """The job, whenever it has changed. Raises NotHere."""
+        """The job now, then whenever it has changed, until it has ended.
+
+        Raises:
+            NotHere: as `get`.
+        """
         self.get(caller, job_id)
         return self.all.watch(job_id)
 

@@ -8,8 +8,8 @@ import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from app.backend.collections import Collections
 from app.backend.models import Models
+from app.backend.open_collections import OpenCollections
 from app.jobs.state_dir import state_folder
 from app.settings.settings import Settings
 from app.types import Readiness
@@ -31,7 +31,7 @@ class Checks:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, collections: Collections, models: Models
+        self, settings: Settings, store: Store, collections: OpenCollections, models: Models
     ) -> None:
         self._settings = settings
         self._store = store

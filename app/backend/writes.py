@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import retrieval
-from app.backend.collections import Collections
 from app.backend.models import Models
+from app.backend.open_collections import OpenCollections
 from app.settings.settings import Settings, storage
-from retrieval import Document, IngestProgress, IngestReport, Store, TwoStageRetriever
+from retrieval import Document, IngestProgress, IngestReport, Store
 from retrieval.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -47,7 +47,7 @@ class Writing:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, collections: Collections, models: Models
+        self, settings: Settings, store: Store, collections: OpenCollections, models: Models
     ) -> None:
         self._settings = settings
         self._store = store
@@ -215,14 +215,6 @@ class Writing:
             return options
         merged = {**(storage(self._settings) if self._store.is_server else {}), **(given or {})}
         return {**options, "storage": merged or None}
-
-
-def document_there(
-    retriever: TwoStageRetriever, document_id: str, tenant: str | None
-) -> tuple[retrieval.Passage, ...]:
-    """All passages of a document; none where it is not stored."""
-    found = retriever.index.document_passages([document_id], tenant=tenant)
-    return found.get(document_id, ())
 
 
 def _documents(source: Source) -> Iterable[Document]:

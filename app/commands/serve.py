@@ -91,14 +91,14 @@ def serve(config: Config = None, *, options: dict[str, Any]) -> None:
     """
     chosen = sources.load(config=config, **options)
     with stoppable(), reserved(chosen) as sock:
-        from app.backend.backend import RetrievalBackend
+        from app.backend.backend import Backend
         from app.observability import logging, tracing
         from app.observability.metrics import Metrics
 
         logging.setup(chosen)
         tracing.setup(chosen)
         metrics = Metrics()
-        backend = RetrievalBackend(chosen, observer=metrics)
+        backend = Backend(chosen, observer=metrics)
         run(backend, chosen, sock, metrics=metrics, title=chosen.title)
 
 
@@ -107,14 +107,14 @@ def mcp(config: Config = None, *, options: dict[str, Any]) -> None:
     """Speak MCP over standard input and output, for agents that start their tools themselves."""
     chosen = sources.load(config=config, **options)
     with stoppable():
-        from app.backend.backend import RetrievalBackend
+        from app.backend.backend import Backend
         from app.observability import logging
         from app.protocols.mcp import server as protocol
 
         logging.setup(chosen)  # to standard error: standard output carries the protocol
-        backend = RetrievalBackend(chosen)
+        backend = Backend(chosen)
         try:
-            asyncio.run(protocol.run_stdio(backend, chosen, lifecycle=backend))
+            asyncio.run(protocol.run_stdio(backend, chosen))
         finally:
             backend.close()
 
@@ -129,7 +129,7 @@ def _show(
     step: str = "",
 ) -> None:
     """Open everything, say what is in use, and serve the page, where nothing can be changed."""
-    from app.backend.backend import RetrievalBackend
+    from app.backend.backend import Backend
     from app.observability import logging
     from app.observability.metrics import Metrics
 
@@ -139,7 +139,7 @@ def _show(
     chosen = chosen.model_copy(update=update)
     logging.setup(chosen)
     metrics = Metrics()
-    backend = RetrievalBackend(chosen, observer=metrics)
+    backend = Backend(chosen, observer=metrics)
     try:
         backend.open()
         facts = backend.facts()

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from app.backend.backend import Backend
 from app.observability.metrics import CONTENT_TYPE, Metrics
 from app.protocols.requests import caller_of
-from app.types import Backend, Caller, Readiness
+from app.types import Caller, Readiness
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from app.backend.backend import Backend
 from app.errors import BadRequest
 from app.protocols.json_limits import plain_text
-from app.types import Backend, Caller, ModelInfo
+from app.types import ModelInfo
 
 
 class PromptUsage(BaseModel):
@@ -55,10 +56,10 @@ def truncated_texts(
 
 
 def model_info(
-    backend: Backend, caller: Caller, kind: Literal["encoder", "reranker"], name: str | None
+    backend: Backend, kind: Literal["encoder", "reranker"], name: str | None
 ) -> ModelInfo | None:
     """The model of that name, for None the default one; None where there is no such model."""
-    known = (info for info in backend.models(caller) if info.kind == kind)
+    known = (info for info in backend.models.infos() if info.kind == kind)
     return next(
         (info for info in known if (info.default if name is None else name in info.names)), None
     )

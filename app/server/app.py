@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 import retrieval
 from app.answering.answer import Answering
 from app.answering.llm_client import LanguageModel
-from app.backend.lifecycle import Lifecycle, opened
+from app.backend.backend import Backend
 from app.observability.metrics import Metrics
 from app.observability.requests import observed
 from app.protocols import errors, health
@@ -29,7 +29,6 @@ from app.security.api_keys import KeyRing
 from app.security.headers import SecurityHeaders
 from app.security.middleware import Guard
 from app.settings.settings import Settings
-from app.types import Backend
 
 DESCRIPTION = """\
 Search for RAG in two stages: vectors and BM25 find candidates, a re-ranker puts them in order.
@@ -65,18 +64,17 @@ def create_app(
     keys: KeyRing | None = None,
     language_model: LanguageModel | None = None,
     hosts: Sequence[str] | None = None,
-    lifecycle: Lifecycle | None = None,
 ) -> FastAPI:
     """The whole service, but for the page, which `app.ui.page.mount` puts at `/` last.
 
     Args:
-        backend: answers; shared by all protocols.
+        backend: answers; shared by all protocols. It is opened, where it is not yet, when the
+            app starts to serve, and closed when the app ends.
         settings: limits, allowed origins, and what answers need.
         metrics: what `/metrics` shows; None makes new ones.
         keys: API keys; None lets everyone in who can reach the address.
         language_model: writes answers; None where none is configured.
         hosts: see `protect`.
-        lifecycle: opened, in a thread, when the app starts to serve, and closed when it ends.
     """
     metrics = metrics or Metrics()
     mcp = mcp_server.build_server(backend, settings)
@@ -84,7 +82,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with mcp_server.running(mcp), opened(lifecycle):
+        async with mcp_server.running(mcp), backend.running():
             yield
 
     app = FastAPI(

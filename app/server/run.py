@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from app.backend.backend import RetrievalBackend
+    from app.backend.backend import Backend
     from app.observability.metrics import Metrics
     from app.settings.settings import Settings
 
@@ -68,7 +68,7 @@ def stoppable() -> Iterator[None]:
 
 
 def run(
-    backend: RetrievalBackend,
+    backend: Backend,
     chosen: Settings,
     sock: socket.socket,
     *,
@@ -111,7 +111,7 @@ def run(
 
 
 def assemble(
-    backend: RetrievalBackend,
+    backend: Backend,
     chosen: Settings,
     *,
     metrics: Metrics,
@@ -132,7 +132,6 @@ def assemble(
         keys=None if chosen.keys_file is None else KeyRing.load(chosen.keys_file),
         language_model=language_model(chosen, observer=metrics),
         hosts=sockets.loopback_names(chosen.host) if local else None,
-        lifecycle=backend,
     )
     if not chosen.page:
         return app, lambda: None

@@ -17,7 +17,7 @@ from doubles.tcp_proxy import tcp_proxy
 from hashing_encoder import HashingEncoder
 
 import retrieval
-from app.backend.backend import RetrievalBackend
+from app.backend.backend import Backend
 from app.errors import (
     Conflict,
     DeadlinePassed,
@@ -100,7 +100,7 @@ class Made:
         self.settings = Settings(
             **{"store": str(folder / "store"), "reranker": "none", "grace_s": 5, **options}
         )
-        self.backend = RetrievalBackend(
+        self.backend = Backend(
             self.settings, observer=self.observer, encoder=self.encoder, reranker=self.reranker
         )
 
@@ -127,7 +127,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture
 def filled(make: Make) -> Made:
     one = make()
-    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    run(one.backend.documents.upsert(ANYONE, DOCUMENTS))
     return one
 
 
@@ -147,20 +147,20 @@ def ids(results: Any) -> list[str]:
 
 def test_what_is_written_is_found_changed_and_deleted(make: Make) -> None:
     backend = make().backend
-    report = run(backend.upsert_documents(ANYONE, DOCUMENTS))
+    report = run(backend.documents.upsert(ANYONE, DOCUMENTS))
     assert (report.new, report.passages, report.collection) == (3, 3, "docs")
     assert ids(run(backend.search(ANYONE, ["where do bees dance"])))[0] == "bee"
     changed = Document("bee", "Bees sleep at night.", "Bee")
-    report = run(backend.upsert_documents(ANYONE, [changed, DOCUMENTS[0]]))
+    report = run(backend.documents.upsert(ANYONE, [changed, DOCUMENTS[0]]))
     assert (report.new, report.changed, report.unchanged) == (0, 1, 1)
     found = run(backend.search(ANYONE, ["bees sleep"], top_k=1))
     assert found[0].hits[0].passage.text == "Bees sleep at night."
-    assert run(backend.delete_documents(ANYONE, ["bee", "wasp", "bee"])) == ("bee",)
+    assert run(backend.documents.delete(ANYONE, ["bee", "wasp", "bee"])) == ("bee",)
     assert "bee" not in ids(run(backend.search(ANYONE, ["bees sleep"])))
     with pytest.raises(NotHere, match="no document 'bee'") as caught:
-        run(backend.document(ANYONE, "bee"))
+        run(backend.documents.get(ANYONE, "bee"))
     assert caught.value.code == "document_not_found"
-    info = run(backend.collection(ANYONE, None))
+    info = run(backend.collections.get(ANYONE, None))
     assert (info.name, info.passages, info.version, info.default) == ("docs", 2, "docs@v1", True)
 
 
@@ -168,16 +168,16 @@ def test_a_document_comes_back_as_it_was(make: Make) -> None:
     backend = make().backend
     text = "\n\n".join(f"Paragraph {n} says: {'word ' * 30}ends." for n in range(12))
     given = Document("long", text, "A title", {"n": 1, "tags": ["a"]}, "long.txt")
-    run(backend.upsert_documents(ANYONE, [given]))
-    stored = run(backend.document(ANYONE, "long"))
+    run(backend.documents.upsert(ANYONE, [given]))
+    stored = run(backend.documents.get(ANYONE, "long"))
     assert len(stored.passages) > 3
     assert stored.text.split() == text.split()
     assert stored.complete
     assert (stored.title, stored.source, stored.metadata) == ("A title", "long.txt", given.metadata)
     passages = [p.id for p in stored.passages]
-    with backend._collections.using("docs") as retriever:
+    with backend._opened.using("docs") as retriever:
         retriever.index.delete_passages(passages[1:2])
-    assert not run(backend.document(ANYONE, "long")).complete
+    assert not run(backend.documents.get(ANYONE, "long")).complete
 
 
 def test_every_option_of_the_library_is_reachable(filled: Made) -> None:
@@ -208,11 +208,11 @@ def test_many_requests_at_once_are_answered_as_one_by_one(filled: Made) -> None:
 def test_a_large_upsert_makes_a_new_collection_in_two_steps(make: Make) -> None:
     backend = make().backend
     many = [Document(f"d{n}", f"The number {n} is green.", metadata={"n": n}) for n in range(450)]
-    report = run(backend.upsert_documents(ANYONE, [*many, many[0]], collection="new"))
+    report = run(backend.documents.upsert(ANYONE, [*many, many[0]], collection="new"))
     assert (report.read, report.new, report.unchanged) == (451, 450, 0)
     assert report.passages == 450
     assert len(report.failed) == 1  # the repeated id
-    info = run(backend.collection(ANYONE, "new"))
+    info = run(backend.collections.get(ANYONE, "new"))
     assert info.passages == 450
     assert info.manifest.storage.fields == {"n": "number"}
 
@@ -220,8 +220,8 @@ def test_a_large_upsert_makes_a_new_collection_in_two_steps(make: Make) -> None:
 def test_an_empty_upsert_makes_nothing(make: Make) -> None:
     one = make()
     with pytest.raises(InvalidInput, match="no document to make it with"):
-        run(one.backend.upsert_documents(ANYONE, []))
-    assert run(one.backend.collections(ANYONE)) == []
+        run(one.backend.documents.upsert(ANYONE, []))
+    assert run(one.backend.collections.list(ANYONE)) == []
 
 
 # --- collections ----------------------------------------------------------------------------
@@ -229,22 +229,22 @@ def test_an_empty_upsert_makes_nothing(make: Make) -> None:
 
 def test_collections_are_made_listed_and_deleted(make: Make) -> None:
     backend = make(collection="b").backend
-    made = run(backend.create_collection(ANYONE, "b", max_tokens=40, fields={"n": "number"}))
+    made = run(backend.collections.create(ANYONE, "b", max_tokens=40, fields={"n": "number"}))
     assert made.manifest.splitter.max_tokens == 40
     assert (made.passages, made.default) == (0, True)
-    run(backend.upsert_documents(ANYONE, DOCUMENTS, collection="a"))
-    listed = run(backend.collections(ANYONE))
+    run(backend.documents.upsert(ANYONE, DOCUMENTS, collection="a"))
+    listed = run(backend.collections.list(ANYONE))
     assert [(one.name, one.passages) for one in listed] == [("a", 3), ("b", 0)]
     with pytest.raises(CollectionExists):
-        run(backend.create_collection(ANYONE, "b"))
+        run(backend.collections.create(ANYONE, "b"))
     with pytest.raises(InvalidInput, match="no option 'dimension'; it has encoder"):
-        run(backend.create_collection(ANYONE, "c", dimension=3))
-    run(backend.delete_collection(ANYONE, "a"))
-    for call in (backend.collection, backend.delete_collection):
+        run(backend.collections.create(ANYONE, "c", dimension=3))
+    run(backend.collections.delete(ANYONE, "a"))
+    for call in (backend.collections.get, backend.collections.delete):
         with pytest.raises(CollectionNotFound, match="no collection 'a'; there are 'b'"):
             run(call(ANYONE, "a"))
-    run(backend.upsert_documents(ANYONE, DOCUMENTS[:1], collection="a"))  # the name is free again
-    assert run(backend.collection(ANYONE, "a")).passages == 1
+    run(backend.documents.upsert(ANYONE, DOCUMENTS[:1], collection="a"))  # the name is free again
+    assert run(backend.collections.get(ANYONE, "a")).passages == 1
 
 
 @pytest.mark.parametrize(
@@ -255,12 +255,12 @@ def test_no_name_leaves_the_store(make: Make, name: str, tmp_path: Path) -> None
     before = sorted(tmp_path.rglob("*"))
     calls: list[Coroutine[Any, Any, Any]] = [
         backend.search(ANYONE, ["x"], collection=name),
-        backend.collection(ANYONE, name),
-        backend.create_collection(ANYONE, name),
-        backend.delete_collection(ANYONE, name),
-        backend.upsert_documents(ANYONE, DOCUMENTS, collection=name),
-        backend.delete_documents(ANYONE, ["oak"], collection=name),
-        backend.document(ANYONE, "oak", collection=name),
+        backend.collections.get(ANYONE, name),
+        backend.collections.create(ANYONE, name),
+        backend.collections.delete(ANYONE, name),
+        backend.documents.upsert(ANYONE, DOCUMENTS, collection=name),
+        backend.documents.delete(ANYONE, ["oak"], collection=name),
+        backend.documents.get(ANYONE, "oak", collection=name),
     ]
     for call in calls:
         with pytest.raises(InvalidInput, match="collection name"):
@@ -278,9 +278,9 @@ def test_a_version_that_is_switched_to_is_followed(filled: Made) -> None:
     while ids(run(filled.backend.search(ANYONE, ["world"]))) != ["new"]:
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert run(filled.backend.collection(ANYONE, "docs")).version == "docs@v2"
-    run(filled.backend.upsert_documents(ANYONE, DOCUMENTS[:1]))
-    assert run(filled.backend.collection(ANYONE, "docs")).passages == 2
+    assert run(filled.backend.collections.get(ANYONE, "docs")).version == "docs@v2"
+    run(filled.backend.documents.upsert(ANYONE, DOCUMENTS[:1]))
+    assert run(filled.backend.collections.get(ANYONE, "docs")).passages == 2
 
 
 # --- who may do what ------------------------------------------------------------------------
@@ -291,10 +291,10 @@ def test_only_who_may_write_writes(filled: Made, make: Make) -> None:
     sealed = make(read_only=True)  # another process would have the store; here nothing is opened
     for backend, caller in ((filled.backend, reader), (sealed.backend, ANYONE)):
         calls: list[Coroutine[Any, Any, Any]] = [
-            backend.create_collection(caller, "x"),
-            backend.delete_collection(caller, "docs"),
-            backend.upsert_documents(caller, DOCUMENTS),
-            backend.delete_documents(caller, ["oak"]),
+            backend.collections.create(caller, "x"),
+            backend.collections.delete(caller, "docs"),
+            backend.documents.upsert(caller, DOCUMENTS),
+            backend.documents.delete(caller, ["oak"]),
         ]
         for call in calls:
             with pytest.raises(Forbidden):
@@ -305,18 +305,18 @@ def test_only_who_may_write_writes(filled: Made, make: Make) -> None:
 def test_what_a_caller_may_not_use_looks_as_if_not_there(make: Make) -> None:
     backend = make().backend
     for name in ("docs", "mine", "secret"):
-        run(backend.upsert_documents(ANYONE, DOCUMENTS, collection=name))
+        run(backend.documents.upsert(ANYONE, DOCUMENTS, collection=name))
     limited = Caller("k", collections=("mine", "coming"))
     there, missing = [], []
     for name, told in (("secret", there), ("nothing", missing)):
         calls: list[Coroutine[Any, Any, Any]] = [
             backend.search(limited, ["x"], collection=name),
-            backend.collection(limited, name),
-            backend.create_collection(limited, name),
-            backend.delete_collection(limited, name),
-            backend.upsert_documents(limited, DOCUMENTS, collection=name),
-            backend.delete_documents(limited, ["oak"], collection=name),
-            backend.document(limited, "oak", collection=name),
+            backend.collections.get(limited, name),
+            backend.collections.create(limited, name),
+            backend.collections.delete(limited, name),
+            backend.documents.upsert(limited, DOCUMENTS, collection=name),
+            backend.documents.delete(limited, ["oak"], collection=name),
+            backend.documents.get(limited, "oak", collection=name),
         ]
         for call in calls:
             with pytest.raises(CollectionNotFound) as caught:
@@ -325,12 +325,12 @@ def test_what_a_caller_may_not_use_looks_as_if_not_there(make: Make) -> None:
     assert there == missing
     assert "'coming', 'mine'" in there[0]
     assert "docs" not in there[0]
-    assert [one.name for one in run(backend.collections(limited))] == ["mine"]
+    assert [one.name for one in run(backend.collections.list(limited))] == ["mine"]
     with pytest.raises(InvalidInput, match="names no collection"):
         run(backend.search(limited, ["x"]))
-    run(backend.create_collection(limited, "coming"))
+    run(backend.collections.create(limited, "coming"))
     only = Caller("k", collections=("mine",))
-    assert backend.default_collection(only) == "mine"
+    assert backend.collections.default(only) == "mine"
     assert ids(run(backend.search(only, ["bees dance"])))[0] == "bee"
     with pytest.raises(CollectionNotFound, match="there is no collection 'gone'") as caught2:
         run(backend.search(Caller("k", collections=("gone",)), ["x"]))
@@ -340,46 +340,46 @@ def test_what_a_caller_may_not_use_looks_as_if_not_there(make: Make) -> None:
 def test_a_caller_with_a_tenant_is_that_tenant(make: Make) -> None:
     backend = make().backend
     a, b = Caller("a", tenant="a"), Caller("b", tenant="b")
-    run(backend.upsert_documents(a, DOCUMENTS[:2]))  # makes a collection with tenants
-    run(backend.upsert_documents(b, DOCUMENTS[1:]))
-    assert run(backend.collection(a, "docs")).manifest.layout.tenants
+    run(backend.documents.upsert(a, DOCUMENTS[:2]))  # makes a collection with tenants
+    run(backend.documents.upsert(b, DOCUMENTS[1:]))
+    assert run(backend.collections.get(a, "docs")).manifest.layout.tenants
     assert sorted(ids(run(backend.search(a, ["where"])))) == ["bee", "oak"]
     assert sorted(ids(run(backend.search(b, ["where"])))) == ["ant", "bee"]
-    assert run(backend.collection(a, "docs")).passages == 2
-    assert run(backend.collection(ANYONE, "docs")).passages == 4
+    assert run(backend.collections.get(a, "docs")).passages == 2
+    assert run(backend.collections.get(ANYONE, "docs")).passages == 4
     with pytest.raises(NotHere):
-        run(backend.document(a, "ant"))
-    assert run(backend.delete_documents(a, ["ant", "bee"])) == ("bee",)
-    assert run(backend.document(b, "bee")).id == "bee"
+        run(backend.documents.get(a, "ant"))
+    assert run(backend.documents.delete(a, ["ant", "bee"])) == ("bee",)
+    assert run(backend.documents.get(b, "bee")).id == "bee"
     assert ids(run(backend.search(ANYONE, ["where"], tenant="a"))) == ["oak"]
     assert ids(run(backend.search(a, ["where"], tenant="a"))) == ["oak"]
     forbidden: list[Coroutine[Any, Any, Any]] = [
         backend.search(a, ["where"], tenant="b"),
-        backend.document(a, "bee", tenant="b"),
-        backend.upsert_documents(a, DOCUMENTS, tenant="b"),
-        backend.delete_documents(a, ["bee"], tenant="b"),
-        backend.delete_collection(a, "docs"),
+        backend.documents.get(a, "bee", tenant="b"),
+        backend.documents.upsert(a, DOCUMENTS, tenant="b"),
+        backend.documents.delete(a, ["bee"], tenant="b"),
+        backend.collections.delete(a, "docs"),
     ]
     for call in forbidden:
         with pytest.raises(Forbidden):
             run(call)
     with pytest.raises(InvalidInput, match="names none"):
         run(backend.search(ANYONE, ["where"]))
-    run(backend.upsert_documents(ANYONE, DOCUMENTS, collection="open"))
+    run(backend.documents.upsert(ANYONE, DOCUMENTS, collection="open"))
     hidden: list[Coroutine[Any, Any, Any]] = [
         backend.search(a, ["where"], collection="open"),
-        backend.collection(a, "open"),
-        backend.upsert_documents(a, DOCUMENTS, collection="open"),
-        backend.delete_documents(a, ["bee"], collection="open"),
-        backend.document(a, "bee", collection="open"),
+        backend.collections.get(a, "open"),
+        backend.documents.upsert(a, DOCUMENTS, collection="open"),
+        backend.documents.delete(a, ["bee"], collection="open"),
+        backend.documents.get(a, "bee", collection="open"),
     ]
     for call in hidden:
         with pytest.raises(CollectionNotFound):
             run(call)
-    assert [one.name for one in run(backend.collections(a))] == ["docs"]
-    assert run(backend.create_collection(a, "more")).manifest.layout.tenants
+    assert [one.name for one in run(backend.collections.list(a))] == ["docs"]
+    assert run(backend.collections.create(a, "more")).manifest.layout.tenants
     with pytest.raises(InvalidInput, match="without tenants"):
-        run(backend.upsert_documents(ANYONE, DOCUMENTS, collection="open", tenant="a"))
+        run(backend.documents.upsert(ANYONE, DOCUMENTS, collection="open", tenant="a"))
 
 
 # --- texts alone ----------------------------------------------------------------------------
@@ -387,21 +387,21 @@ def test_a_caller_with_a_tenant_is_that_tenant(make: Make) -> None:
 
 def test_vectors_are_the_encoders_own(filled: Made) -> None:
     texts = ["one text", "another", "one text"]
-    found = run(filled.backend.embed(ANYONE, texts, kind="passage"))
+    found = run(filled.backend.texts.embed(ANYONE, texts, kind="passage"))
     expected = filled.encoder.encode_passages(texts)
     assert np.array_equal(found.vectors, expected.vectors)
     assert found.tokens.tolist() == expected.tokens.tolist()
     assert found.model == "hashing"
-    queries = run(filled.backend.embed(ANYONE, texts, kind="query", dimensions=64))
+    queries = run(filled.backend.texts.embed(ANYONE, texts, kind="query", dimensions=64))
     assert np.allclose(queries.vectors, filled.encoder.encode_queries(texts))
     with pytest.raises(InvalidInput, match="dimensions is 32, and hashing gives vectors of 64"):
-        run(filled.backend.embed(ANYONE, texts, kind="query", dimensions=32))
+        run(filled.backend.texts.embed(ANYONE, texts, kind="query", dimensions=32))
 
 
 def test_vectors_are_cut_only_where_the_model_was_trained_for_it(
     filled: Made, monkeypatch: Any
 ) -> None:
-    embed = filled.backend.embed
+    embed = filled.backend.texts.embed
     spec = ModelSpec("hashing", "encoder", dimension=64, matryoshka=(16, 32))
     monkeypatch.setattr("retrieval.models.registry.find", lambda *_: spec)
     whole = run(embed(ANYONE, ["one text", "another"], kind="query")).vectors
@@ -418,7 +418,7 @@ def test_vectors_are_cut_only_where_the_model_was_trained_for_it(
 
 def test_texts_are_scored_in_their_order(filled: Made) -> None:
     texts = ["nothing here", "bees dance", "dance dance", ""]
-    found = run(filled.backend.rerank(ANYONE, "bees dance", texts))
+    found = run(filled.backend.texts.rerank(ANYONE, "bees dance", texts))
     assert found.scores.tolist() == [0.0, 2.0, 1.0, 0.0]
     assert (np.argsort(found.relevance) == np.argsort(found.scores)).all()
     assert (len(found.tokens), len(found.truncated), found.model) == (4, 4, "words")
@@ -427,32 +427,32 @@ def test_texts_are_scored_in_their_order(filled: Made) -> None:
 @pytest.mark.parametrize("texts", [[], "text", ["a", ""], ["a", "  "], ["\ud800"], ["a", 3]])
 def test_what_is_no_text_is_refused(filled: Made, texts: Any) -> None:
     with pytest.raises(InvalidInput):
-        run(filled.backend.embed(ANYONE, texts, kind="query"))
+        run(filled.backend.texts.embed(ANYONE, texts, kind="query"))
     if texts not in (["a", ""], ["a", "  "]):
         with pytest.raises(InvalidInput):
-            run(filled.backend.rerank(ANYONE, "a", texts))
+            run(filled.backend.texts.rerank(ANYONE, "a", texts))
     with pytest.raises(InvalidInput):
-        run(filled.backend.rerank(ANYONE, " ", ["a"]))
+        run(filled.backend.texts.rerank(ANYONE, " ", ["a"]))
 
 
 def test_an_encoder_without_term_weights_says_which_has(filled: Made) -> None:
     with pytest.raises(InvalidInput, match="bge-m3"):
-        run(filled.backend.embed_sparse(ANYONE, ["a"], kind="query"))
+        run(filled.backend.texts.embed_sparse(ANYONE, ["a"], kind="query"))
 
 
 def test_models_go_by_their_names_and_aliases(make: Make) -> None:
     aliases = {"text-embedding-3-small": "encoder", "rerank-v3.5": "words", "h": "hashing"}
     backend = make(model_aliases=aliases).backend
     for name in (None, "hashing", "encoder", "default", "text-embedding-3-small", "h"):
-        assert run(backend.embed(ANYONE, ["a"], kind="query", model=name)).model == "hashing"
+        assert run(backend.texts.embed(ANYONE, ["a"], kind="query", model=name)).model == "hashing"
     for name in (None, "words", "reranker", "default", "rerank-v3.5"):
-        assert run(backend.rerank(ANYONE, "a", ["a"], model=name)).model == "words"
+        assert run(backend.texts.rerank(ANYONE, "a", ["a"], model=name)).model == "words"
     with pytest.raises(NotHere, match="no encoder 'words'; it has 'hashing'") as caught:
-        run(backend.embed(ANYONE, ["a"], kind="query", model="words"))
+        run(backend.texts.embed(ANYONE, ["a"], kind="query", model="words"))
     assert caught.value.code == "model_not_found"
     with pytest.raises(NotHere, match="no reranker 'h'"):
-        run(backend.rerank(ANYONE, "a", ["a"], model="h"))
-    encoder, reranker = backend.models(ANYONE)
+        run(backend.texts.rerank(ANYONE, "a", ["a"], model="h"))
+    encoder, reranker = backend.models.infos()
     assert encoder.names == ("hashing", "encoder", "default", "text-embedding-3-small", "h")
     assert (encoder.kind, encoder.dimension, encoder.default) == ("encoder", 64, True)
     assert reranker.names == ("words", "reranker", "default", "rerank-v3.5")
@@ -462,18 +462,19 @@ def test_collections_of_one_encoder_share_it(tmp_path: Path, tiny_bert_encoder: 
     store = tmp_path / "store"
     for name in ("docs", "more"):
         retrieval.ingest(DOCUMENTS, name, store=store, encoder=str(tiny_bert_encoder))
-    backend = RetrievalBackend(Settings(store=str(store), reranker="none", threads=1))
+    backend = Backend(Settings(store=str(store), reranker="none", threads=1))
     try:
         for name in ("docs", "more"):
             assert run(backend.search(ANYONE, ["bees"], collection=name))[0].hits
-        one, two = (backend._collections.opened(name) for name in ("docs", "more"))
+        one, two = (backend._opened.opened(name) for name in ("docs", "more"))
         assert one is not None
         assert two is not None
         assert one.encoder is two.encoder
-        assert len(backend.models(ANYONE)) == 1
-        names = backend.models(ANYONE)[0].names
+        assert len(backend.models.infos()) == 1
+        names = backend.models.infos()[0].names
         assert tiny_bert_encoder.name in names
-        assert run(backend.embed(ANYONE, ["a"], kind="query", model=names[1])).vectors.shape[1]
+        named = run(backend.texts.embed(ANYONE, ["a"], kind="query", model=names[1]))
+        assert named.vectors.shape[1]
     finally:
         backend.close()
 
@@ -512,7 +513,7 @@ def test_a_deadline_is_an_error_or_the_first_stages_order(filled: Made) -> None:
 def test_re_ranking_goes_as_far_as_time_allows(make: Make) -> None:
     one = make()
     many = [Document(f"d{n}", f"number {n} of the bees") for n in range(40)]
-    run(one.backend.upsert_documents(ANYONE, many))
+    run(one.backend.documents.upsert(ANYONE, many))
     one.reranker.seconds_a_pair = 0.02
     for query in ("bees a", "bees b"):  # how fast the reranker is, is learned
         run(one.backend.search(ANYONE, [query], candidates=5, top_k=5, budget_ms=10_000))
@@ -559,7 +560,7 @@ def test_a_cancelled_search_frees_its_place_and_its_thread(filled: Made) -> None
 
 def test_more_than_fits_is_refused_and_nothing_accepted_is_lost(make: Make) -> None:
     one = make(max_requests=4)
-    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    run(one.backend.documents.upsert(ANYONE, DOCUMENTS))
     one.reranker.go.clear()
 
     async def flood() -> list[Any]:
@@ -616,7 +617,7 @@ def test_it_is_ready_when_it_can_search_and_write(make: Make, monkeypatch: Any) 
     one = make()
     one.backend.open()
     assert run(one.backend.ready()).ready  # the first document makes the collection
-    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    run(one.backend.documents.upsert(ANYONE, DOCUMENTS))
     assert run(one.backend.ready()).problems == {}
     real = shutil.disk_usage
     with monkeypatch.context() as patch:
@@ -634,7 +635,7 @@ def test_a_server_that_is_away_is_told_and_comes_back(tmp_path: Path) -> None:
         retrieval.ingest(DOCUMENTS, store=qdrant.url, encoder=encoder)
         proxy.cut()
         url = f"{proxy.url}?timeout_s=1&retry_s=0.2"
-        backend = RetrievalBackend(Settings(store=url, reranker="none"), encoder=encoder)
+        backend = Backend(Settings(store=url, reranker="none"), encoder=encoder)
         try:
             with pytest.raises(StoreFault):
                 backend.open()
@@ -642,18 +643,18 @@ def test_a_server_that_is_away_is_told_and_comes_back(tmp_path: Path) -> None:
                 run(backend.search(ANYONE, ["bees"]))
             assert http_status(caught.value) == 503
             assert "index" in run(backend.ready()).problems
-            assert run(backend.embed(ANYONE, ["a"], kind="query")).model == "hashing"
+            assert run(backend.texts.embed(ANYONE, ["a"], kind="query")).model == "hashing"
             proxy.restore()
             deadline = time.monotonic() + 20
             while not run(backend.ready()).ready:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             assert ids(run(backend.search(ANYONE, ["bees dance"])))[0] == "bee"
-            run(backend.upsert_documents(ANYONE, [Document("wasp", "Wasps sting.")]))
+            run(backend.documents.upsert(ANYONE, [Document("wasp", "Wasps sting.")]))
             assert ids(run(backend.search(ANYONE, ["wasps sting"])))[0] == "wasp"
-            run(backend.create_collection(ANYONE, "other"))
-            assert [one.name for one in run(backend.collections(ANYONE))] == ["docs", "other"]
-            run(backend.delete_collection(ANYONE, "other"))
+            run(backend.collections.create(ANYONE, "other"))
+            assert [one.name for one in run(backend.collections.list(ANYONE))] == ["docs", "other"]
+            run(backend.collections.delete(ANYONE, "other"))
         finally:
             backend.close()
 
@@ -663,16 +664,16 @@ def test_a_collection_that_another_process_deleted_is_missed(tmp_path: Path) -> 
         encoder = HashingEncoder()
         retrieval.ingest(DOCUMENTS, store=qdrant.url, encoder=encoder)
         settings = Settings(store=qdrant.url, reranker="none")
-        backend = RetrievalBackend(settings, encoder=encoder)
+        backend = Backend(settings, encoder=encoder)
         try:
             assert run(backend.search(ANYONE, ["bees"]))[0].hits
             retrieval.Store(qdrant.url).delete("docs")
             with pytest.raises(CollectionNotFound):
                 run(backend.search(ANYONE, ["bees"]))
-            run(backend.upsert_documents(ANYONE, DOCUMENTS[:1]))
+            run(backend.documents.upsert(ANYONE, DOCUMENTS[:1]))
             assert ids(run(backend.search(ANYONE, ["bees"]))) == ["oak"]
             retrieval.Store(qdrant.url).delete("docs")
-            assert run(backend.upsert_documents(ANYONE, DOCUMENTS[1:])).new == 2
+            assert run(backend.documents.upsert(ANYONE, DOCUMENTS[1:])).new == 2
             assert sorted(ids(run(backend.search(ANYONE, ["bees"])))) == ["ant", "bee"]
         finally:
             backend.close()
@@ -687,7 +688,7 @@ def test_a_model_that_is_missing_is_told_and_comes_back(
     weights = next(model.glob("*.safetensors"))
     weights.rename(tmp_path / "away")
     settings = Settings(store=str(tmp_path / "store"), reranker="none", threads=1)
-    backend = RetrievalBackend(settings)
+    backend = Backend(settings)
     try:
         with pytest.raises(ModelNotFound):
             backend.open()
@@ -706,8 +707,8 @@ def test_a_model_that_is_missing_is_told_and_comes_back(
 # --- jobs -----------------------------------------------------------------------------------
 
 
-async def ended(backend: RetrievalBackend, caller: Caller, job_id: str) -> Any:
-    async for job in backend.watch_job(caller, job_id):
+async def ended(backend: Backend, caller: Caller, job_id: str) -> Any:
+    async for job in backend.jobs.watch(caller, job_id):
         last = job
     return last
 
@@ -720,21 +721,21 @@ def test_a_job_writes_documents_and_a_folder(make: Make, tmp_path: Path) -> None
     backend = make(ingest_roots=(root,)).backend
 
     async def go() -> None:
-        job = await backend.start_job(ANYONE, JobSource(documents=DOCUMENTS))
+        job = await backend.jobs.start(ANYONE, JobSource(documents=DOCUMENTS))
         done = await ended(backend, ANYONE, job.id)
         assert (done.state, done.report.new, done.problem) == ("done", 3, None)
         assert ids(await backend.search(ANYONE, ["bees dance"]))[0] == "bee"
-        job = await backend.start_job(ANYONE, JobSource(path=str(root)), prune=True)
+        job = await backend.jobs.start(ANYONE, JobSource(path=str(root)), prune=True)
         done = await ended(backend, ANYONE, job.id)
         assert (done.state, done.report.new, done.report.pruned) == ("done", 2, 0)
         (root / "a.txt").unlink()
-        job = await backend.start_job(ANYONE, JobSource(path=str(root)), prune=True)
+        job = await backend.jobs.start(ANYONE, JobSource(path=str(root)), prune=True)
         done = await ended(backend, ANYONE, job.id)
         assert (done.report.unchanged, done.report.pruned) == (1, 1)
-        job = await backend.start_job(ANYONE, JobSource(path=str(root)), collection="fresh")
+        job = await backend.jobs.start(ANYONE, JobSource(path=str(root)), collection="fresh")
         done = await ended(backend, ANYONE, job.id)
         assert (done.state, done.report.new, done.report.read) == ("done", 1, 1)
-        assert [one.name for one in await backend.collections(ANYONE)] == ["docs", "fresh"]
+        assert [one.name for one in await backend.collections.list(ANYONE)] == ["docs", "fresh"]
 
     run(go())
 
@@ -748,25 +749,25 @@ def test_jobs_read_only_what_they_may_and_are_their_callers_own(make: Make, tmp_
     backend = make(ingest_roots=(root,)).backend
     for path in (outside, root / "link", root / ".." / "outside", "/etc", "a\0b", f"{root}2"):
         with pytest.raises(Forbidden, match="under none of the folders"):
-            run(backend.start_job(ANYONE, JobSource(path=str(path))))
+            run(backend.jobs.start(ANYONE, JobSource(path=str(path))))
     with pytest.raises(Forbidden):
-        run(backend.start_job(Caller("r", write=False), JobSource(documents=DOCUMENTS)))
+        run(backend.jobs.start(Caller("r", write=False), JobSource(documents=DOCUMENTS)))
     one, other = Caller("one", collections=("docs",)), Caller("other", collections=("docs",))
-    job = run(backend.start_job(one, JobSource(documents=DOCUMENTS)))
-    assert [known.id for known in backend.jobs(one)] == [job.id]
-    assert backend.jobs(other) == []
-    assert [known.id for known in backend.jobs(ANYONE)] == [job.id]
-    for call in (backend.job, backend.watch_job):
+    job = run(backend.jobs.start(one, JobSource(documents=DOCUMENTS)))
+    assert [known.id for known in backend.jobs.list(one)] == [job.id]
+    assert backend.jobs.list(other) == []
+    assert [known.id for known in backend.jobs.list(ANYONE)] == [job.id]
+    for call in (backend.jobs.get, backend.jobs.watch):
         with pytest.raises(NotHere, match="no job"):
             call(other, job.id)
     with pytest.raises(NotHere):
-        run(backend.cancel_job(other, job.id))
+        run(backend.jobs.cancel(other, job.id))
     assert run(ended(backend, one, job.id)).state == "done"
 
 
 def test_a_job_that_a_stop_cut_off_goes_on(make: Make) -> None:
     one = make()
-    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    run(one.backend.documents.upsert(ANYONE, DOCUMENTS))
     begun, go_on = threading.Event(), threading.Event()
     encode = one.encoder.encode_passages
 
@@ -777,7 +778,7 @@ def test_a_job_that_a_stop_cut_off_goes_on(make: Make) -> None:
 
     one.encoder.encode_passages = held  # type: ignore[method-assign]
     many = [Document(f"d{n}", f"A text, number {n}.") for n in range(300)]
-    job = run(one.backend.start_job(ANYONE, JobSource(documents=many)))
+    job = run(one.backend.jobs.start(ANYONE, JobSource(documents=many)))
     assert begun.wait(20)
     closing = threading.Thread(target=one.backend.close)
     closing.start()
@@ -789,13 +790,13 @@ def test_a_job_that_a_stop_cut_off_goes_on(make: Make) -> None:
     assert run(after.ready()).ready  # which opens it, and takes the job up again
     done = run(ended(after, ANYONE, job.id))
     assert (done.state, done.report.read) == ("done", 300)
-    assert run(after.collection(ANYONE, None)).passages == 303
+    assert run(after.collections.get(ANYONE, None)).passages == 303
 
 
 def test_writers_take_turns_and_a_cancelled_job_ends(make: Make, monkeypatch: Any) -> None:
     monkeypatch.setattr("app.backend.writes.PATIENCE_SECONDS", 0.2)
     one = make()
-    run(one.backend.upsert_documents(ANYONE, DOCUMENTS))
+    run(one.backend.documents.upsert(ANYONE, DOCUMENTS))
     begun, go_on = threading.Event(), threading.Event()
     encode = one.encoder.encode_passages
 
@@ -808,16 +809,16 @@ def test_writers_take_turns_and_a_cancelled_job_ends(make: Make, monkeypatch: An
 
     async def go() -> None:
         many = [Document(f"d{n}", f"A text, number {n}.") for n in range(1200)]
-        job = await one.backend.start_job(ANYONE, JobSource(documents=many))
+        job = await one.backend.jobs.start(ANYONE, JobSource(documents=many))
         assert await asyncio.to_thread(begun.wait, 20)
         found = await one.backend.search(ANYONE, ["bees dance"], mode="sparse")
         assert ids(found)[0] == "bee"  # meanwhile
         with pytest.raises(Conflict, match=f"is being written to .the job {job.id} runs"):
-            await one.backend.delete_documents(ANYONE, ["bee"])
-        await one.backend.cancel_job(ANYONE, job.id)
+            await one.backend.documents.delete(ANYONE, ["bee"])
+        await one.backend.jobs.cancel(ANYONE, job.id)
         go_on.set()
         assert (await ended(one.backend, ANYONE, job.id)).state == "cancelled"
-        assert await one.backend.delete_documents(ANYONE, ["bee"]) == ("bee",)
+        assert await one.backend.documents.delete(ANYONE, ["bee"]) == ("bee",)
 
     try:
         run(go())

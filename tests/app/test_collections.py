@@ -15,9 +15,9 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval
-from app.backend.collections import Collections
 from app.backend.documents import put_together
 from app.backend.lazy import Lazy
+from app.backend.open_collections import OpenCollections
 from app.backend.threads import Workers
 from app.batching.deadline import Cancelled, Control, controlled
 from app.errors import Conflict, DeadlinePassed
@@ -47,14 +47,14 @@ def opened() -> list[str]:
 
 
 @pytest.fixture
-def collections(store: Store, opened: list[str]) -> Iterator[Collections]:
+def collections(store: Store, opened: list[str]) -> Iterator[OpenCollections]:
     encoder = HashingEncoder()
 
     def opener(version: str) -> retrieval.TwoStageRetriever:
         opened.append(version)
         return retrieval.open(version, store=store, encoder=encoder, reranker=None)
 
-    made = Collections(store, opener, check_seconds=0.0)
+    made = OpenCollections(store, opener, check_seconds=0.0)
     yield made
     made.close()
 
@@ -87,7 +87,7 @@ def in_threads(count: int, call: Callable[[int], Any]) -> list[Any]:
 
 
 def test_a_collection_is_opened_once_whoever_asks(
-    collections: Collections, opened: list[str]
+    collections: OpenCollections, opened: list[str]
 ) -> None:
     assert collections.opened("docs") is None
 
@@ -102,7 +102,7 @@ def test_a_collection_is_opened_once_whoever_asks(
 
 
 def test_what_is_not_there_leaves_nothing_behind(
-    collections: Collections, opened: list[str]
+    collections: OpenCollections, opened: list[str]
 ) -> None:
     for _ in range(3):
         with pytest.raises(CollectionNotFound), collections.using("none"):
@@ -113,7 +113,7 @@ def test_what_is_not_there_leaves_nothing_behind(
         collections.manifest("docs@v1")
 
 
-def test_what_was_made_since_is_found(collections: Collections, store: Store) -> None:
+def test_what_was_made_since_is_found(collections: OpenCollections, store: Store) -> None:
     with pytest.raises(CollectionNotFound), collections.using("new"):
         pass
     retrieval.ingest([Document("a", "b")], "new", store=store, encoder=HashingEncoder())
@@ -124,7 +124,7 @@ def test_what_was_made_since_is_found(collections: Collections, store: Store) ->
 # --- writing --------------------------------------------------------------------------------
 
 
-def test_searches_and_writes_at_once_lose_nothing(collections: Collections) -> None:
+def test_searches_and_writes_at_once_lose_nothing(collections: OpenCollections) -> None:
     stop = threading.Event()
     seen: list[int] = []
 
@@ -158,7 +158,7 @@ def test_searches_and_writes_at_once_lose_nothing(collections: Collections) -> N
     assert len(seen) > 3
 
 
-def test_a_writer_waits_for_its_turn_but_not_for_ever(collections: Collections) -> None:
+def test_a_writer_waits_for_its_turn_but_not_for_ever(collections: OpenCollections) -> None:
     go, inside = threading.Event(), threading.Event()
 
     def long() -> None:
@@ -191,7 +191,7 @@ def test_a_writer_waits_for_its_turn_but_not_for_ever(collections: Collections) 
 
 
 def test_who_asks_while_a_collection_is_made_waits_for_it(
-    collections: Collections, store: Store
+    collections: OpenCollections, store: Store
 ) -> None:
     making, asked = threading.Event(), threading.Event()
     counted: list[int] = []
@@ -219,7 +219,7 @@ def test_who_asks_while_a_collection_is_made_waits_for_it(
 
 
 def test_deleting_waits_for_searches_and_lets_nobody_in(
-    collections: Collections, store: Store
+    collections: OpenCollections, store: Store
 ) -> None:
     inside, go = threading.Event(), threading.Event()
     found: list[int] = []
@@ -255,9 +255,9 @@ def test_deleting_waits_for_searches_and_lets_nobody_in(
 
 
 def test_a_search_that_does_not_end_keeps_its_collection(
-    collections: Collections, store: Store, monkeypatch: pytest.MonkeyPatch
+    collections: OpenCollections, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.backend.collections.LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr("app.backend.open_collections.LEAVE_SECONDS", 0.1)
     with collections.using("docs") as retriever:
         with (
             collections.writing("docs", "a test", patience_s=1),
@@ -270,7 +270,7 @@ def test_a_search_that_does_not_end_keeps_its_collection(
         assert retriever.count() == 5
 
 
-def test_closing_lets_go_of_every_store(collections: Collections, store: Store) -> None:
+def test_closing_lets_go_of_every_store(collections: OpenCollections, store: Store) -> None:
     for name in ("docs", "more"):
         with collections.using(name):
             pass

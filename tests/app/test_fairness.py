@@ -17,7 +17,7 @@ from hashing_encoder import HashingEncoder
 from service_help import DOCUMENTS
 
 import retrieval
-from app.backend.backend import RetrievalBackend
+from app.backend.backend import Backend
 from app.backend.threads import Workers
 from app.batching.deadline import Control
 from app.security import api_keys as keys
@@ -82,7 +82,7 @@ def test_a_greedy_key_is_refused_and_a_polite_one_is_answered_in_the_next_batch(
     )  # fmt: skip
     encoder = HashingEncoder()
     retrieval.ingest(DOCUMENTS, "docs", store=settings.store, encoder=encoder)
-    backend = RetrievalBackend(settings, observer=arrivals, encoder=encoder, reranker=model)
+    backend = Backend(settings, observer=arrivals, encoder=encoder, reranker=model)
     file = tmp_path / "keys.json"
     tokens = {name: keys.create(file, name)[0] for name in ("greedy", "polite")}
     app = create_app(backend, settings, keys=keys.KeyRing.load(file))

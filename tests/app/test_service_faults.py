@@ -55,12 +55,12 @@ def until(what: Any, *, seconds: float = 20.0) -> Any:
 
 def serving(folder: Path, **options: Any) -> Any:
     """The app over a backend that is opened by serving it, as `retrieval serve` does."""
-    from app.backend.backend import RetrievalBackend
+    from app.backend.backend import Backend
     from app.server.app import create_app
 
     settings = make_settings(folder, **options)
-    backend = RetrievalBackend(settings)
-    return create_app(backend, settings, lifecycle=backend)
+    backend = Backend(settings)
+    return create_app(backend, settings)
 
 
 def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:

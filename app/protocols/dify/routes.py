@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.backend.backend import Backend
 from app.errors import Forbidden, Unauthorized, http_status
 from app.protocols.dify.conditions import Holds, MetadataCondition, Selection, selection_of
 from app.protocols.errors import ErrorForm
@@ -20,7 +21,7 @@ from app.protocols.json_limits import Query
 from app.protocols.openapi_responses import described
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.scores import unit_scores
-from app.types import Backend, Caller
+from app.types import Caller
 from retrieval import Hit, Passage, RetrievalError, SearchResult
 from retrieval.errors import CollectionNotFound
 
@@ -165,7 +166,7 @@ def router(backend: Backend) -> APIRouter:
         selection = selection_of(body.metadata_condition)
         if selection.nothing:
             # the collection must be there all the same
-            await backend.collection(caller_of(request), body.knowledge_id)
+            await backend.collections.get(caller_of(request), body.knowledge_id)
             return RetrievalResponse(records=[])
         return await until_gone(request, _retrieve(backend, caller_of(request), body, selection))
 

@@ -19,12 +19,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import retrieval
-from app.backend.lifecycle import Lifecycle, opened
+from app.backend.backend import Backend
 from app.errors import Forbidden, error_code
 from app.protocols.mcp import tools
 from app.protocols.requests import ANYONE, caller_of, until_gone
 from app.settings.settings import Settings
-from app.types import Backend, Caller
+from app.types import Caller
 from retrieval.errors import InvalidInput, RetrievalError
 
 if TYPE_CHECKING:
@@ -145,28 +145,21 @@ async def running(server: McpServer) -> AsyncIterator[None]:
         yield
 
 
-async def run_stdio(
-    backend: Backend,
-    settings: Settings,
-    *,
-    caller: Caller = STDIO_CALLER,
-    lifecycle: Lifecycle | None = None,
-) -> None:
+async def run_stdio(backend: Backend, settings: Settings, *, caller: Caller = STDIO_CALLER) -> None:
     """Speak MCP over this process's standard input and output until the input ends.
 
     Meanwhile whatever else is written to standard output goes to standard error.
 
     Args:
-        backend: what answers.
+        backend: what answers. It is opened beside the first messages, because some clients give a
+            server little time to start, and closed at the end.
         settings: see `build_server`.
         caller: who asks.
-        lifecycle: opened, in a thread, beside the first messages, because some clients give a
-            server little time to start, and closed at the end. None: the backend is open.
     """
     from mcp.server.stdio import stdio_server
 
     server = build_server(backend, settings, local_caller=caller).server
-    async with stdio_server() as (incoming, outgoing), opened(lifecycle):
+    async with stdio_server() as (incoming, outgoing), backend.running():
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 

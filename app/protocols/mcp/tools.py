@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.backend.backend import Backend
 from app.protocols.json_limits import Text
 from app.protocols.search_fields import offers_search, options_of
-from app.types import Backend, Caller
+from app.types import Caller
 from retrieval import Document
 from retrieval.types import Hit
 
@@ -174,7 +175,7 @@ class Tool:
 
 
 async def _search(backend: Backend, caller: Caller, asked: SearchInput) -> SearchOutput:
-    name = asked.collection or backend.default_collection(caller)
+    name = asked.collection or backend.collections.default(caller)
     (result,) = await backend.search(
         caller, [asked.query], collection=name, **options_of(asked, "mcp")
     )
@@ -210,7 +211,7 @@ def _hit(hit: Hit) -> FoundPassage:
 
 
 async def _get_document(backend: Backend, caller: Caller, asked: DocumentInput) -> DocumentOutput:
-    document = await backend.document(
+    document = await backend.documents.get(
         caller, asked.document_id, collection=asked.collection, tenant=asked.tenant
     )
     total = len(document.text)
@@ -241,13 +242,13 @@ async def _list_collections(
                 tenants=info.manifest.layout.tenants,
                 fields=sorted(info.manifest.storage.fields),
             )
-            for info in await backend.collections(caller)
+            for info in await backend.collections.list(caller)
         ]
     )
 
 
 async def _add_documents(backend: Backend, caller: Caller, asked: AddInput) -> AddOutput:
-    report = await backend.upsert_documents(
+    report = await backend.documents.upsert(
         caller,
         [Document(**document.model_dump()) for document in asked.documents],
         collection=asked.collection,

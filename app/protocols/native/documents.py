@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 
+from app.backend.backend import Backend
 from app.errors import NotHere
 from app.protocols.json_limits import Name
 from app.protocols.native.requests import (
@@ -33,7 +34,6 @@ from app.protocols.native.responses import (
 )
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of
-from app.types import Backend, Caller
 from retrieval import Document
 from retrieval.serialization import report_as_dict
 
@@ -67,7 +67,7 @@ def _collections(backend: Backend) -> APIRouter:
         summary="The collections that the caller may use",
     )
     async def list_collections(request: Request) -> JSONResponse:
-        infos = await backend.collections(caller_of(request))
+        infos = await backend.collections.list(caller_of(request))
         return JSONResponse({"collections": [collection_body(info) for info in infos]})
 
     @routes.post(
@@ -80,9 +80,9 @@ def _collections(backend: Backend) -> APIRouter:
         description="Not needed before documents are written: that makes it, too.",
     )
     async def create_collection(request: Request, body: CreateCollection) -> JSONResponse:
-        _check_encoder(backend, caller_of(request), body.encoder)
+        _check_encoder(backend, body.encoder)
         options = body.model_dump(exclude={"name"}, exclude_none=True, exclude_unset=True)
-        info = await backend.create_collection(caller_of(request), body.name, **options)
+        info = await backend.collections.create(caller_of(request), body.name, **options)
         return JSONResponse(collection_body(info), 201)
 
     @routes.get(
@@ -95,7 +95,7 @@ def _collections(backend: Backend) -> APIRouter:
     async def get_collection(
         request: Request, collection: Collection, tenant: Tenant = None
     ) -> JSONResponse:
-        info = await backend.collection(caller_of(request), collection, tenant=tenant)
+        info = await backend.collections.get(caller_of(request), collection, tenant=tenant)
         return JSONResponse(collection_body(info))
 
     @routes.delete(
@@ -106,19 +106,19 @@ def _collections(backend: Backend) -> APIRouter:
         summary="Delete a collection with all its documents",
     )
     async def delete_collection(request: Request, collection: Collection) -> JSONResponse:
-        await backend.delete_collection(caller_of(request), collection)
+        await backend.collections.delete(caller_of(request), collection)
         return JSONResponse({"deleted": [collection], "missing": []})
 
     return routes
 
 
-def _check_encoder(backend: Backend, caller: Caller, name: str | None) -> None:
+def _check_encoder(backend: Backend, name: str | None) -> None:
     """Refuse models that the service does not run: a name could be any folder or hub's id.
 
     Raises:
         NotHere: says which there are.
     """
-    known = [info for info in backend.models(caller) if info.kind == "encoder"]
+    known = [info for info in backend.models.infos() if info.kind == "encoder"]
     if name is not None and not any(name in info.names for info in known):
         listed = ", ".join(repr(info.names[0]) for info in known) or "none"
         raise NotHere(
@@ -222,7 +222,7 @@ class _Calls:
         self, request: Request, collection: str | None, body: UpsertRequest
     ) -> JSONResponse:
         # Not left when the client goes away: a write that has begun comes to its end.
-        report = await self._backend.upsert_documents(
+        report = await self._backend.documents.upsert(
             caller_of(request),
             documents_of(body.documents),
             collection=collection,
@@ -233,7 +233,7 @@ class _Calls:
     async def get(
         self, request: Request, collection: str | None, document_id: str, tenant: str | None
     ) -> JSONResponse:
-        found = await self._backend.document(
+        found = await self._backend.documents.get(
             caller_of(request), document_id, collection=collection, tenant=tenant
         )
         return JSONResponse(document_body(found))
@@ -241,7 +241,7 @@ class _Calls:
     async def delete(
         self, request: Request, collection: str | None, ids: Sequence[str], tenant: str | None
     ) -> JSONResponse:
-        deleted = await self._backend.delete_documents(
+        deleted = await self._backend.documents.delete(
             caller_of(request), ids, collection=collection, tenant=tenant
         )
         missing = [one for one in dict.fromkeys(ids) if one not in set(deleted)]
@@ -250,7 +250,7 @@ class _Calls:
     async def delete_one(
         self, request: Request, collection: str | None, document_id: str, tenant: str | None
     ) -> JSONResponse:
-        deleted = await self._backend.delete_documents(
+        deleted = await self._backend.documents.delete(
             caller_of(request), [document_id], collection=collection, tenant=tenant
         )
         if not deleted:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from app.backend.backend import Backend
 from app.errors import BadRequest, BodyTooLarge, UnsupportedBody
 from app.jobs.state_dir import UPLOADING, state_folder, translated
 from app.protocols.errors import InvalidField, error_body, is_json, request_id_of
@@ -28,7 +29,7 @@ from app.protocols.native.responses import JobBody, JobsBody, job_body
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of
 from app.settings.settings import Settings
-from app.types import Backend, Job, JobSource
+from app.types import Job, JobSource
 from retrieval import RetrievalError
 
 MOST_FILES = 1000
@@ -73,7 +74,7 @@ def router(
         media = request.headers.get("content-type", "")
         if is_json(media):
             body = _ingest_request(await request.body())
-            job = await backend.start_job(
+            job = await backend.jobs.start(
                 caller_of(request),
                 JobSource(
                     documents=None if body.documents is None else documents_of(body.documents),
@@ -100,7 +101,8 @@ def router(
         summary="The caller's jobs, newest first",
     )
     async def list_jobs(request: Request) -> JSONResponse:
-        return JSONResponse({"jobs": [job_body(job) for job in backend.jobs(caller_of(request))]})
+        jobs = backend.jobs.list(caller_of(request))
+        return JSONResponse({"jobs": [job_body(job) for job in jobs]})
 
     @routes.get(
         "/jobs/{job_id}",
@@ -110,7 +112,7 @@ def router(
         summary="One job",
     )
     async def get_job(request: Request, job_id: JobId) -> JSONResponse:
-        return JSONResponse(job_body(backend.job(caller_of(request), job_id)))
+        return JSONResponse(job_body(backend.jobs.get(caller_of(request), job_id)))
 
     @routes.delete(
         "/jobs/{job_id}",
@@ -120,7 +122,7 @@ def router(
         summary="Stop a job; what it has written stays",
     )
     async def cancel_job(request: Request, job_id: JobId) -> JSONResponse:
-        return JSONResponse(job_body(await backend.cancel_job(caller_of(request), job_id)))
+        return JSONResponse(job_body(await backend.jobs.cancel(caller_of(request), job_id)))
 
     @routes.get(
         "/jobs/{job_id}/events",
@@ -138,8 +140,8 @@ def router(
     )
     async def watch_job(request: Request, job_id: JobId) -> StreamingResponse:
         caller = caller_of(request)
-        backend.job(caller, job_id)  # a job that is not there is answered as such
-        events = _events(request, backend.watch_job(caller, job_id), heartbeat_s)
+        backend.jobs.get(caller, job_id)  # a job that is not there is answered as such
+        events = _events(request, backend.jobs.watch(caller, job_id), heartbeat_s)
         return StreamingResponse(
             events,
             media_type="text/event-stream",
@@ -227,7 +229,7 @@ async def _ingest_files(backend: Backend, settings: Settings, request: Request) 
             files = await asyncio.to_thread(
                 _copy, uploads, folder, int(settings.max_upload_mb * 1e6)
             )
-            return await backend.start_job(
+            return await backend.jobs.start(
                 caller_of(request),
                 JobSource(files=files),
                 collection=options.collection,

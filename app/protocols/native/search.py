@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 import retrieval
+from app.backend.backend import Backend
 from app.errors import NotHere
 from app.protocols.errors import request_id_of
 from app.protocols.json_limits import MOST_QUERY
@@ -33,7 +34,6 @@ from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.search_fields import options_of
 from app.settings.settings import Settings
-from app.types import Backend
 from retrieval import RetrievalError, result_as_dict
 
 
@@ -55,7 +55,7 @@ def _searching(backend: Backend) -> APIRouter:
     ) -> tuple[str, list[dict[str, Any]]]:
         """The collection, and a result a query in the library's stable JSON form."""
         caller = caller_of(request)
-        collection = body.collection or backend.default_collection(caller)
+        collection = body.collection or backend.collections.default(caller)
         found = await until_gone(
             request,
             backend.search(
@@ -120,7 +120,7 @@ def _about(backend: Backend, settings: Settings) -> APIRouter:
         description="As OpenAI's clients list models, with what more is known of each.",
     )
     async def list_models(request: Request) -> JSONResponse:
-        infos = backend.models(caller_of(request))
+        infos = backend.models.infos()
         return JSONResponse({"object": "list", "data": [model_body(info) for info in infos]})
 
     @routes.get(
@@ -131,7 +131,7 @@ def _about(backend: Backend, settings: Settings) -> APIRouter:
         summary="One model",
     )
     async def get_model(request: Request, model: str) -> JSONResponse:
-        for info in backend.models(caller_of(request)):
+        for info in backend.models.infos():
             if model in info.names:
                 return JSONResponse(model_body(info))
         raise NotHere(
@@ -149,7 +149,7 @@ def _about(backend: Backend, settings: Settings) -> APIRouter:
     )
     async def get_service(request: Request) -> JSONResponse:
         try:
-            default: str | None = backend.default_collection(caller_of(request))
+            default: str | None = backend.collections.default(caller_of(request))
         except RetrievalError:  # a key for several collections has none
             default = None
         limits: dict[str, Any] = {

@@ -18,6 +18,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.backend.backend import Backend
 from app.errors import BadRequest
 from app.protocols.json_limits import plain_text
 from app.protocols.model_calls import (
@@ -29,7 +30,7 @@ from app.protocols.model_calls import (
 )
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
-from app.types import Backend, Caller, Embedded, ModelInfo, TextKind
+from app.types import Embedded, ModelInfo, TextKind
 from retrieval._validate import is_whole_number
 
 MOST_TEXTS = 2048
@@ -168,20 +169,22 @@ def router(backend: Backend) -> APIRouter:
     )
     async def create_embedding(request: Request, body: EmbeddingRequest) -> Response:
         caller = caller_of(request)
-        model, kind = _chosen(backend, caller, body)
+        model, kind = _chosen(backend, body)
         texts = [body.input] if isinstance(body.input, str) else body.input
         encoded_as: TextKind = kind
         if body.instruction:
-            _check_instruction(model_info(backend, caller, "encoder", model))
+            _check_instruction(model_info(backend, "encoder", model))
             # the encoder adds nothing of its own to passages
             texts, encoded_as = [body.instruction + text for text in texts], "passage"
         embedded = await until_gone(
             request,
-            backend.embed(caller, texts, kind=encoded_as, model=model, dimensions=body.dimensions),
+            backend.texts.embed(
+                caller, texts, kind=encoded_as, model=model, dimensions=body.dimensions
+            ),
         )
         info = None
         if body.instruction or embedded.truncated.any():
-            info = model_info(backend, caller, "encoder", embedded.model)
+            info = model_info(backend, "encoder", embedded.model)
         if body.instruction:
             _check_instruction(info)  # of a model that was not loaded before
         content = {
@@ -201,9 +204,7 @@ def router(backend: Backend) -> APIRouter:
     return routes
 
 
-def _chosen(
-    backend: Backend, caller: Caller, body: EmbeddingRequest
-) -> tuple[str | None, TextKind]:
+def _chosen(backend: Backend, body: EmbeddingRequest) -> tuple[str | None, TextKind]:
     """The model to ask, None for the default one, and what its texts are.
 
     Raises:
@@ -213,7 +214,7 @@ def _chosen(
     if body.input_type is not None:
         asked = "query" if body.input_type in ("query", "search_query") else "passage"
     model = body.model or None
-    if model is None or model_info(backend, caller, "encoder", model) is not None:
+    if model is None or model_info(backend, "encoder", model) is not None:
         return model, asked or "passage"
     for suffix, kind in _SUFFIXES.items():
         if model.endswith(suffix):

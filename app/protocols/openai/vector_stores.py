@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 
+from app.backend.backend import Backend
 from app.errors import BadRequest
 from app.protocols.openai.attribute_filters import where_of
 from app.protocols.openai.vector_store_schemas import (
@@ -31,7 +32,7 @@ from app.protocols.openai.vector_store_schemas import (
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
 from app.protocols.scores import unit_scores
-from app.types import Backend, CollectionInfo
+from app.types import CollectionInfo
 from retrieval import Hit, SearchResult
 
 RANKERS = ("auto", "none")
@@ -65,7 +66,7 @@ def router(backend: Backend) -> APIRouter:
             str | None, Query(max_length=256, description="id that the page comes before")
         ] = None,
     ) -> VectorStoreList:
-        found = [_store(info) for info in await backend.collections(caller_of(request))]
+        found = [_store(info) for info in await backend.collections.list(caller_of(request))]
         found.sort(key=lambda store: (store.created_at, store.id), reverse=order == "desc")
         return _page(found, limit, after, before)
 
@@ -77,7 +78,7 @@ def router(backend: Backend) -> APIRouter:
         summary="Describe a collection as a vector store",
     )
     async def get_vector_store(request: Request, vector_store_id: StoreId) -> VectorStore:
-        return _store(await backend.collection(caller_of(request), vector_store_id))
+        return _store(await backend.collections.get(caller_of(request), vector_store_id))
 
     @routes.post(
         "/{vector_store_id}/search",

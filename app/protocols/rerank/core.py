@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 from fastapi import Request
 
+from app.backend.backend import Backend
 from app.errors import BadRequest
 from app.protocols.model_calls import (
     PromptUsage,
@@ -30,7 +31,7 @@ from app.protocols.rerank.schemas import (
     RerankRequest,
     RerankResponse,
 )
-from app.types import Backend, ModelInfo, Reranked
+from app.types import ModelInfo, Reranked
 
 TEXTS_PER_UNIT = 100
 """Cohere counts one search unit for a query with up to this many documents."""
@@ -117,11 +118,11 @@ async def rank(
     caller = caller_of(request)
     scored = await until_gone(
         request,
-        backend.rerank(caller, query, texts, model=model or None, timeout_ms=timeout_ms),
+        backend.texts.rerank(caller, query, texts, model=model or None, timeout_ms=timeout_ms),
     )
     # a stable sort of the negated scores keeps equal ones in the order of the request
     order: list[int] = np.argsort(-scored.scores, kind="stable")[:top_n].tolist()
-    return Ranking(scored, order, model_info(backend, caller, "reranker", scored.model))
+    return Ranking(scored, order, model_info(backend, "reranker", scored.model))
 
 
 async def rerank_documents(

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.backend.backend import Backend
 from app.errors import error_code
 from app.protocols.errors import ErrorForm
 from app.protocols.openapi_responses import responses
@@ -23,7 +24,6 @@ from app.protocols.rerank.schemas import (
     RerankRequest,
     RerankResponse,
 )
-from app.types import Backend
 from retrieval import RetrievalError
 
 

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 import retrieval
+from app.backend.backend import Backend
 from app.errors import BadRequest
 from app.protocols.model_calls import check_text, json_of_numbers, model_info
 from app.protocols.requests import caller_of, until_gone
@@ -39,7 +40,7 @@ from app.protocols.tei.schemas import (
     RerankerInfo,
     SparseValue,
 )
-from app.types import Backend, ModelInfo, TextKind
+from app.types import ModelInfo, TextKind
 
 _PROMPTS: dict[str, TextKind] = {"query": "query", "passage": "passage", "document": "passage"}
 
@@ -65,10 +66,10 @@ def _add_embedding(routes: APIRouter, backend: Backend) -> None:
         texts, kind = _inputs(body)
         caller = caller_of(request)
         embedded = await until_gone(
-            request, backend.embed(caller, texts, kind=kind, dimensions=body.dimensions)
+            request, backend.texts.embed(caller, texts, kind=kind, dimensions=body.dimensions)
         )
         if not body.truncate:
-            info = model_info(backend, caller, "encoder", embedded.model)
+            info = model_info(backend, "encoder", embedded.model)
             _refuse_long("inputs", embedded.truncated, embedded.tokens, info)
         vectors = _scaled(embedded.vectors, body.normalize)
         return json_of_numbers(list(vectors), _cost(started, texts, embedded.tokens))
@@ -83,8 +84,8 @@ def _add_embedding(routes: APIRouter, backend: Backend) -> None:
         started = time.perf_counter()
         texts, kind = _inputs(body)
         caller = caller_of(request)
-        sparse = await until_gone(request, backend.embed_sparse(caller, texts, kind=kind))
-        info = model_info(backend, caller, "encoder", sparse.model)
+        sparse = await until_gone(request, backend.texts.embed_sparse(caller, texts, kind=kind))
+        info = model_info(backend, "encoder", sparse.model)
         if not body.truncate and info is not None:
             _refuse_long("inputs", sparse.tokens > info.max_length, sparse.tokens, info)
         content = [
@@ -124,7 +125,7 @@ def _add_reranking(routes: APIRouter, backend: Backend) -> None:
 def _add_status(routes: APIRouter, backend: Backend) -> None:
     @routes.get("/info", operation_id="tei_info", summary="The models")
     async def info(request: Request) -> Info:
-        known = backend.models(caller_of(request))
+        known = backend.models.infos()
         encoder = next((one for one in known if one.kind == "encoder"), None)
         if encoder is None:
             raise Unhealthy(

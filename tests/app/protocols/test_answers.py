@@ -21,7 +21,7 @@ from service_help import DOCUMENTS, make_settings, running
 import retrieval
 from app.answering.answer import Answering
 from app.answering.llm_client import language_model
-from app.backend.backend import RetrievalBackend
+from app.backend.backend import Backend
 from app.observability.metrics import Metrics
 from app.protocols import errors
 from app.protocols.native import answer
@@ -34,7 +34,7 @@ QUESTION = "How long are copies of the database kept?"
 @dataclass
 class Store:
     folder: Path
-    backend: RetrievalBackend
+    backend: Backend
     metrics: Metrics
 
 
@@ -81,7 +81,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder, metrics = tmp_path_factory.mktemp("service"), Metrics()
     settings = make_settings(folder)
     retrieval.ingest(DOCUMENTS, settings.collection, store=settings.store, encoder="starter")
-    backend = RetrievalBackend(settings, observer=metrics)
+    backend = Backend(settings, observer=metrics)
     try:
         backend.open()
         yield Store(folder, backend, metrics)

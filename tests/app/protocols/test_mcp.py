@@ -26,7 +26,7 @@ from mcp.client.streamable_http import streamable_http_client
 from service_help import DOCUMENTS, make_settings, running
 
 import retrieval
-from app.backend.backend import RetrievalBackend
+from app.backend.backend import Backend
 from app.observability.metrics import Metrics
 from app.protocols import errors
 from app.protocols.mcp import server as mcp
@@ -37,11 +37,11 @@ from app.settings.settings import Settings
 ENTRY = """
 import sys
 import anyio
-from app.backend.backend import RetrievalBackend
+from app.backend.backend import Backend
 from app.protocols.mcp import server as mcp
 from app.settings.settings import Settings
 
-class Loud(RetrievalBackend):
+class Loud(Backend):
     def open(self):
         print("this must not reach the protocol", flush=True)
         super().open()
@@ -49,7 +49,7 @@ class Loud(RetrievalBackend):
 async def main():
     settings = Settings(store=sys.argv[1], encoder="starter", reranker="starter", threads=2)
     backend = Loud(settings)
-    await mcp.run_stdio(backend, settings, lifecycle=backend)
+    await mcp.run_stdio(backend, settings)
 
 anyio.run(main)
 """
@@ -58,14 +58,14 @@ anyio.run(main)
 @dataclass
 class Served:
     url: str
-    backend: RetrievalBackend
+    backend: Backend
     settings: Settings
     folder: Path
 
 
 @contextmanager
 def serving(
-    backend: RetrievalBackend, settings: Settings, *, guard: dict[str, Any] | None = None
+    backend: Backend, settings: Settings, *, guard: dict[str, Any] | None = None
 ) -> Iterator[str]:
     server = mcp.build_server(backend, settings)
 
@@ -88,7 +88,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("service")
     settings = make_settings(folder)
     retrieval.ingest(DOCUMENTS, settings.collection, store=settings.store, encoder="starter")
-    backend = RetrievalBackend(settings)
+    backend = Backend(settings)
     try:
         backend.open()
         with serving(backend, settings) as url:

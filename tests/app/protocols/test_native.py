@@ -16,12 +16,13 @@ import pytest
 from fastapi import FastAPI
 from service_help import Service, make_settings, running, small_service
 
+from app.backend.backend import Backend
 from app.batching.deadline import Cancelled
 from app.jobs.jobs import Jobs
 from app.jobs.storage import JobSpec
 from app.protocols.native import jobs as native_jobs
 from app.protocols.native import responses as answers
-from app.types import Backend, Caller, Job, JobSource
+from app.types import Caller, Job, JobSource
 from retrieval import IngestReport
 
 SEARCH = "/v1/search"
@@ -297,12 +298,13 @@ class OfJobs:
     """What the routes of jobs need of a backend, over real jobs."""
 
     def __init__(self, jobs: Jobs) -> None:
+        self.jobs = self
         self._jobs = jobs
 
-    def job(self, caller: Caller, job_id: str) -> Job:
+    def get(self, caller: Caller, job_id: str) -> Job:
         return self._jobs.get(job_id)
 
-    def watch_job(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
+    def watch(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
         return self._jobs.watch(job_id)
 
 
