@@ -6,6 +6,7 @@ import dataclasses
 import doctest
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,16 @@ def test_arguments_and_errors_are_described(name: str) -> None:
         assert section(text, "Returns") or "Yields" in text, f"{name}: what it returns"
     if name not in ("RetrievalError", "result_as_dict"):
         assert section(text, "Raises"), f"{name}: its errors"
+
+
+@pytest.mark.parametrize("page", sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """Paths between backticks, and links of the same folder."""
+    if page.name == "CHANGELOG.md":  # names what was there once
+        return
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:retrieval|app|tests|scripts|benchmarks|docs)/[\w./-]+)`", text)
+    linked = re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", text)
+    missing = [path for path in named if not (ROOT / path).exists()]
+    missing += [path for path in linked if not (page.parent / path).exists()]
+    assert missing == []
