@@ -28,7 +28,7 @@ from app.backend.loaded_models import LoadedModels
 from app.backend.models import Models
 from app.backend.open_collections import OpenCollections
 from app.backend.readiness import Checks
-from app.backend.search import Ask, Searching, warm_up
+from app.backend.search import SearchCall, Searching, warm_up
 from app.backend.writes import Writing
 from app.batching.deadline import Control, controlled
 from app.settings.settings import Settings, secret
@@ -170,13 +170,13 @@ class Backend:
         **options: Any,
     ) -> list[SearchResult]:
         """One result a query. `options`: those of `TwoStageRetriever.search` but `tenant`."""
-        ask, name, control = self._asked(
+        call, name, control = self._call_of(
             caller, queries, collection, tenant, timeout_ms, on_timeout, options
         )
-        costs = self._searching.costs(self._opened.opened(name), ask)
+        costs = self._searching.costs(self._opened.opened(name), call)
         with self._calls.admission.enter(caller.key_id, costs), self._calls.counted():
             return await self._calls.searches.run(
-                control, partial(self._answer, caller, name, ask), until=ask.gives_up
+                control, partial(self._answer, caller, name, call), until=call.gives_up
             )
 
     def searcher(self, collection: str | None = None) -> Searcher:
@@ -186,15 +186,15 @@ class Backend:
     def search_now(self, caller: Caller, query: str, **options: Any) -> SearchResult:
         """One result; blocks. `options`: `collection`, and those of `search`."""
         collection = options.pop("collection", None)
-        ask, name, control = self._asked(
+        call, name, control = self._call_of(
             caller, [query], collection, None, None, "first_stage", options
         )
-        costs = self._searching.costs(self._opened.opened(name), ask)
+        costs = self._searching.costs(self._opened.opened(name), call)
         admitted = self._calls.admission.enter(caller.key_id, costs)
         with admitted, self._calls.counted(), controlled(control):
-            return self._answer(caller, name, ask)[0]
+            return self._answer(caller, name, call)[0]
 
-    def _asked(
+    def _call_of(
         self,
         caller: Caller,
         queries: Sequence[str],
@@ -203,7 +203,7 @@ class Backend:
         timeout_ms: float | None,
         on_timeout: OnTimeout,
         options: dict[str, Any],
-    ) -> tuple[Ask, str, Control]:
+    ) -> tuple[SearchCall, str, Control]:
         name, owner = self._access.about(caller, collection, tenant)
         if on_timeout not in ("error", "first_stage"):
             raise InvalidInput(
@@ -212,13 +212,15 @@ class Backend:
             )
         deadline = self._calls.deadline(timeout_ms)
         check_option_names(options)
-        ask = Ask(queries, SearchOptions(**options, tenant=owner), deadline, on_timeout)
-        return ask, name, Control(client=caller.key_id, deadline=deadline)
+        call = SearchCall(
+            queries, SearchOptions(**{**options, "tenant": owner}), deadline, on_timeout
+        )
+        return call, name, Control(client=caller.key_id, deadline=deadline)
 
-    def _answer(self, caller: Caller, name: str, ask: Ask) -> list[SearchResult]:
+    def _answer(self, caller: Caller, name: str, call: SearchCall) -> list[SearchResult]:
         with self._access.named(caller, name), self._opened.using(name) as retriever:
             self._access.manifest(caller, name, retriever.index.manifest)
-            return self._searching.run(retriever, ask, self._opened.notice(name))
+            return self._searching.run(retriever, call, self._opened.notice(name))
 
     # --- models
 

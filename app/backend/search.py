@@ -30,8 +30,8 @@ _SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A search as it was asked for. deadline: `time.monotonic()` seconds, None for none."""
+class SearchCall:
+    """One search of a caller. deadline: `time.monotonic()` seconds, None for none."""
 
     queries: Sequence[str]
     options: SearchOptions
@@ -75,13 +75,13 @@ class Searching:
         self._first_stage_s = 0.0
         self._read: dict[str, float] = {}  # collection → pairs that a query's reranking reads
 
-    def costs(self, retriever: TwoStageRetriever | None, ask: Ask) -> Work:
-        """What a search will about ask of each model; nothing while the collection is not open."""
+    def costs(self, retriever: TwoStageRetriever | None, call: SearchCall) -> Work:
+        """Tokens that a search will need of each model, estimated; none of a closed collection."""
         if retriever is None:
             return {}
         costs: dict[Batcher[Any, Any], int] = {}
-        options = ask.options
-        texts = [text for text in ask.queries if isinstance(text, str)]
+        options = call.options
+        texts = [text for text in call.queries if isinstance(text, str)]
         encoder, reranker = retriever.encoder, retriever.reranker
         mode = options.mode or retriever.mode
         if isinstance(encoder, BatchedEncoder) and mode != "sparse":
@@ -95,51 +95,55 @@ class Searching:
             costs[reranker.batcher] = reranker.likely_tokens(pairs)
         return costs
 
-    def run(self, retriever: TwoStageRetriever, ask: Ask, notice: str = "") -> list[SearchResult]:
+    def run(
+        self, retriever: TwoStageRetriever, call: SearchCall, notice: str = ""
+    ) -> list[SearchResult]:
         """Answer; blocks. Runs under the request's control.
 
         Raises:
             DeadlinePassed: time ran out, and there was not even a first stage to answer with.
         """
-        rerank = ask.options.rerank and retriever.reranker is not None
-        if ask.deadline is None or ask.on_timeout == "error" or not rerank:
-            results = retriever.search_batch(ask.queries, **ask.options.arguments())
+        rerank = call.options.rerank and retriever.reranker is not None
+        if call.deadline is None or call.on_timeout == "error" or not rerank:
+            results = retriever.search_batch(call.queries, **call.options.arguments())
         else:
-            results = self._within(retriever, ask)
+            results = self._within(retriever, call)
         self._learn(results, retriever.index.collection)
         if notice:
             results = [replace(one, notices=(*one.notices, notice)) for one in results]
         return results
 
-    def _within(self, retriever: TwoStageRetriever, ask: Ask) -> list[SearchResult]:
+    def _within(self, retriever: TwoStageRetriever, call: SearchCall) -> list[SearchResult]:
         """Re-rank as far as time allows; else the first stage's order, and say so."""
-        assert ask.deadline is not None
-        left_ms = (ask.deadline - time.monotonic() - self._first_stage_s) * 1000 * _RERANK_SHARE
+        assert call.deadline is not None
+        left_ms = (call.deadline - time.monotonic() - self._first_stage_s) * 1000 * _RERANK_SHARE
         why = "its time had passed before re-ranking"
         if left_ms >= _LEAST_BUDGET_MS:
-            budget_ms = min(ask.options.budget_ms or left_ms, left_ms)
-            options = replace(ask.options, budget_ms=budget_ms)
+            budget_ms = min(call.options.budget_ms or left_ms, left_ms)
+            options = replace(call.options, budget_ms=budget_ms)
             try:
-                return retriever.search_batch(ask.queries, **options.arguments())
+                return retriever.search_batch(call.queries, **options.arguments())
             except DeadlinePassed:
                 why = "its time passed while it waited for the reranker"
             except ModelFault as error:
                 why = f"re-ranking failed ({error.problem})"
-        return self._first_stage(retriever, ask, why)
+        return self._first_stage(retriever, call, why)
 
-    def _first_stage(self, retriever: TwoStageRetriever, ask: Ask, why: str) -> list[SearchResult]:
-        options = replace(ask.options, rerank=False, min_relevance=None, blend=None)
+    def _first_stage(
+        self, retriever: TwoStageRetriever, call: SearchCall, why: str
+    ) -> list[SearchResult]:
+        options = replace(call.options, rerank=False, min_relevance=None, blend=None)
         before = current()
         control = Control(
             client=before.client,
-            deadline=ask.gives_up,
+            deadline=call.gives_up,
             background=before.background,
             cancelled=before.cancelled,
         )
         with controlled(control):
-            results = retriever.search_batch(ask.queries, **options.arguments())
+            results = retriever.search_batch(call.queries, **options.arguments())
         notice = f"The order is the first stage's: {why}."
-        if ask.options.min_relevance is not None:
+        if call.options.min_relevance is not None:
             notice += " Without relevance, min_relevance was not applied."
         return [replace(one, notices=(*one.notices, notice)) for one in results]
 

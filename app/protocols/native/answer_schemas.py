@@ -18,7 +18,7 @@ MOST_MESSAGES = 200
 
 
 @offers_search("answers")
-class SearchFields(SearchTarget):
+class GroundingFields(SearchTarget):
     """How to search for what the answer is written from."""
 
     def search_options(self) -> dict[str, Any]:
@@ -26,7 +26,7 @@ class SearchFields(SearchTarget):
         return options_of(self, "answers")
 
 
-class AnswerRequest(SearchFields):
+class AnswerRequest(GroundingFields):
     """A question to answer from a collection."""
 
     model_config = ConfigDict(

@@ -17,13 +17,13 @@ DocumentId = Annotated[Text, Field(min_length=1, max_length=2048, json_schema_ex
 
 
 @offers_search("http")
-class SearchOptions(SearchTarget):
+class SearchFields(SearchTarget):
     """Every option of a search; what is left out or null has the collection's default."""
 
     include_candidates: bool = Field(False, description="adds the first stage's list")
 
 
-class SearchRequest(SearchOptions):
+class SearchRequest(SearchFields):
     """One question."""
 
     model_config = ConfigDict(
@@ -45,7 +45,7 @@ class SearchRequest(SearchOptions):
     query: Query = Field(description="what the user asks, in their words")
 
 
-class BatchRequest(SearchOptions):
+class BatchRequest(SearchFields):
     """Several questions under the same options; they share the calls of both stages."""
 
     model_config = ConfigDict(

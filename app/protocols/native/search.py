@@ -19,7 +19,7 @@ from app.protocols.native.requests import (
     MOST_IDS,
     MOST_QUERIES,
     BatchRequest,
-    SearchOptions,
+    SearchFields,
     SearchRequest,
 )
 from app.protocols.native.responses import (
@@ -51,7 +51,7 @@ def _searching(backend: Backend) -> APIRouter:
     routes = APIRouter(prefix="/v1/search", tags=["Search"])
 
     async def results(
-        request: Request, queries: list[str], body: SearchOptions
+        request: Request, queries: list[str], body: SearchFields
     ) -> tuple[str, list[dict[str, Any]]]:
         """The collection, and a result a query in the library's stable JSON form."""
         caller = caller_of(request)

@@ -16,7 +16,7 @@ from app.protocols.native.answer_schemas import (
     MOST_MESSAGES,
     AnswerTimings,
     Citation,
-    SearchFields,
+    GroundingFields,
     TokenUsage,
     UsedPassage,
 )
@@ -42,7 +42,7 @@ class ChatMessage(BaseModel):
     content: Content | Annotated[list[ContentPart], Field(max_length=100)] | None = None
 
 
-class RetrievalFields(SearchFields):
+class RetrievalFields(GroundingFields):
     """How to search, in the field `retrieval` of a request."""
 
     query: Annotated[Text, Field(min_length=1, max_length=MOST_CHARACTERS)] | None = Field(
