@@ -147,7 +147,7 @@ def test_documents_of_other_sources_are_left_alone(folder: Path, tmp_path: Path)
     report = ingest(other, store, prune=True)
     assert report.pruned == 0
     assert report.notices == (f"{len(before) - 1} documents of other sources were left alone by "
-                              "prune_module.",)  # fmt: skip
+                              "pruning.",)  # fmt: skip
     (folder / "a.md").unlink()
     report = ingest(folder, store, prune=True)
     assert report.pruned == 1
