@@ -111,7 +111,7 @@ def test_two_who_make_keys_at_once_lose_none(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "says"),
     [
         ({"name": ""}, "cannot be named ''"),
         ({"name": "../x"}, "cannot be named"),
@@ -126,10 +126,10 @@ def test_two_who_make_keys_at_once_lose_none(file: Path) -> None:
         ({"name": "taken"}, "already.*revoke it first"),
     ],
 )
-def test_what_cannot_be_made(file: Path, options: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_made(file: Path, options: dict[str, Any], says: str) -> None:
     api_keys.create(file, "taken")
     before = file.read_text()
-    with pytest.raises(InvalidInput, match=told):
+    with pytest.raises(InvalidInput, match=says):
         api_keys.create(file, **{"name": "new", **options})
     assert file.read_text() == before
 

@@ -85,7 +85,7 @@ def test_a_key_says_who_asks(closed: Running, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "says"),
     [
         ({}, "no API key"),
         ({"authorization": "Bearer"}, "not `Bearer KEY`"),
@@ -97,14 +97,14 @@ def test_a_key_says_who_asks(closed: Running, form: str) -> None:
     ],
 )
 def test_without_a_known_key_there_is_no_answer(
-    closed: Running, header: dict[str, str], told: str
+    closed: Running, header: dict[str, str], says: str
 ) -> None:
     raw = [(name, value.encode("latin-1")) for name, value in header.items()]
     for method in ("GET", "POST"):
         answer = httpx.request(method, f"{closed.url}/v1/who", headers=raw)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert told in answer.json()["error"]["message"]
+        assert says in answer.json()["error"]["message"]
         assert answer.json()["error"]["code"] == "unauthorized"
 
 
