@@ -17,7 +17,7 @@ from retrieval.cli.options import (
     with_model_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
-from retrieval.cli.output import given_only, read_api_key, write, write_json
+from retrieval.cli.output import given_only, open_store, write, write_json
 from retrieval.errors import InvalidInput
 
 Name = Annotated[str, typer.Argument(help="Name of the collection.")]
@@ -33,9 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_(store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """The collections of a store."""
-    from retrieval.index.store import Store as Place
-
-    names = Place(store, api_key=read_api_key(api_key)).names()
+    names = open_store(store, api_key).names()
     if as_json:
         write_json({"store": store, "collections": names})
     elif names:
@@ -52,13 +50,12 @@ def info(
 ) -> None:
     """What a store holds, and what built a collection."""
     from retrieval.cli.render import manifest_as_text
-    from retrieval.index.store import Store as Place
     from retrieval.serialization import manifest_as_dict
 
     if collection is None:
         list_(store, api_key, as_json)
         return
-    manifest = Place(store, api_key=read_api_key(api_key)).manifest(collection)
+    manifest = open_store(store, api_key).manifest(collection)
     if as_json:
         write_json(manifest_as_dict(manifest))
     else:
@@ -69,9 +66,7 @@ def versions(
     collection: Name, store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False
 ) -> None:
     """The versions of a collection; * marks the one that searches use."""
-    from retrieval.index.store import Store as Place
-
-    place = Place(store, api_key=read_api_key(api_key))
+    place = open_store(store, api_key)
     found, current = place.versions(collection), place.current(collection)
     if as_json:
         write_json({"collection": collection, "versions": found, "current": current})
@@ -131,9 +126,8 @@ def reindex(
     from retrieval.api.reindex import reindex as build
     from retrieval.cli.progress import indexing_bar, show_notices
     from retrieval.cli.render import plain
-    from retrieval.index.store import Store as Place
 
-    place = Place(store, api_key=read_api_key(api_key))
+    place = open_store(store, api_key)
     options = given_only(
         {
             "encoder": encoder,
@@ -163,17 +157,13 @@ def switch(
     collection: Name, version: Version, store: Store = ".retrieval", api_key: ApiKey = None
 ) -> None:
     """Let searches use another version of a collection from now on, in one step."""
-    from retrieval.index.store import Store as Place
-
-    before = Place(store, api_key=read_api_key(api_key)).switch(collection, version)
+    before = open_store(store, api_key).switch(collection, version)
     write(f"{collection}: {before} → {version}. Take it back with: retrieval rollback {collection}")
 
 
 def rollback(collection: Name, store: Store = ".retrieval", api_key: ApiKey = None) -> None:
     """Let searches use the version before the current one again."""
-    from retrieval.index.store import Store as Place
-
-    place = Place(store, api_key=read_api_key(api_key))
+    place = open_store(store, api_key)
     before = place.current(collection)
     now = place.rollback(collection)
     write(f"{collection}: {before} → {now}")
@@ -189,9 +179,8 @@ def delete(
 ) -> None:
     """Delete a collection with all its versions, or one version that is not in use."""
     from retrieval.index.manifest import split_name
-    from retrieval.index.store import Store as Place
 
-    place = Place(store, api_key=read_api_key(api_key))
+    place = open_store(store, api_key)
     gone = [collection]
     if split_name(collection)[1] is None:
         gone = place.versions(collection)  # which says so where there is none of that name

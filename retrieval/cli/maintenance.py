@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from retrieval.cli.options import RUNNING, ApiKey, AsJson, Store, with_model_options
-from retrieval.cli.output import given_only, read_api_key, write, write_json
+from retrieval.cli.output import given_only, open_store, write, write_json
 from retrieval.errors import CorpusError, StoreFault
 
 Name = Annotated[str, typer.Argument(help="Name of the collection, or of a version of it.")]
@@ -35,7 +35,11 @@ def export(
 
     with points_bar("exporting") as progress:
         done = export_collection(
-            collection, path, store=_place(store, api_key), overwrite=overwrite, progress=progress
+            collection,
+            path,
+            store=open_store(store, api_key),
+            overwrite=overwrite,
+            progress=progress,
         )
     write(f"{done.points:,} passages of {done.collection} are in {done.target}")
 
@@ -51,7 +55,9 @@ def import_(
     from retrieval.maintenance.export_import import import_collection
 
     with points_bar("importing") as progress:
-        done = import_collection(path, collection, store=_place(store, api_key), progress=progress)
+        done = import_collection(
+            path, collection, store=open_store(store, api_key), progress=progress
+        )
     write(f"{done.points:,} passages are in {done.collection} in {done.target}")
 
 
@@ -87,7 +93,7 @@ def copy(
     )
     with points_bar("copying") as progress:
         done = copy_collection(
-            collection, store=_place(store, api_key), to=_place(to, to_api_key), name=name,
+            collection, store=open_store(store, api_key), to=open_store(to, to_api_key), name=name,
             changes=changes, progress=progress,
         )  # fmt: skip
     write(f"{done.points:,} passages are in {done.collection} in {done.target}")
@@ -105,7 +111,9 @@ def backup(
     """Copy a whole collection into one file, consistently."""
     from retrieval.maintenance.backup import backup_collection
 
-    done = backup_collection(collection, path, store=_place(store, api_key), overwrite=overwrite)
+    done = backup_collection(
+        collection, path, store=open_store(store, api_key), overwrite=overwrite
+    )
     write(f"{done.points:,} passages of {done.collection} are in {done.path} "
           f"({done.bytes / 1e6:,.1f} MB)")  # fmt: skip
 
@@ -119,7 +127,7 @@ def restore(
     """Make a collection of a backup."""
     from retrieval.maintenance.backup import restore_collection
 
-    done = restore_collection(path, collection, store=_place(store, api_key))
+    done = restore_collection(path, collection, store=open_store(store, api_key))
     write(f"{done.points:,} passages are in {done.collection} in {store}")
 
 
@@ -145,7 +153,7 @@ def doctor(
     with points_bar("reading") as progress:
         found = examine(
             collection,
-            store=_place(store, api_key),
+            store=open_store(store, api_key),
             encoder=(lambda manifest: load_encoder_of(manifest, model_options)) if encode else None,
             sample=encode,
             progress=progress,
@@ -188,7 +196,7 @@ def recall(
     from retrieval.api.models import load_encoder_of
     from retrieval.maintenance.ann_recall import measure_recall, parse_depths
 
-    place = _place(store, api_key)
+    place = open_store(store, api_key)
     wanted = parse_depths(depths)
     texts = None if queries is None else _lines(queries)
     vectors = None
@@ -208,12 +216,6 @@ def recall(
     for k in wanted:
         write(f"recall@{k:<4} {report.recall[k]:.4f}   worst query {report.worst[k]:.4f}")
     write(f"median      {report.approximate_ms:.2f} ms approximate, {report.exact_ms:.2f} ms exact")
-
-
-def _place(store: str, key: str | None) -> Any:
-    from retrieval.index.store import Store as Place
-
-    return Place(store, api_key=read_api_key(key))
 
 
 def _lines(path: Path) -> list[str]:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from retrieval.errors import Fault, InvalidInput
+
+if TYPE_CHECKING:
+    from retrieval.index.store import Store
 
 
 class ReaderGone(Exception):
@@ -76,6 +79,17 @@ def read_api_key(given: str | None) -> str | None:
             f"the API key file {given[1:]!r} cannot be read ({reason})",
             fix="Give --api-key @FILE with a readable file.",
         ) from error
+
+
+def open_store(place: str, key: str | None) -> Store:
+    """The store that `--store` and `--api-key` name.
+
+    Raises:
+        InvalidInput: neither a folder nor a URL, or the key's file cannot be read.
+    """
+    from retrieval.index.store import Store
+
+    return Store(place, api_key=read_api_key(key))
 
 
 def check_places(json_file: Path | None, runs: Path | None) -> None:

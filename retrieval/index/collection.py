@@ -7,19 +7,19 @@ document counts as complete.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrieval.errors import InvalidBatch, InvalidInput
 from retrieval.index.bm25 import Bm25Terms
 from retrieval.index.filters import compile_delete_filter, compile_filter
-from retrieval.index.payload import canonical_id, payload_to_passage
+from retrieval.index.payload import canonical_id
 from retrieval.index.payload_fields import index_paths
 from retrieval.index.payload_indexes import IndexedFields
 from retrieval.index.point_store import PointData, PointStore
-from retrieval.index.searcher import Searcher, check_search
-from retrieval.index.tenants import PASSAGE_ID, Tenancy
+from retrieval.index.searcher import IndexSearcher, check_search
+from retrieval.index.stored_passages import StoredPassages
+from retrieval.index.tenants import Tenancy
 from retrieval.index.upsert_checks import BatchCheck
 from retrieval.types import (
     Candidate,
@@ -39,7 +39,6 @@ from retrieval.types.closing import Closing
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-_PAGE = 1_000
 _POINTS_PAGE = 256
 _BATCH = 500
 
@@ -61,7 +60,8 @@ class CollectionIndex(Closing):
         self._tenancy = Tenancy(manifest.layout.tenants)
         bm25 = Bm25Terms(manifest.bm25)
         self._check = BatchCheck(manifest.encoder.dimension, manifest.layout, bm25)
-        self._searcher = Searcher(points, manifest, bm25)
+        self._passages = StoredPassages(points, self._tenancy)
+        self._searcher = IndexSearcher(points, manifest, bm25)
 
     @property
     def collection(self) -> str:
@@ -183,7 +183,7 @@ class CollectionIndex(Closing):
         # one that was deleted since it was found is left out
         return [
             [
-                Candidate(self._passage(key, payloads[key]), score, rank)
+                Candidate(self._passages.passage(key, payloads[key]), score, rank)
                 for rank, (key, score) in enumerate(
                     (item for item in scored if item[0] in payloads), start=1
                 )
@@ -207,31 +207,7 @@ class CollectionIndex(Closing):
 
         Passages of another version of the document (an update that was cut off) are left out.
         """
-        owner = self._tenancy.check(tenant)
-        if width < 1 or not passages:
-            return {passage.id: ((), ()) for passage in passages}
-        around = self._tenancy.narrow(_around(passages, width), owner)
-        near: defaultdict[tuple[str, str], list[Passage]] = defaultdict(list)
-        for key, payload in self._scroll(None, around):
-            found = self._passage(key, payload)
-            near[found.document_id, found.document_hash].append(found)
-        for group in near.values():
-            group.sort(key=lambda passage: passage.position)
-        return {
-            one.id: (
-                tuple(
-                    other
-                    for other in near[one.document_id, one.document_hash]
-                    if one.position - width <= other.position < one.position
-                ),
-                tuple(
-                    other
-                    for other in near[one.document_id, one.document_hash]
-                    if one.position < other.position <= one.position + width
-                ),
-            )
-            for one in passages
-        }
+        return self._passages.neighbours(passages, width, self._tenancy.check(tenant))
 
     def delete_passages(self, passage_ids: Sequence[str], *, tenant: str | None = None) -> None:
         """Delete passages by id; ids that are not stored are passed over.
@@ -255,9 +231,7 @@ class CollectionIndex(Closing):
         """
         owner = self._tenancy.check(tenant)
         ids = _texts(document_ids, "document_ids")
-        for start in range(0, len(ids), _BATCH):
-            chosen = self._tenancy.narrow(_of_documents(ids[start : start + _BATCH]), owner)
-            assert chosen is not None
+        for chosen in self._passages.document_filters(ids, owner):
             self._points.delete_matching(chosen)
 
     def delete_where(self, where: Where, *, tenant: str | None = None) -> int:
@@ -281,15 +255,8 @@ class CollectionIndex(Closing):
     ) -> dict[str, DocumentState]:
         """What is stored of these documents, or of all; documents not stored are left out."""
         owner = self._tenancy.check(tenant)
-        if document_ids is None:
-            return self._states(self._tenancy.narrow(None, owner))
-        ids = _texts(document_ids, "document_ids")
-        states: dict[str, DocumentState] = {}
-        for start in range(0, len(ids), _BATCH):
-            states |= self._states(
-                self._tenancy.narrow(_of_documents(ids[start : start + _BATCH]), owner)
-            )
-        return states
+        ids = None if document_ids is None else _texts(document_ids, "document_ids")
+        return self._passages.states(ids, owner)
 
     def document_passages(
         self, document_ids: Sequence[str], *, tenant: str | None = None
@@ -303,30 +270,15 @@ class CollectionIndex(Closing):
             InvalidInput: one text instead of a list of them, or no text.
         """
         owner = self._tenancy.check(tenant)
-        ids = _texts(document_ids, "document_ids")
-        found: defaultdict[str, list[Passage]] = defaultdict(list)
-        for start in range(0, len(ids), _BATCH):
-            chosen = self._tenancy.narrow(_of_documents(ids[start : start + _BATCH]), owner)
-            for key, payload in self._scroll(None, chosen):
-                passage = self._passage(key, payload)
-                found[passage.document_id].append(passage)
-        return {
-            one: tuple(sorted(found[one], key=lambda passage: (passage.position, passage.id)))
-            for one in dict.fromkeys(ids)
-            if one in found
-        }
+        return self._passages.of_documents(_texts(document_ids, "document_ids"), owner)
 
     def document_sources(self, *, tenant: str | None = None) -> Iterator[tuple[str, str]]:
         """(document id, source) of every passage, a page at a time; documents repeat."""
-        owned = self._tenancy.narrow(None, self._tenancy.check(tenant))
-        for _, payload in self._scroll(["document_id", "source"], owned):
-            yield str(payload.get("document_id", "")), str(payload.get("source") or "")
+        yield from self._passages.sources(self._tenancy.check(tenant))
 
     def passages(self, *, tenant: str | None = None) -> Iterator[Passage]:
         """Every passage, in id order (with tenants: of their stored ids), a page at a time."""
-        owned = self._tenancy.narrow(None, self._tenancy.check(tenant))
-        for key, payload in self._scroll(None, owned):
-            yield self._passage(key, payload)
+        yield from self._passages.all(self._tenancy.check(tenant))
 
     def count(self, where: Where | None = None, *, tenant: str | None = None) -> int:
         """How many passages there are, or how many match."""
@@ -365,71 +317,6 @@ class CollectionIndex(Closing):
     def _compiled(self, where: Where | None) -> Filter | None:
         compiled = compile_filter(where)
         return None if compiled is None else self._indexed.same(compiled)
-
-    def _states(self, where: Filter | None) -> dict[str, DocumentState]:
-        ids: defaultdict[str, set[str]] = defaultdict(set)
-        versions: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
-        sources: dict[str, str] = {}
-        fields = ["document_id", "document_hash", "document_passages", "source"]
-        if self._tenancy.kept:
-            fields.append(PASSAGE_ID)
-        for key, payload in self._scroll(fields, where):
-            document = str(payload.get("document_id", ""))
-            ids[document].add(self._tenancy.passage_id(key, payload))
-            sources[document] = str(payload.get("source") or "")
-            version = (payload.get("document_hash") or "", payload.get("document_passages") or 0)
-            versions[document].add(version)
-        states: dict[str, DocumentState] = {}
-        for document, passage_ids in ids.items():
-            content_hash, passages = next(iter(versions[document]))
-            whole = len(versions[document]) == 1 and len(passage_ids) == passages
-            states[document] = DocumentState(
-                content_hash=(content_hash or None) if whole else None,
-                passage_ids=frozenset(passage_ids),
-                source=sources[document],
-            )
-        return states
-
-    def _passage(self, key: str, payload: dict[str, Any]) -> Passage:
-        return payload_to_passage(self._tenancy.passage_id(key, payload), payload)
-
-    def _scroll(
-        self, fields: list[str] | None, where: Filter | None
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        after: str | None = None
-        while True:
-            page, after = self._points.scroll(fields, after, _PAGE, where)
-            yield from page
-            if after is None:
-                return
-
-
-def _of_documents(document_ids: Sequence[str]) -> Filter:
-    from qdrant_client import models
-
-    match = models.MatchAny(any=list(document_ids))
-    return models.Filter(must=[models.FieldCondition(key="document_id", match=match)])
-
-
-def _around(passages: Sequence[Passage], width: int) -> Filter:
-    from qdrant_client import models
-
-    return models.Filter(
-        should=[
-            models.Filter(
-                must=[
-                    models.FieldCondition(
-                        key="document_id", match=models.MatchValue(value=one.document_id)
-                    ),
-                    models.FieldCondition(
-                        key="position",
-                        range=models.Range(gte=one.position - width, lte=one.position + width),
-                    ),
-                ]
-            )
-            for one in passages
-        ]
-    )
 
 
 def _texts(values: Sequence[str], name: str) -> list[str]:

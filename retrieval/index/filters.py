@@ -19,7 +19,6 @@ ranges take them for their nearest float. `not` also holds for passages that lac
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,8 @@ import numpy as np
 
 from retrieval._validate import is_number, unicode_text
 from retrieval.errors import InvalidFilter
-from retrieval.index.payload import FLAGS, METADATA, RESERVED, read_exactly
+from retrieval.index.payload import FLAGS, METADATA, read_exactly
+from retrieval.index.payload_paths import payload_path
 from retrieval.types import Where
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 OPERATORS = ("gt", "gte", "lt", "lte", "exists")
 CONNECTIVES = ("and", "or", "not")
-_SEGMENT = re.compile(r'(?:"([^"]+)"|([^".\[\]]+))((?:\[\d*\])*)')
-_SIMPLE = re.compile(r"[A-Za-z0-9_-]+")
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -75,32 +73,6 @@ def compile_delete_filter(where: Where) -> models.Filter:
             fix="Name what is to go, or delete the whole collection.",
         )
     return compiled
-
-
-def payload_path(field: str, *, flags: bool = False) -> str:
-    """Where a field, named as in `where`, lies in a payload; `flags` for its booleans' mirror.
-
-    Raises:
-        InvalidFilter: it is no path of fields.
-    """
-    return _path(field, "fields", flags=flags)
-
-
-def path_parts(path: str) -> tuple[str, ...]:
-    """A payload path in parts, the same for all its spellings: `a."b"[]` is a, b, [].
-
-    A path that the engine will not understand is one part.
-    """
-    parts: list[str] = []
-    position = 0
-    while match := _SEGMENT.match(path, position):
-        quoted, plain, brackets = match.groups()
-        parts += [quoted or plain, *re.findall(r"\[\d*\]", brackets)]
-        position = match.end()
-        if path[position : position + 1] != ".":
-            break
-        position += 1
-    return tuple(parts) if position == len(path) else (path,)
 
 
 def _conditions(where: Mapping[Any, Any], at: str) -> list[models.Condition]:
@@ -156,7 +128,7 @@ def _field(key: str, value: Any, at: str) -> models.Condition:
         any_of = [_equal(key, item, f"{at}[{i}]") for i, item in others]
         if texts:
             match = models.MatchAny(any=texts)
-            any_of.append(models.FieldCondition(key=_path(key, at), match=match))
+            any_of.append(models.FieldCondition(key=payload_path(key, at=at), match=match))
         return models.Filter(should=any_of)
     return _equal(key, value, at)
 
@@ -165,26 +137,26 @@ def _equal(key: str, value: Any, at: str) -> models.Condition:
     from qdrant_client import models
 
     if value is None:
-        return models.IsEmptyCondition(is_empty=models.PayloadField(key=_path(key, at)))
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=payload_path(key, at=at)))
     if isinstance(value, (bool, np.bool_)):
         match = models.MatchValue(value="true" if value else "false")
-        return models.FieldCondition(key=_path(key, at, flags=True), match=match)
+        return models.FieldCondition(key=payload_path(key, at=at, flags=True), match=match)
     if isinstance(value, str):
         match = models.MatchValue(value=_unicode(value, at))
-        return models.FieldCondition(key=_path(key, at), match=match)
+        return models.FieldCondition(key=payload_path(key, at=at), match=match)
     if isinstance(value, (int, float, np.integer, np.floating)):
         number = _number(value, at)
         if isinstance(number, int) and abs(number) >= 2**53:
             # from here on float ranges cannot tell whole numbers apart
             match = models.MatchValue(value=number)
-            return models.FieldCondition(key=_path(key, at), match=match)
+            return models.FieldCondition(key=payload_path(key, at=at), match=match)
         # a range, since Qdrant's exact match takes 2000 and 2000.0 for different values
         low = high = number
         if isinstance(number, float) and not read_exactly(number):
             # the engine may hold its neighbour
             low, high = math.nextafter(number, -math.inf), math.nextafter(number, math.inf)
         equal = models.Range(gte=low, lte=high)
-        return models.FieldCondition(key=_path(key, at), range=equal)
+        return models.FieldCondition(key=payload_path(key, at=at), range=equal)
     raise InvalidFilter(
         f"{at} is {value!r}, a {type(value).__name__}; expected text, a number, true, false, "
         "null, a list of these or operators",
@@ -215,7 +187,7 @@ def _operators(key: str, operators: Mapping[Any, Any], at: str) -> list[models.C
         found.append(models.Filter(must_not=[empty]) if operators["exists"] else empty)
     bounds = {name: value for name, value in operators.items() if name != "exists"}
     if bounds:
-        path = _path(key, at)
+        path = payload_path(key, at=at)
         if all(isinstance(value, (str, date)) for value in bounds.values()):
             moments = {name: _moment(value, f"{at}[{name!r}]") for name, value in bounds.items()}
             found.append(models.FieldCondition(key=path, range=models.DatetimeRange(**moments)))
@@ -247,41 +219,6 @@ def _moment(value: str | date, at: str) -> datetime:
     if not isinstance(moment, datetime):
         moment = datetime.combine(moment, time())
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _path(key: str, at: str, *, flags: bool = False) -> str:
-    """The payload path of a key; `flags` for the mirror of its booleans."""
-    _unicode(key, at)
-    segments: list[tuple[str, bool, str]] = []
-    position = 0
-    while match := _SEGMENT.match(key, position):
-        quoted, plain, brackets = match.groups()
-        segments.append((quoted or plain, quoted is not None, brackets))
-        position = match.end()
-        if position == len(key):
-            break
-        if key[position] != ".":
-            break
-        position += 1
-    if not segments or position != len(key) or key.endswith("."):
-        raise InvalidFilter(
-            f"{at}: the key {key!r} is no path of fields",
-            fix='Write "author.name" for a field within an object, "authors[].name" for one '
-            "within a list, and quotes around a name that holds dots or brackets.",
-        )
-    first, quoted_first, brackets_first = segments[0]
-    if len(segments) == 1 and not quoted_first and not brackets_first and first in RESERVED:
-        if flags:
-            raise InvalidFilter(
-                f"{at} compares {first} with a boolean, but it holds "
-                f"{'a number' if first == 'position' else 'text'}",
-                fix=f'For a metadata field of that name write "metadata.{first}".',
-            )
-        return first
-    if len(segments) > 1 and not quoted_first and not brackets_first and first == METADATA:
-        del segments[0]
-    names = ((name if _SIMPLE.fullmatch(name) else f'"{name}"') + b for name, _, b in segments)
-    return ".".join((FLAGS if flags else METADATA, *names))
 
 
 def _unicode(text: str, at: str) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidFilter, InvalidInput
-from retrieval.index.filters import as_list, path_parts, payload_path
+from retrieval.index.filters import as_list
 from retrieval.index.payload import RESERVED
+from retrieval.index.payload_paths import path_parts, payload_path
 from retrieval.types import FieldKind
 
 if TYPE_CHECKING:

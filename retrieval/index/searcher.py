@@ -45,7 +45,7 @@ _DECIMALS: dict[VectorName, int] = {
 }
 
 
-class Searcher:
+class IndexSearcher:
     """Searches that were checked, over one collection's points."""
 
     def __init__(self, points: PointStore, manifest: Manifest, bm25: Bm25Terms) -> None:

@@ -1,8 +1,7 @@
-"""What one does to collections beside indexing and searching them.
+"""What one does with collections beside indexing and searching them.
 
-transfer.py   export to a file, import from one, copy from store to store
-backup.py     a consistent copy of a whole collection, and back
-doctor.py     is everything as it should be, and how to mend what is not
-recall.py     what the approximate index misses
-upgrade.py    bring a collection of an older format up to this one
+export_import.py  export to a file, import from one, copy from store to store; parquet.py its format
+backup.py         a consistent copy of a whole collection in one file, and back
+doctor.py         whether all is well with a collection, and how to mend what is not
+ann_recall.py     what the approximate index misses
 """

@@ -23,7 +23,8 @@ from typing import IO, Any
 
 from retrieval._files import os_errors, sync_folder
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput
-from retrieval.index.embedded.folder import MANIFEST, collection_path, free_bytes, require_space
+from retrieval.index.embedded.disk_space import free_bytes, require_space
+from retrieval.index.embedded.folder import MANIFEST, collection_path
 from retrieval.index.embedded.lock import LOCK, CollectionLock
 from retrieval.index.manifest import (
     check_name,

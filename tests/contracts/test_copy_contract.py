@@ -140,8 +140,8 @@ def test_status_says_how_it_is(new_index: NewIndex, passage: Make) -> None:
 def test_a_field_that_cannot_be_indexed_is_named(new_index: NewIndex) -> None:
     bad: list[tuple[str, str, str]] = [
         ("lang", "text", "'text'"),
-        ("a..b", "keyword", "no path of fields"),
-        ("", "number", "no path of fields"),
+        ("a..b", "keyword", "not a path of fields"),
+        ("", "number", "not a path of fields"),
     ]
     for name, kind, problem in bad:
         with pytest.raises(InvalidInput, match=problem):

@@ -215,7 +215,7 @@ def test_a_killed_create_is_completed(
         (Storage(hnsw_m=0), "storage.hnsw_m is 0, expected a number of at least 2"),
         (Storage(shards=0), "storage.shards is 0, expected a number of at least 1"),
         (Storage(replicas=True), "storage.replicas is True"),
-        (Storage(fields={"a..b": "keyword"}), "no path of fields"),
+        (Storage(fields={"a..b": "keyword"}), "not a path of fields"),
         (Storage(fields={"lang": "text"}), "kind 'text'"),  # type: ignore[dict-item]
     ],
 )

@@ -13,13 +13,13 @@ from typing import Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound, ManifestCorrupt
 from retrieval.index.collection import CollectionIndex
+from retrieval.index.embedded.disk_space import free_bytes
 from retrieval.index.embedded.folder import (
     MANIFEST,
     collection_path,
     create_folder,
     current,
     delete_collection,
-    free_bytes,
     list_collections,
     list_versions,
     read_manifest,

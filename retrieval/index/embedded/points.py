@@ -23,19 +23,17 @@ import numpy as np
 
 from retrieval.errors import StoreFault
 from retrieval.index import upsert_checks as batch
+from retrieval.index.embedded.conversion import from_edge_point, query_requests, to_edge_point
+from retrieval.index.embedded.disk_space import folder_bytes, hole_bytes, require_space
 from retrieval.index.embedded.filters import to_edge_filter
-from retrieval.index.embedded.folder import SHARD, folder_bytes, hole_bytes, require_space
+from retrieval.index.embedded.folder import SHARD
 from retrieval.index.embedded.lock import CollectionLock
 from retrieval.index.embedded.shard import EXACT_KB, OPEN_BYTES, edge_errors, is_panic, shard_config
-from retrieval.index.filters import payload_path
+from retrieval.index.payload_paths import payload_path
 from retrieval.index.point_store import (
     DENSE,
-    LEXICAL,
-    SPARSE,
-    TOKENS,
     Nearest,
     PointData,
-    SparseTerms,
 )
 from retrieval.types import FloatArray, IndexStatus, Manifest
 
@@ -101,7 +99,7 @@ class EdgePoints:
             # others write to the same disk meanwhile
             self._require(_GROWTH * sum(p.size for p in some), f"write {len(some)} passages")
             with self._use("write") as shard:
-                shard.update(edge.UpdateOperation.upsert_points([_to_edge(p) for p in some]))
+                shard.update(edge.UpdateOperation.upsert_points([to_edge_point(p) for p in some]))
         with self._use("flush") as shard:
             shard.flush()
 
@@ -109,7 +107,7 @@ class EdgePoints:
         """Of each request (id, score) of the best `limit` points."""
         import qdrant_edge as edge
 
-        queries = self._queries(requests)
+        queries = query_requests(requests, self._manifest.storage)
         found: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries), _TOGETHER):
             some = queries[start : start + _TOGETHER]
@@ -120,39 +118,6 @@ class EdgePoints:
                     answers = shard.query_batch(edge.QueryBatchRequest(some))
                 found += [[(str(point.id), point.score) for point in best] for best in answers]
         return found
-
-    def _queries(self, requests: Sequence[Nearest]) -> list[edge.QueryRequest]:
-        import qdrant_edge as edge
-
-        storage = self._manifest.storage
-        filters: dict[int, edge.Filter | None] = {}  # most requests share one
-        queries: list[edge.QueryRequest] = []
-        for request in requests:
-            if id(request.where) not in filters:
-                filters[id(request.where)] = to_edge_filter(request.where)
-            vector: Any = request.query
-            if isinstance(vector, SparseTerms):
-                vector = edge.SparseVector(list(vector.indices), list(vector.values))
-            elif vector.ndim == 2:
-                vector = vector.tolist()
-            quantization = None
-            if storage.quantization != "none" and request.using == DENSE:
-                quantization = edge.QuantizationSearchParams(
-                    ignore=request.exact, rescore=True, oversampling=storage.oversampling
-                )
-            queries.append(
-                edge.QueryRequest(
-                    limit=request.limit,
-                    query=edge.Query.Nearest(vector, using=request.using),
-                    filter=filters[id(request.where)],
-                    params=edge.SearchParams(
-                        hnsw_ef=storage.search_ef or max(256, 2 * request.limit),
-                        exact=request.exact,
-                        quantization=quantization,
-                    ),
-                )
-            )
-        return queries
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Payloads by id."""
@@ -194,7 +159,7 @@ class EdgePoints:
         request = edge.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=True)
         with self._use("read") as shard:
             records, following = shard.scroll(request)
-            page = [_from_edge(record) for record in records]
+            page = [from_edge_point(record) for record in records]
         return page, None if following is None else str(following)
 
     def delete_ids(self, ids: Sequence[str]) -> None:
@@ -341,37 +306,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _to_edge(point: PointData) -> edge.Point:
-    import qdrant_edge as edge
-
-    vectors: dict[str, Any] = {}
-    if point.dense.size:
-        vectors[DENSE] = point.dense.tolist()
-    if point.sparse.indices:
-        # a text without terms does not count towards how rare they are, on any engine
-        vectors[SPARSE] = edge.SparseVector(list(point.sparse.indices), list(point.sparse.values))
-    if point.lexical is not None:
-        terms = point.lexical
-        vectors[LEXICAL] = edge.SparseVector(list(terms.indices), list(terms.values))
-    if point.tokens is not None:
-        vectors[TOKENS] = point.tokens.tolist()
-    return edge.Point(point.id, vectors, point.payload)
-
-
-def _from_edge(record: edge.Record) -> PointData:
-    stored: dict[str, Any] = record.vector if isinstance(record.vector, dict) else {}
-    tokens = stored.get(TOKENS)
-    return batch.point(
-        str(record.id),
-        np.asarray(stored.get(DENSE, ()), dtype=np.float32),
-        _terms(stored.get(SPARSE)) or SparseTerms((), ()),
-        record.payload or {},
-        _terms(stored.get(LEXICAL)),
-        None if tokens is None else np.asarray(tokens, dtype=np.float32),
-    )
-
-
-def _terms(vector: edge.SparseVector | None) -> SparseTerms | None:
-    return None if vector is None else SparseTerms(tuple(vector.indices), tuple(vector.values))

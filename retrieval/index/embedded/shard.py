@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import DiskFull, InvalidInput, RetrievalError, StoreDenied, StoreFault
-from retrieval.index.embedded.folder import require_space
+from retrieval.index.embedded.disk_space import require_space
 from retrieval.index.embedded.lock import locked
 from retrieval.index.payload_fields import IndexKind, index_paths
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS

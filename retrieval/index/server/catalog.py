@@ -75,23 +75,20 @@ class Catalog:
         ]
         return [found for _, found in sorted(numbered)]
 
-    def stored_manifest(self, physical: str) -> dict[str, Any]:
-        """The manifest as it is stored, whatever its format.
+    def manifest(self, physical: str) -> Manifest:
+        """The manifest of a collection, by its physical name.
 
         Raises:
-            ManifestCorrupt: there is none.
+            ManifestCorrupt: there is none, or it cannot be used.
+            ManifestMismatch: it has a format that this version does not know.
         """
-        found = self._metadata(physical).get(MANIFEST_KEY)
+        origin, found = self._origin(physical), self._metadata(physical).get(MANIFEST_KEY)
         if not isinstance(found, Mapping):
             raise ManifestCorrupt(
-                f"there is no manifest {self._origin(physical)}: it was not made by this library",
+                f"there is no manifest {origin}: the collection was not made by this library",
                 fix="Index into a new collection; nothing was changed.",
             )
-        return dict(found)
-
-    def manifest(self, physical: str) -> Manifest:
-        """The manifest of a collection, by its physical name."""
-        return manifest_from_dict(self.stored_manifest(physical), origin=self._origin(physical))
+        return manifest_from_dict(dict(found), origin=origin)
 
     def create(self, name: str, manifest: Manifest) -> str:
         """Make a collection with its indexes and, where `name` is no version, its alias.

@@ -1,0 +1,159 @@
+"""Passages as they are stored, read by document and page by page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrieval.index.payload import payload_to_passage
+from retrieval.index.point_store import PointStore
+from retrieval.index.tenants import PASSAGE_ID, Tenancy
+from retrieval.types import DocumentState, Passage
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
+
+_PAGE = 1_000
+_BATCH = 500
+
+
+class StoredPassages:
+    """What a collection holds, read without a search.
+
+    `owner` is the tenant of a call as `Tenancy.check` returned it: only that tenant's passages
+    are read.
+    """
+
+    def __init__(self, points: PointStore, tenancy: Tenancy) -> None:
+        self._points = points
+        self._tenancy = tenancy
+
+    def passage(self, key: str, payload: Mapping[str, Any]) -> Passage:
+        """The passage of a stored point."""
+        return payload_to_passage(self._tenancy.passage_id(key, payload), payload)
+
+    def all(self, owner: str | None) -> Iterator[Passage]:
+        """Every passage, in the order of the stored ids."""
+        for key, payload in self._scroll(None, self._tenancy.narrow(None, owner)):
+            yield self.passage(key, payload)
+
+    def sources(self, owner: str | None) -> Iterator[tuple[str, str]]:
+        """(document id, source) of every passage; documents repeat."""
+        owned = self._tenancy.narrow(None, owner)
+        for _, payload in self._scroll(["document_id", "source"], owned):
+            yield str(payload.get("document_id", "")), str(payload.get("source") or "")
+
+    def of_documents(
+        self, document_ids: Sequence[str], owner: str | None
+    ) -> dict[str, tuple[Passage, ...]]:
+        """The passages of documents, by position; documents that are not stored are left out."""
+        found: defaultdict[str, list[Passage]] = defaultdict(list)
+        for chosen in self.document_filters(document_ids, owner):
+            for key, payload in self._scroll(None, chosen):
+                passage = self.passage(key, payload)
+                found[passage.document_id].append(passage)
+        return {
+            one: tuple(sorted(found[one], key=lambda passage: (passage.position, passage.id)))
+            for one in dict.fromkeys(document_ids)
+            if one in found
+        }
+
+    def neighbours(
+        self, passages: Sequence[Passage], width: int, owner: str | None
+    ) -> dict[str, tuple[tuple[Passage, ...], tuple[Passage, ...]]]:
+        """By passage id, up to `width` passages of the same document before and after it."""
+        if width < 1 or not passages:
+            return {passage.id: ((), ()) for passage in passages}
+        around = self._tenancy.narrow(_around(passages, width), owner)
+        near: defaultdict[tuple[str, str], list[Passage]] = defaultdict(list)
+        for key, payload in self._scroll(None, around):
+            found = self.passage(key, payload)
+            near[found.document_id, found.document_hash].append(found)
+        for group in near.values():
+            group.sort(key=lambda passage: passage.position)
+        neighbours = {}
+        for one in passages:
+            others = near[one.document_id, one.document_hash]
+            first, last = one.position - width, one.position + width
+            before = tuple(other for other in others if first <= other.position < one.position)
+            after = tuple(other for other in others if one.position < other.position <= last)
+            neighbours[one.id] = (before, after)
+        return neighbours
+
+    def states(
+        self, document_ids: Sequence[str] | None, owner: str | None
+    ) -> dict[str, DocumentState]:
+        """What is stored of documents, or of all for None."""
+        if document_ids is None:
+            return self._states(self._tenancy.narrow(None, owner))
+        states: dict[str, DocumentState] = {}
+        for chosen in self.document_filters(document_ids, owner):
+            states |= self._states(chosen)
+        return states
+
+    def document_filters(self, document_ids: Sequence[str], owner: str | None) -> Iterator[Filter]:
+        """Filters that together match all passages of some documents, a few hundred in each."""
+        from qdrant_client import models
+
+        for start in range(0, len(document_ids), _BATCH):
+            match = models.MatchAny(any=list(document_ids[start : start + _BATCH]))
+            condition = models.FieldCondition(key="document_id", match=match)
+            chosen = self._tenancy.narrow(models.Filter(must=[condition]), owner)
+            assert chosen is not None
+            yield chosen
+
+    def _states(self, where: Filter | None) -> dict[str, DocumentState]:
+        ids: defaultdict[str, set[str]] = defaultdict(set)
+        versions: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
+        sources: dict[str, str] = {}
+        fields = ["document_id", "document_hash", "document_passages", "source"]
+        if self._tenancy.kept:
+            fields.append(PASSAGE_ID)
+        for key, payload in self._scroll(fields, where):
+            document = str(payload.get("document_id", ""))
+            ids[document].add(self._tenancy.passage_id(key, payload))
+            sources[document] = str(payload.get("source") or "")
+            version = (payload.get("document_hash") or "", payload.get("document_passages") or 0)
+            versions[document].add(version)
+        states: dict[str, DocumentState] = {}
+        for document, passage_ids in ids.items():
+            content_hash, passages = next(iter(versions[document]))
+            whole = len(versions[document]) == 1 and len(passage_ids) == passages
+            states[document] = DocumentState(
+                content_hash=(content_hash or None) if whole else None,
+                passage_ids=frozenset(passage_ids),
+                source=sources[document],
+            )
+        return states
+
+    def _scroll(
+        self, fields: list[str] | None, where: Filter | None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        after: str | None = None
+        while True:
+            page, after = self._points.scroll(fields, after, _PAGE, where)
+            yield from page
+            if after is None:
+                return
+
+
+def _around(passages: Sequence[Passage], width: int) -> Filter:
+    from qdrant_client import models
+
+    return models.Filter(
+        should=[
+            models.Filter(
+                must=[
+                    models.FieldCondition(
+                        key="document_id", match=models.MatchValue(value=one.document_id)
+                    ),
+                    models.FieldCondition(
+                        key="position",
+                        range=models.Range(gte=one.position - width, lte=one.position + width),
+                    ),
+                ]
+            )
+            for one in passages
+        ]
+    )
