@@ -21,7 +21,7 @@ from retrieval.cli.options import (
     with_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
-from retrieval.cli.output import read_api_key, write, write_json
+from retrieval.cli.output import open_store, write, write_json
 from retrieval.errors import CorpusError, InvalidInput
 
 if TYPE_CHECKING:
@@ -172,10 +172,9 @@ def index(
 ) -> None:
     """Index files and folders into a collection; what is unchanged is skipped."""
     from retrieval.cli.render import plain, report_as_text
-    from retrieval.index.store import Store as Place
     from retrieval.serialization import report_as_dict
 
-    place = Place(store, api_key=read_api_key(api_key))
+    place = open_store(store, api_key)
     _check_server(place, server)
     if field := layout.pop("field", None):
         layout["fields"] = _fields(field)

@@ -47,9 +47,11 @@ class Bm25Info:
 class Layout:
     """What a collection holds of a passage beside its dense vector and BM25 terms, and for whom.
 
-    lexical: the encoder's own term weights (bge-m3) too. token_dimension: of the token vectors
-    that are stored for MaxSim to re-order first-stage results by; None stores none. tenants:
-    every passage belongs to one tenant, and every call must name it.
+    Attributes:
+        lexical: whether the encoder's own term weights (bge-m3) are stored, too.
+        token_dimension: of the token vectors that are stored for MaxSim to re-order first-stage
+            results by; None stores none.
+        tenants: every passage belongs to one tenant, and every call must name it.
     """
 
     lexical: bool = False
@@ -61,12 +63,15 @@ class Layout:
 class Storage:
     """How an engine keeps a collection: speed, memory and recall, never what results mean.
 
-    quantization: of dense vectors, searched in short form and re-scored in full. oversampling:
-    how many times `limit` are re-scored. hnsw_m, hnsw_ef_construct: links a point and width while
-    building (Malkov and Yashunin 2018). search_ef: width while searching; None takes
-    max(256, 2 × limit). on_disk: vectors, graph and payloads are read from disk as needed instead
-    of held in memory. fields: payload fields, named as in `where`, that have an index. shards,
-    replicas, write_consistency: of a Qdrant server; None takes the server's own.
+    Attributes:
+        quantization: of dense vectors, which are searched in short form and re-scored in full.
+        oversampling: how many times `limit` vectors are re-scored.
+        hnsw_m: links of each point in the graph (Malkov and Yashunin 2018).
+        hnsw_ef_construct: search width while the graph is built.
+        search_ef: search width of a query; None takes max(256, 2 × limit).
+        on_disk: vectors, graph and payloads are read from disk as needed, not held in memory.
+        fields: payload fields that have an index, named as in `where`, with their kinds.
+        shards, replicas, write_consistency: of a Qdrant server; None takes the server's own.
     """
 
     quantization: Quantization = "int8"
@@ -85,7 +90,15 @@ class Storage:
 class Manifest:
     """What built a collection. All fields but `created` must agree before anything is written.
 
-    `collection` is the name it is searched by, also where several versions of it exist.
+    Attributes:
+        collection: the name it is searched by, also where several versions of it exist.
+        encoder: the model that made the vectors.
+        splitter: how documents were split into passages.
+        bm25: how BM25 terms were made.
+        layout: what is stored of a passage.
+        storage: how the engine keeps it.
+        created: when it was made, in ISO 8601 and UTC.
+        format_version: of payloads, vectors and this manifest.
     """
 
     collection: str
@@ -102,9 +115,11 @@ class Manifest:
 class Fusion:
     """How the legs of a hybrid search are joined.
 
-    method: "dbsf" sums weighted scores after each leg's scores were brought to one scale, "rrf"
-    sums weight / (k + rank), see `retrieval.fusion`. weights: of the dense, the BM25 and, where
-    the collection has it, the lexical leg.
+    Attributes:
+        method: "dbsf" brings each leg's scores to one scale and sums them with their weights;
+            "rrf" sums weight / (k + rank), see `retrieval.fusion`.
+        k: of "rrf": how slowly the worth of a rank falls; at least 1.
+        weights: of the dense, the BM25 and, where the collection has it, the lexical leg.
     """
 
     method: Literal["dbsf", "rrf"] = "dbsf"
@@ -116,8 +131,11 @@ class Fusion:
 class IndexQuery:
     """One query as an index reads it; what its mode does not need may be None.
 
-    vector: float32 (dimension,). text: for BM25. lexical: the encoder's term weights.
-    token_vectors: float32 (tokens, d), for MaxSim over stored token vectors.
+    Attributes:
+        vector: float32 (dimension,).
+        text: for BM25.
+        lexical: the encoder's term weights.
+        token_vectors: float32 (tokens, d), for MaxSim over stored token vectors.
     """
 
     vector: FloatArray | None = None
@@ -139,8 +157,11 @@ class Candidate:
 class DocumentState:
     """What an index holds of one document.
 
-    `content_hash` is None while the stored passages are incomplete or of different versions.
-    `source` is where it was read from.
+    Attributes:
+        content_hash: of the document; None while its passages are incomplete or of different
+            versions.
+        passage_ids: ids of all its passages.
+        source: where it was read from.
     """
 
     content_hash: str | None
@@ -152,10 +173,16 @@ class DocumentState:
 class IndexStatus:
     """How a collection is doing, as its engine sees it.
 
-    state: "ok", "optimizing" (searches are right, some of them slower) or "failed". indexed: of
-    the dense vectors, how many the approximate index holds. disk_bytes and free_bytes: what it
-    takes and what is left on that disk; None where the engine does not say. notes: what is wrong,
-    in sentences.
+    Attributes:
+        points: stored passages.
+        indexed: how many of their dense vectors the approximate index holds.
+        segments: parts that the engine keeps the collection in.
+        state: "ok", "optimizing" (results are right, some searches slower) or "failed".
+        fields: payload paths that have an index.
+        disk_bytes: space that the collection takes on its disk; None where the engine does not
+            say.
+        free_bytes: space that is left on that disk; None where the engine does not say.
+        notes: what is wrong, in sentences.
     """
 
     points: int
