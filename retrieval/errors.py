@@ -3,7 +3,7 @@
     RetrievalError                 base; exit code 1
     ├── UserError                  the caller can mend it; exit code 2
     │   ├── InvalidInput           an argument's value (also a ValueError)
-    │   │   ├── InvalidQuery       empty or not text
+    │   │   ├── InvalidQuery       blank or not text
     │   │   ├── InvalidFilter      a `where` that cannot be understood
     │   │   └── InvalidBatch       passages or vectors that must not be written
     │   ├── MissingExtra           an optional package is not installed
@@ -68,7 +68,7 @@ class InvalidInput(UserError, ValueError):
 
 
 class InvalidQuery(InvalidInput):
-    """A query is empty or not text."""
+    """A query is blank or not text."""
 
 
 class InvalidFilter(InvalidInput):

@@ -1,6 +1,6 @@
 """BM25 term vectors, made on the client and the same for every engine.
 
-Terms come from `qdrant_edge.Bm25`, whose term ids are those of a Qdrant server's `qdrant/bm25`;
+Terms come from `qdrant_edge.Bm25`; its term ids are those of a Qdrant server's `qdrant/bm25`;
 the inverse document frequency is added by the engine at search time (`Modifier.Idf`), so a
 passage's vector never has to change when others come or go.
 """

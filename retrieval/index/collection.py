@@ -1,8 +1,8 @@
 """What an index means, on whatever engine: `CollectionIndex` over a `PointStore`.
 
-Everything that must not differ between engines is here: what may be written, whose passages a
-call sees, how results are ordered, how the legs of a hybrid search are joined, and when a
-document counts as complete.
+Everything that must not differ between engines is here: what may be written, which tenant's
+passages a call sees, how results are ordered, how the legs of a hybrid search are joined, and
+when a document counts as complete.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class CollectionIndex(Closing):
             vectors: float (n, dimension).
             lexical: n term weights of the encoder, where the layout has them.
             token_vectors: n arrays (tokens, d), where the layout has them.
-            tenant: whose they are, where the collection has tenants.
+            tenant: who owns them, where the collection has tenants.
 
         Raises:
             InvalidBatch: a passage or vector that must not be written; nothing was.
@@ -166,7 +166,7 @@ class CollectionIndex(Closing):
                 and Zaharia 2020) over stored token vectors; the best `limit` of them come back.
             exact: compare with every vector instead of the approximate index.
             min_score: what scores lower is left out, before `refine`, on the mode's own scale.
-            tenant: whose passages are searched, where the collection has tenants.
+            tenant: the owner of the passages that are searched, where the collection has tenants.
 
         Raises:
             InvalidInput: a missing or wrong argument.
@@ -213,7 +213,7 @@ class CollectionIndex(Closing):
         """Delete passages by id; ids that are not stored are passed over.
 
         Raises:
-            InvalidBatch: an id is no UUID; nothing was deleted.
+            InvalidBatch: an id is not a UUID; nothing was deleted.
         """
         owner = self._tenancy.check(tenant)
         ids = [
@@ -227,7 +227,7 @@ class CollectionIndex(Closing):
         """Delete all passages of documents; unknown documents are passed over, [] does nothing.
 
         Raises:
-            InvalidInput: one text instead of a list of them, or no text; nothing was deleted.
+            InvalidInput: one text instead of a list of texts; nothing was deleted.
         """
         owner = self._tenancy.check(tenant)
         ids = _texts(document_ids, "document_ids")
@@ -267,7 +267,7 @@ class CollectionIndex(Closing):
         them apart.
 
         Raises:
-            InvalidInput: one text instead of a list of them, or no text.
+            InvalidInput: one text instead of a list of texts.
         """
         owner = self._tenancy.check(tenant)
         return self._passages.of_documents(_texts(document_ids, "document_ids"), owner)

@@ -118,7 +118,7 @@ def prepare_manifest(name: str, manifest: Manifest) -> Manifest:
         name: `docs`, or `docs@v2`; the manifest names `docs` in both cases.
 
     Raises:
-        InvalidInput: it names another collection, or asks for a storage there is not.
+        InvalidInput: it names another collection, or asks for a storage that does not exist.
     """
     collection, _ = split_name(name)
     if manifest.collection != collection:

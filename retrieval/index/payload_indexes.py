@@ -3,7 +3,7 @@
 Qdrant answers some conditions from an index otherwise than by reading payloads (tried on Edge
 0.9, which shares the server's code): an index for numbers takes dates for seconds since 1970, one
 for dates takes numbers likewise, both lose texts that are UUIDs, and one for keywords loses
-values that are no text when asked for everything except some. Such conditions are said in another
+values that are not text when asked for everything except some. Such conditions are said in another
 way that reads payloads, or refused where there is none.
 """
 
@@ -30,7 +30,7 @@ def index_paths(fields: Mapping[str, FieldKind]) -> dict[str, FieldKind]:
     A keyword field also gets one on the mirror of its booleans, see `payload.py`.
 
     Raises:
-        InvalidInput: a name is no path of fields, or a kind is unknown.
+        InvalidInput: a name is not a path of fields, or a kind is unknown.
     """
     paths: dict[str, FieldKind] = {}
     for name, kind in fields.items():

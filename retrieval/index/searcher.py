@@ -151,7 +151,7 @@ def check_search(
 
     Raises:
         InvalidInput: an argument is missing or cannot be used.
-        InvalidQuery: a text is no Unicode text.
+        InvalidQuery: a text has a lone surrogate.
     """
     one_of(mode, Mode, "the mode", fix="Give one of these.")
     whole_number(_plain(limit), "limit", fix="Ask for at least one result.")

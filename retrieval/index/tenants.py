@@ -1,4 +1,4 @@
-"""Tenants: whose passage a point is, and that nobody else ever reaches it.
+"""Tenants: who owns a point, and that nobody else ever reaches it.
 
 A point's id follows from tenant and passage id, so that two tenants with the same documents write
 different points; its payload names the tenant, and every read, count and delete is narrowed to

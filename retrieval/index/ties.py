@@ -30,7 +30,7 @@ def leading(first: Scored, limit: int, decimals: int, more: Callable[[int], Scor
 
     Args:
         first: the engine's answer when asked for `limit + SPARE`.
-        more: the engine's answer when asked for so many.
+        more: the engine's answer when asked for that number.
     """
     asked, answer = limit + SPARE, first
     while True:

@@ -43,7 +43,7 @@ class BatchCheck:
         Args:
             vectors: float (n, dimension), one row a passage.
             lexical, token_vectors: one a passage where the layout has them, else None.
-            tenant: whose passages they are, checked by the caller.
+            tenant: the owner of the passages, checked by the caller.
 
         Raises:
             InvalidBatch: wrong shape, not finite, all zeros, a repeated id, or a passage that

@@ -50,10 +50,10 @@ def measure_recall(
     Args:
         index: an open collection.
         vectors: float32 (n, dimension) of real queries; None takes vectors of stored passages,
-            which lie closer to the others than queries do and so tell a little too much.
+            which lie closer to the others than queries do, so that recall looks a little too good.
         depths: the k of recall@k.
         sample: how many stored passages serve as queries.
-        tenant: whose, where the collection has tenants.
+        tenant: the owner of the passages, where the collection has tenants.
 
     Raises:
         InvalidInput: nothing to search, or a depth below 1.
@@ -101,7 +101,7 @@ def parse_depths(text: str) -> list[int]:
     """Depths that were written as `10,100`.
 
     Raises:
-        InvalidInput: no whole numbers.
+        InvalidInput: the text is not a list of whole numbers.
     """
     try:
         return [int(part) for part in text.split(",")]

@@ -57,7 +57,7 @@ def resolve_name(root: Path, name: str) -> str:
     if version is not None:
         return name
     target = read_aliases(root).get(collection)
-    # one whose folder is gone is left of a delete that was cut off
+    # a version without a folder is left over from a delete that was cut off
     if target is not None and version_folder(root, target).is_dir():
         return target
     return version_name(collection, 1)

@@ -46,7 +46,7 @@ class Catalog:
         self._connection = connection
 
     def names(self) -> list[str]:
-        """What can be opened by its own name: aliases, and collections that are no versions."""
+        """What can be opened by its own name: aliases, and collections that are not versions."""
         return sorted({*self._aliases(), *(one for one in self._collections() if _is_plain(one))})
 
     def resolve(self, name: str) -> str:
@@ -91,7 +91,7 @@ class Catalog:
         return manifest_from_dict(dict(found), origin=origin)
 
     def create(self, name: str, manifest: Manifest) -> str:
-        """Make a collection with its indexes and, where `name` is no version, its alias.
+        """Make a collection with its indexes and, where `name` is not a version, its alias.
 
         What a killed create left behind is completed: an empty version that nothing points at,
         with the same manifest. Any other version that nothing points at is passed over and left

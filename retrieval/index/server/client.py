@@ -239,8 +239,8 @@ class Connection:
 
     def _unheard(self, error: Exception, within_s: float) -> None:
         with self._lock:
-            told, self._away_since = self._away_since is not None, self._away_since or self.now()
-        if not told:
+            warned, self._away_since = self._away_since is not None, self._away_since or self.now()
+        if not warned:
             failure = self._failure(error)
             state = _STATES.get(failure.kind, "cannot answer now")
             logger.warning(

@@ -23,7 +23,7 @@ FailureKind: TypeAlias = Literal[
 ]  # fmt: skip
 """away: no connection. cut: it broke under way. slow: no answer in time. busy: it asks to come
 back later, or failed within itself. large: too much for one request. full: its disk. tls:
-certificates or protocol. stranger: what answers is no Qdrant server. refused: anything else, for
+certificates or protocol. stranger: what answers is not a Qdrant server. refused: anything else, for
 good."""
 
 _LARGE = re.compile(

@@ -58,7 +58,7 @@ def repeat(
         since: when trying began, by `clock`; calls that belong together share one deadline.
         within_s: seconds from `since` on; the last attempt is made when they are over.
         clock: what time it is, and how to wait.
-        before_wait: told of each error that is followed by a wait.
+        before_wait: called with each error that is followed by a wait.
 
     Raises:
         Exhausted: the deadline passed, or would before the time that was asked for.

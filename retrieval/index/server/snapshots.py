@@ -77,7 +77,7 @@ def restore_snapshot(
     """
     if not path.is_file():
         raise CorpusError(f"there is no file {str(path)!r}", fix="Check the path of the backup.")
-    # a snapshot tells its collection's name only when it is restored: under one nobody uses
+    # a snapshot shows its collection's name only when it is restored: first under an unused one
     scratch = version_name(check_name(collection or "restored"), 1)
     taken = {*list_collections(url, options=options)}
     if collection is not None and collection in taken:
