@@ -83,9 +83,9 @@ class OpenVINOEngine:
         calibration: Sequence[str] | None = None,
     ) -> None:
         fast = "bf16" if cpu_multiplies_bf16() else "fp32"
-        self._dtype: str = fast if dtype == "auto" else dtype
-        self._head: Head = head
-        if self._dtype not in ("fp32", "bf16", "int8"):
+        self.dtype: str = fast if dtype == "auto" else dtype
+        self.head: Head = head
+        if self.dtype not in ("fp32", "bf16", "int8"):
             raise InvalidInput(
                 f"dtype={dtype!r} was given for the OpenVINO engine",
                 fix="Choose auto, fp32, bf16 or int8, or engine='transformers'.",
@@ -99,26 +99,16 @@ class OpenVINOEngine:
         self._positions = read_folder(path).position_limit
         core = openvino.Core()
         try:
-            if self._dtype == "int8":
+            if self.dtype == "int8":
                 graph = self._int8_graph(core, path, threads, cache_dir, calibration)
                 self._compile(core, graph, fast, threads)
             else:
-                self._load_float(core, path, self._dtype, threads, cache_dir)
+                self._load_float(core, path, self.dtype, threads, cache_dir)
         except RuntimeError as error:
             raise ModelFault(
                 f"OpenVINO cannot compile the model in {path}: {first_line(error)}",
                 fix="Use engine='transformers'.",
             ) from error
-
-    @property
-    def dtype(self) -> str:
-        """`fp32`, `bf16` or `int8`."""
-        return self._dtype
-
-    @property
-    def head(self) -> Head:
-        """What `run` computes."""
-        return self._head
 
     def run(self, batch: TokenBatch) -> FloatArray:
         """See `engines.base.Engine.run`. Calls from several threads take turns."""
@@ -195,12 +185,12 @@ class OpenVINOEngine:
         cache_dir: Path | None,
     ) -> openvino.Model:
         """The graph as it is kept, or traced, checked and then kept; compiled."""
-        entry = graph_entry(path, self._head, cache_dir)
+        entry = graph_entry(path, self.head, cache_dir)
         graph = read_graph(core, entry)
         if graph is not None:
             self._compile(core, graph, precision, threads)
             return graph
-        module, graph = convert(path, self._head)
+        module, graph = convert(path, self.head)
         self._compile(core, graph, precision, threads)
         self._check_against(module, path, limit=0.15 if precision == "bf16" else 0.001)
         keep_graph(graph, entry)
@@ -216,17 +206,17 @@ class OpenVINOEngine:
     ) -> openvino.Model:
         """The quantised graph as it is kept, or made, compared with the float one and then kept."""
         versions = ["int8", nncf_version(), calibration_key(calibration)]
-        entry = graph_entry(path, self._head, cache_dir, *versions)
+        entry = graph_entry(path, self.head, cache_dir, *versions)
         kept = read_graph(core, entry)
         if kept is not None:
             return kept
         exact = self._load_float(core, path, "fp32", threads, cache_dir)
-        batches = calibration_batches(path, self._head, calibration)
+        batches = calibration_batches(path, self.head, calibration)
         compared = batches[:: -(-len(batches) // _COMPARED)]
         expected = [self.run(batch) for batch in compared]
         graph = quantize(exact, [self._inputs(batch) for batch in batches])
         self._compile(core, graph, "bf16" if cpu_multiplies_bf16() else "fp32", threads)
-        check_quantized(self._head, expected, [self.run(batch) for batch in compared])
+        check_quantized(self.head, expected, [self.run(batch) for batch in compared])
         keep_graph(graph, entry)
         return graph
 
@@ -244,7 +234,7 @@ class OpenVINOEngine:
         with torch.inference_mode():
             expected = module(*inputs).numpy().astype(np.float64)
         given = self.run(batch).astype(np.float64)
-        if self._head == "tokens":
+        if self.head == "tokens":
             keep = batch.attention_mask.astype(bool)
             expected, given = expected[keep], given[keep]
         difference = np.linalg.norm(given - expected) / max(float(np.linalg.norm(expected)), 1e-6)

@@ -73,16 +73,17 @@ class PackedEngine:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = choose_device(device)
+        self.device = str(self._device)
         if self._device.type not in _TOKEN_BUDGETS:
             raise InvalidInput(
                 f"device={device!r} was given for the packed engine, which runs on cpu and cuda",
                 fix="Choose engine='transformers' for this device.",
             )
-        self._dtype = choose_dtype(self._device, dtype)
-        self._head: Head = head
+        self.dtype = choose_dtype(self._device, dtype)
+        self.head: Head = head
         if threads is not None:
             torch.set_num_threads(threads)
-        model = load_module(path, head, TORCH_DTYPES[self._dtype]).model
+        model = load_module(path, head, TORCH_DTYPES[self.dtype]).model
         if not is_bert_like(model, head):
             kind = getattr(model.config, "model_type", "unknown")
             raise ModelFault(
@@ -92,28 +93,13 @@ class PackedEngine:
             )
         self._module = move(BertLike(model, head, fused=True).eval(), self._device, path)
         self._varlen = has_varlen(
-            self._device, TORCH_DTYPES[self._dtype], self._module.head_dimension
+            self._device, TORCH_DTYPES[self.dtype], self._module.head_dimension
         )
         self._queue = WorkQueue(self._device)
         self._graphs = CudaGraphs(self._module, self._queue)
         self._backoff = Backoff(
             self._device, self._start, lambda batch: int(batch.attention_mask.sum())
         )
-
-    @property
-    def device(self) -> str:
-        """The torch device it runs on."""
-        return str(self._device)
-
-    @property
-    def dtype(self) -> str:
-        """`fp32`, `bf16` or `fp16`."""
-        return self._dtype
-
-    @property
-    def head(self) -> Head:
-        """What `run` computes."""
-        return self._head
 
     @property
     def token_budget(self) -> int:
@@ -153,7 +139,7 @@ class PackedEngine:
             attention.first,
         )
         arrival = self._queue.fetch(output)
-        scattered = self._head == "tokens"
+        scattered = self.head == "tokens"
 
         def wait() -> FloatArray:
             states = arrival()

@@ -106,29 +106,15 @@ class TransformersEngine:
         threads: int | None = None,
     ) -> None:
         self._device = choose_device(device)
-        self._dtype = choose_dtype(self._device, dtype)
-        self._head: Head = head
+        self.device = str(self._device)
+        self.dtype = choose_dtype(self._device, dtype)
+        self.head: Head = head
         if threads is not None:
             torch.set_num_threads(threads)
-        module = load_module(path, head, TORCH_DTYPES[self._dtype])
+        module = load_module(path, head, TORCH_DTYPES[self.dtype])
         self._module = move(module, self._device, path)
         self._queue = WorkQueue(self._device)
         self._backoff = Backoff(self._device, self._start, lambda batch: batch.input_ids.size)
-
-    @property
-    def device(self) -> str:
-        """The torch device it runs on."""
-        return str(self._device)
-
-    @property
-    def dtype(self) -> str:
-        """`fp32`, `bf16` or `fp16`."""
-        return self._dtype
-
-    @property
-    def head(self) -> Head:
-        """What `run` computes."""
-        return self._head
 
     @property
     def token_budget(self) -> int:

@@ -237,29 +237,9 @@ class RemoteEngine:
 
     def __init__(self, worker: Worker, facts: tuple[str, str, str, Head]) -> None:
         self._worker = worker
-        self._name, self._device, self._dtype, self._head = facts
+        self.name, self.device, self.dtype, self.head = facts
         # Its threads hold the worker, not this object.
         self._closer = weakref.finalize(self, worker.close)
-
-    @property
-    def name(self) -> str:
-        """`packed`, `openvino` or `transformers`."""
-        return self._name
-
-    @property
-    def device(self) -> str:
-        """`cpu`, or the torch device."""
-        return self._device
-
-    @property
-    def dtype(self) -> str:
-        """See `engines.base.Engine.dtype`."""
-        return self._dtype
-
-    @property
-    def head(self) -> Head:
-        """What `run` computes."""
-        return self._head
 
     @property
     def token_budget(self) -> int:
