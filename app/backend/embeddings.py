@@ -167,7 +167,7 @@ def _check_texts(texts: Sequence[str], name: str, *, may_be_empty: bool = False)
 
 
 def _cut(vectors: FloatArray, dimensions: int | None) -> FloatArray:
-    """Vectors cut to so many dimensions, and of length 1 again."""
+    """The first `dimensions` numbers of each vector, scaled to length 1 again."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
     cut = vectors[:, :dimensions]

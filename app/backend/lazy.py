@@ -16,8 +16,8 @@ T = TypeVar("T")
 class Lazy(Generic[T]):
     """A value made on the first `get`; a failure is remembered for a while, then tried again.
 
-    Without that, every request that waits for what cannot be had (a server that is away, a model
-    whose weights are missing) would try for itself, one after the other.
+    Otherwise every request that needs something unavailable (a server that does not answer, a
+    model whose weights are missing) would try again by itself, one after the other.
 
     Args:
         make: makes the value; a `RetrievalError` of it is what `get` raises.
@@ -41,7 +41,7 @@ class Lazy(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """What was made, if it was; never waits."""
+        """The value if it was made, else None; never waits."""
         made = self._made
         return None if made is None else made[0]
 
@@ -69,7 +69,7 @@ class Lazy(Generic[T]):
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody makes the value inside of the block, and a failure is forgotten after it."""
+        """No other thread makes the value inside the block; a failure is forgotten after it."""
         with self._lock:
             try:
                 yield

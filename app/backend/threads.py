@@ -111,7 +111,7 @@ async def settled(
         DeadlinePassed: it was not done at `until`, in `time.monotonic()` seconds.
     """
     work = asyncio.ensure_future(work)
-    # Its error is nobody's any more once it was left.
+    # Once it was left nobody looks at its error, which asyncio would report.
     work.add_done_callback(lambda done: done.cancelled() or done.exception())
     patience = None if until is None else max(0.0, until - time.monotonic())
     try:

@@ -295,14 +295,14 @@ def test_a_value_is_made_once_and_a_failure_holds_for_a_while() -> None:
             raise StoreFault("it is away", fix="Wait.")
         return "made"
 
-    once = Lazy(make, retry_s=5.0, clock=lambda: now[0])
+    lazy = Lazy(make, retry_s=5.0, clock=lambda: now[0])
     for _ in range(3):
         with pytest.raises(StoreFault, match="away"):
-            once.get()
-    assert (len(calls), once.value) == (1, None)
+            lazy.get()
+    assert (len(calls), lazy.value) == (1, None)
     now[0] = 5.0
-    assert in_threads(8, lambda _: once.get()) == ["made"] * 8
-    assert (len(calls), once.value) == (2, "made")
+    assert in_threads(8, lambda _: lazy.get()) == ["made"] * 8
+    assert (len(calls), lazy.value) == (2, "made")
 
 
 def test_a_failure_is_forgotten_after_a_hold() -> None:
@@ -314,12 +314,12 @@ def test_a_failure_is_forgotten_after_a_hold() -> None:
             raise StoreFault("it is away", fix="Wait.")
         return len(calls)
 
-    once = Lazy(make, retry_s=1000.0)
+    lazy = Lazy(make, retry_s=1000.0)
     with pytest.raises(RetrievalError):
-        once.get()
-    with once.held():
+        lazy.get()
+    with lazy.held():
         pass
-    assert once.get() == 2
+    assert lazy.get() == 2
 
 
 # --- threads --------------------------------------------------------------------------------

@@ -175,3 +175,26 @@ def test_callers_take_turns_at_threads_and_none_holds_all(threads: int, order: l
     asyncio.run(scene())
     workers.close()
     assert begun[:4] == order
+
+
+def test_closing_drops_what_waits_for_a_thread() -> None:
+    workers = Workers("test", 1)
+    begun, release = threading.Event(), threading.Event()
+
+    def hold() -> str:
+        begun.set()
+        assert release.wait(20)
+        return "held"
+
+    async def scene() -> None:
+        first = asyncio.create_task(workers.run(Control(), hold))
+        assert await asyncio.to_thread(begun.wait, 10)
+        second = asyncio.create_task(workers.run(Control(), lambda: "never"))
+        await asyncio.sleep(0)
+        workers.close()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        release.set()
+        assert await first == "held", "what runs is not ended"
+
+    asyncio.run(scene())
