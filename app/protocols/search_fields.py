@@ -75,13 +75,13 @@ def options_of(body: BaseModel, surface: Surface) -> dict[str, Any]:
 
 
 def _field(option: Option) -> tuple[Any, Any]:
-    declared, kind = option.declared, option.type
+    kind = option.type
     if kind in (int, float):
-        least = declared.least
-        if least is None and declared.above is None and option.most is not None:
+        least = option.least
+        if least is None and option.above is None and option.most is not None:
             least = -option.most
         infinite = False if kind is float else None
-        bounds = Field(ge=least, gt=declared.above, le=option.most, allow_inf_nan=infinite)
+        bounds = Field(ge=least, gt=option.above, le=option.most, allow_inf_nan=infinite)
         kind = Annotated[kind, bounds]
     elif kind is str:
         kind = Name
@@ -90,5 +90,5 @@ def _field(option: Option) -> tuple[Any, Any]:
     elif not option.choices and kind is not bool:
         kind = JsonObject
     examples = WHERE_EXAMPLES if option.name == "where" else None
-    shown = Field(option.default, description=declared.help, examples=examples)
+    shown = Field(option.default, description=option.help, examples=examples)
     return (kind | None if option.optional else kind), shown

@@ -201,7 +201,7 @@ def with_search_options(*names: str) -> _Decorator:
 def _declared(option: Option) -> dict[str, tuple[Any, Any]]:
     """An option of a search as `with_options` takes it; the fusion is several."""
     kind, default, flags, help_ = option.type, option.default, [], option.summary
-    panel = option.declared.panel
+    panel = option.panel
     if option.name == "where":
         kind, help_ = str, f'{help_} key=value,… or JSON \'{{"year": {{"gte": 2020}}}}\'.'
     elif option.name == "fusion":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import NoneType
 from typing import (
@@ -45,17 +45,26 @@ _NO_PAGES = ("answers",)
 
 
 @dataclass(frozen=True, slots=True)
-class _Declared:
-    """What a field of `SearchOptions` declares beside name, type and default.
+class Option:
+    """What a field of `SearchOptions` declares of an option, and how a surface offers it.
 
-    help: its first sentence alone is shown on the command line. fix: of the error for a value
-    that cannot be used. least, above, most: bounds of the value. limits: the largest value that a
-    surface of the service takes. defaults: where a surface has another one. hidden: the surfaces
-    that do not offer it. panel: its part of the command line's help.
+    Attributes:
+        help: what it does; the command line shows its first sentence alone.
+        fix: of the error for a value that cannot be used.
+        expected: of the error for a number that cannot be used.
+        least, above, most: bounds of the value on this surface.
+        limits: the largest value that a surface takes, in absolute value where there is no least.
+        defaults: of the surfaces that have another default.
+        hidden: the surfaces that do not offer it.
+        panel: its part of the command line's help.
+        name, type, default: of the field; the type without None.
+        choices: the values of a Literal type; empty for another type.
+        optional: whether None is one of its values.
     """
 
     help: str
     fix: str = ""
+    expected: str = "a finite number"
     least: float | None = None
     above: float | None = None
     most: float | None = None
@@ -63,12 +72,42 @@ class _Declared:
     defaults: Mapping[Surface, Any] = field(default_factory=dict)
     hidden: Collection[Surface] = ()
     panel: str | None = None
-    expected: str = "a finite number"
+    name: str = ""
+    type: Any = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    default: Any = None
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the help."""
+        return self.help.partition(". ")[0].rstrip(".") + "."
+
+    def check(self, value: Any) -> None:
+        """Raise InvalidInput unless it is a value of this option."""
+        if value is None and self.optional:
+            return
+        if self.choices:
+            one_of(value, self.choices, self.name)
+        elif self.type is int:
+            whole_number(value, self.name, least=int(self.least or 0))
+        elif self.type is bool:
+            fix = self.fix or f"Give {self.name} as True or False, or leave it out."
+            true_or_false(value, self.name, fix=fix)
+        elif self.type is float:
+            number(
+                value,
+                self.name,
+                least=-math.inf if self.least is None else self.least,
+                most=math.inf if self.most is None else self.most,
+                above=-math.inf if self.above is None else self.above,
+                expected=self.expected,
+                fix=self.fix,
+            )
 
 
 def _option(default: T, help_: str, **declared: Any) -> T:
-    declaration = {"declared": _Declared(help_, **declared)}
-    return field(default=default, metadata=declaration)
+    return field(default=default, metadata={"option": Option(help_, **declared)})
 
 
 def _limits(http: float, answers: float, mcp: float) -> dict[str, float]:
@@ -275,57 +314,6 @@ class SearchArguments(TypedDict, total=False):
     tenant: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option as a surface offers it.
-
-    Attributes:
-        name: of the field in `SearchOptions`.
-        type: of its values other than None.
-        choices: the values of a Literal type; empty for another type.
-        optional: whether None is one of its values.
-        default: on this surface.
-        most: the largest value on this surface, or None.
-        declared: what `SearchOptions` declares of it beside these.
-    """
-
-    name: str
-    type: Any
-    choices: tuple[str, ...]
-    optional: bool
-    default: Any
-    most: float | None
-    declared: _Declared
-
-    @property
-    def summary(self) -> str:
-        """The first sentence of the help."""
-        return self.declared.help.partition(". ")[0].rstrip(".") + "."
-
-    def check(self, value: Any) -> None:
-        """Raise InvalidInput unless it is a value of this option."""
-        name, declared = self.name, self.declared
-        if value is None and self.optional:
-            return
-        if self.choices:
-            one_of(value, self.type, name)
-        elif self.type is int:
-            whole_number(value, name, least=int(declared.least or 0))
-        elif self.type is bool:
-            fix = declared.fix or f"Give {name} as True or False, or leave it out."
-            true_or_false(value, name, fix=fix)
-        elif self.type is float:
-            number(
-                value,
-                name,
-                least=-math.inf if declared.least is None else declared.least,
-                most=math.inf if declared.most is None else declared.most,
-                above=-math.inf if declared.above is None else declared.above,
-                expected=declared.expected,
-                fix=declared.fix,
-            )
-
-
 def search_options(surface: Surface = "python") -> tuple[Option, ...]:
     """The options that a surface offers, in the order of `SearchOptions`."""
     return _offered(SearchOptions, surface)
@@ -336,21 +324,21 @@ def _offered(options: type[SearchOptions], surface: Surface) -> tuple[Option, ..
     types = get_type_hints(options, localns={"Where": dict[str, Any]})
     offered = []
     for one in fields(options):
-        declared: _Declared = one.metadata["declared"]
-        if surface in declared.hidden:
+        option: Option = one.metadata["option"]
+        if surface in option.hidden:
             continue
         kinds = get_args(types[one.name])
         optional = NoneType in kinds
         kind = kinds[0] if optional else types[one.name]
         offered.append(
-            Option(
+            replace(
+                option,
                 name=one.name,
                 type=kind,
                 choices=get_args(kind) if get_origin(kind) is Literal else (),
                 optional=optional,
-                default=declared.defaults.get(surface, one.default),
-                most=declared.limits.get(surface, declared.most),
-                declared=declared,
+                default=option.defaults.get(surface, one.default),
+                most=option.limits.get(surface, option.most),
             )
         )
     return tuple(offered)
@@ -368,7 +356,7 @@ def check_option_names(names: Iterable[str]) -> None:
 
 
 # `help(SearchOptions)` and the reference of public names show what the fields declare.
-_ATTRIBUTES = "".join(f"        {one.name}: {one.declared.help}\n" for one in search_options())
+_ATTRIBUTES = "".join(f"        {one.name}: {one.help}\n" for one in search_options())
 SearchOptions.__doc__ = (SearchOptions.__doc__ or "").replace(
     "    Raises:\n", f"    Attributes:\n{_ATTRIBUTES}\n    Raises:\n"
 )
