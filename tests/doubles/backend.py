@@ -183,22 +183,11 @@ class Backend:
 
     def scroll(self, name: str, asked: models.ScrollRequest) -> models.ScrollResult:
         with self._calls():
-            name, kept = self.find(name)
-            if asked.order_by is not None:
-                key = asked.order_by if isinstance(asked.order_by, str) else asked.order_by.key
-                if key not in kept.indexes:
-                    raise Rejected(
-                        400,
-                        f"Wrong input: No range index for `order_by` key: `{key}`. "
-                        "Please create one to use `order_by`. Check https://qdrant.tech/"
-                        "documentation/concepts/indexing/#payload-index to see which payload "
-                        "schemas support Range conditions",
-                    )
+            name, _ = self.find(name)
             points, following = self.engine.scroll(
                 name,
                 scroll_filter=asked.filter,
                 limit=10 if asked.limit is None else asked.limit,
-                order_by=asked.order_by,
                 offset=asked.offset,
                 with_payload=True if asked.with_payload is None else asked.with_payload,
                 with_vectors=asked.with_vector or False,
@@ -243,39 +232,6 @@ class Backend:
                 point.score = float(np.float32(point.score))
             _float32(found.points)
             return found
-
-    def query_groups(self, name: str, asked: models.QueryGroupsRequest) -> models.GroupsResult:
-        with self._calls():
-            name, kept = self.find(name)
-            _check_dimensions(kept.config, asked)
-            return self.engine.query_points_groups(
-                name,
-                group_by=asked.group_by,
-                query=asked.query,
-                using=asked.using,
-                prefetch=asked.prefetch,
-                query_filter=asked.filter,
-                search_params=_scores_only(asked.params),
-                limit=10 if asked.limit is None else asked.limit,
-                group_size=3 if asked.group_size is None else asked.group_size,
-                with_payload=asked.with_payload or False,
-                with_vectors=asked.with_vector or False,
-                score_threshold=asked.score_threshold,
-                lookup_from=asked.lookup_from,
-            )
-
-    def facet(self, name: str, asked: models.FacetRequest) -> models.FacetResponse:
-        with self._calls():
-            name, kept = self.find(name)
-            if asked.key not in kept.indexes:
-                raise Rejected(
-                    400,
-                    "Bad request: Index required but not found for "
-                    f'"{asked.key}" of one of the following types: [keyword, integer, uuid, bool]. '
-                    "Help: Create an index for this key or use a different filter.",
-                )
-            limit = 10 if asked.limit is None else asked.limit
-            return self.engine.facet(name, asked.key, facet_filter=asked.filter, limit=limit)
 
     # -- inside --
 

@@ -123,20 +123,6 @@ def _points(b: Backend) -> dict[str, tuple[str, str, Serve]]:
         )
         return b.upsert(m.collection_name, points)
 
-    def write(apply: Callable[[Any, str, Any], Any]) -> Serve:
-        return _written(
-            lambda m: b.write(m.collection_name, lambda engine, at: apply(engine, at, m))
-        )
-
-    def chosen(m: Any) -> Any:
-        return GrpcToRest.convert_points_selector(m.points_selector)
-
-    def batch(m: Any) -> Any:
-        operations = [GrpcToRest.convert_points_update_operation(o) for o in m.operations]
-        done = b.write(m.collection_name, lambda e, at: e.batch_update_points(at, operations))
-        result = RestToGrpc.convert_update_result(_acknowledged(done, m))
-        return q.UpdateBatchResponse(result=[result] * len(operations))
-
     def create_index(m: Any) -> models.UpdateResult:
         schema: models.PayloadFieldSchema
         if m.HasField("field_index_params"):
@@ -158,51 +144,6 @@ def _points(b: Backend) -> dict[str, tuple[str, str, Serve]]:
                 lambda m: b.delete(m.collection_name, GrpcToRest.convert_points_selector(m.points))
             ),
         ),
-        "SetPayload": (
-            "POST",
-            f"{at}/points/payload",
-            write(
-                lambda e, c, m: e.set_payload(
-                    c, GrpcToRest.convert_payload(m.payload), chosen(m), key=_if(m, "key")
-                )
-            ),
-        ),
-        "OverwritePayload": (
-            "PUT",
-            f"{at}/points/payload",
-            write(
-                lambda e, c, m: e.overwrite_payload(
-                    c, GrpcToRest.convert_payload(m.payload), chosen(m)
-                )
-            ),
-        ),
-        "DeletePayload": (
-            "POST",
-            f"{at}/points/payload/delete",
-            write(lambda e, c, m: e.delete_payload(c, list(m.keys), chosen(m))),
-        ),
-        "ClearPayload": (
-            "POST",
-            f"{at}/points/payload/clear",
-            write(lambda e, c, m: e.clear_payload(c, GrpcToRest.convert_points_selector(m.points))),
-        ),
-        "UpdateVectors": (
-            "PUT",
-            f"{at}/points/vectors",
-            write(
-                lambda e, c, m: e.update_vectors(
-                    c,
-                    [GrpcToRest.convert_point_vectors(p) for p in m.points],
-                    update_filter=_if(m, "update_filter", GrpcToRest.convert_filter),
-                )
-            ),
-        ),
-        "DeleteVectors": (
-            "POST",
-            f"{at}/points/vectors/delete",
-            write(lambda e, c, m: e.delete_vectors(c, list(m.vectors.names), chosen(m))),
-        ),
-        "UpdateBatch": ("POST", f"{at}/points/batch", batch),
         "CreateFieldIndex": ("PUT", f"{at}/index", _written(create_index)),
         "DeleteFieldIndex": (
             "DELETE",
@@ -228,7 +169,6 @@ def _search(b: Backend) -> dict[str, tuple[str, str, Serve]]:
             limit=_if(m, "limit"),
             with_payload=_if(m, "with_payload", GrpcToRest.convert_with_payload_selector),
             with_vector=_if(m, "with_vectors", GrpcToRest.convert_with_vectors_selector),
-            order_by=_if(m, "order_by", GrpcToRest.convert_order_by),
         )
         page = b.scroll(m.collection_name, asked)
         following = page.next_page_offset
@@ -257,32 +197,6 @@ def _search(b: Backend) -> dict[str, tuple[str, str, Serve]]:
             result=[q.BatchResult(result=map(_scored, one.points)) for one in found]
         )
 
-    def groups(m: Any) -> Any:
-        asked = models.QueryGroupsRequest(
-            prefetch=[GrpcToRest.convert_prefetch_query(p) for p in m.prefetch] or None,
-            query=_if(m, "query", GrpcToRest.convert_query),
-            using=_if(m, "using"),
-            filter=_if(m, "filter", GrpcToRest.convert_filter),
-            score_threshold=_if(m, "score_threshold"),
-            with_payload=_if(m, "with_payload", GrpcToRest.convert_with_payload_selector),
-            with_vector=_if(m, "with_vectors", GrpcToRest.convert_with_vectors_selector),
-            limit=_if(m, "limit"),
-            group_size=_if(m, "group_size"),
-            group_by=m.group_by,
-        )
-        found = b.query_groups(m.collection_name, asked)
-        for group in found.groups:
-            for hit in group.hits:
-                hit.payload = hit.payload or {}
-        return q.QueryGroupsResponse(result=RestToGrpc.convert_groups_result(found))
-
-    def facet(m: Any) -> Any:
-        asked = models.FacetRequest(
-            key=m.key, limit=_if(m, "limit"), filter=_if(m, "filter", GrpcToRest.convert_filter)
-        )
-        found = b.facet(m.collection_name, asked)
-        return q.FacetResponse(hits=map(RestToGrpc.convert_facet_value_hit, found.hits))
-
     at = "/collections/{collection_name}"
     return {
         "Get": ("POST", f"{at}/points", get),
@@ -290,8 +204,6 @@ def _search(b: Backend) -> dict[str, tuple[str, str, Serve]]:
         "Count": ("POST", f"{at}/points/count", count),
         "Query": ("POST", f"{at}/points/query", query),
         "QueryBatch": ("POST", f"{at}/points/query/batch", query_batch),
-        "QueryGroups": ("POST", f"{at}/points/query/groups", groups),
-        "Facet": ("POST", f"{at}/facet", facet),
     }
 
 

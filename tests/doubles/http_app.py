@@ -104,50 +104,6 @@ def _points(backend: Backend, route: Route) -> None:
     route("POST", f"{at}/scroll", models.ScrollRequest)(backend.scroll)
     route("POST", f"{at}/count", models.CountRequest)(backend.count)
 
-    @route("GET", f"{at}/{{point_id}}")
-    def get_point(name: str, point_id: str) -> models.Record:
-        given = int(point_id) if point_id.isdigit() else point_id
-        found = backend.retrieve(name, models.PointRequest(ids=[given], with_vector=True))
-        if not found:
-            raise Rejected(404, f"Not found: Point with id {point_id} does not exists!")
-        return found[0]
-
-    @route("POST", f"{at}/batch", models.UpdateOperations)
-    def update_batch(name: str, batch: models.UpdateOperations) -> list[models.UpdateResult]:
-        done = backend.write(name, lambda e, c: e.batch_update_points(c, batch.operations))
-        return [done] * len(batch.operations)
-
-    @route("POST", f"{at}/payload", models.SetPayload)
-    def set_payload(name: str, given: models.SetPayload) -> models.UpdateResult:
-        return backend.write(
-            name, lambda e, c: e.set_payload(c, given.payload, _chosen(given), key=given.key)
-        )
-
-    @route("PUT", f"{at}/payload", models.SetPayload)
-    def overwrite_payload(name: str, given: models.SetPayload) -> models.UpdateResult:
-        return backend.write(
-            name, lambda e, c: e.overwrite_payload(c, given.payload, _chosen(given))
-        )
-
-    @route("POST", f"{at}/payload/delete", models.DeletePayload)
-    def delete_payload(name: str, given: models.DeletePayload) -> models.UpdateResult:
-        return backend.write(name, lambda e, c: e.delete_payload(c, given.keys, _chosen(given)))
-
-    @route("POST", f"{at}/payload/clear", models.PointsSelector)
-    def clear_payload(name: str, selector: models.PointsSelector) -> models.UpdateResult:
-        return backend.write(name, lambda e, c: e.clear_payload(c, selector))
-
-    @route("PUT", f"{at}/vectors", models.UpdateVectors)
-    def update_vectors(name: str, given: models.UpdateVectors) -> models.UpdateResult:
-        return backend.write(
-            name,
-            lambda e, c: e.update_vectors(c, given.points, update_filter=given.update_filter),
-        )
-
-    @route("POST", f"{at}/vectors/delete", models.DeleteVectors)
-    def delete_vectors(name: str, given: models.DeleteVectors) -> models.UpdateResult:
-        return backend.write(name, lambda e, c: e.delete_vectors(c, given.vector, _chosen(given)))
-
 
 def _search(backend: Backend, route: Route) -> None:
     at = "/collections/{name}/points/query"
@@ -155,8 +111,6 @@ def _search(backend: Backend, route: Route) -> None:
     route("POST", f"{at}/batch", models.QueryRequestBatch)(
         lambda name, batch: [backend.query(name, asked) for asked in batch.searches]
     )
-    route("POST", f"{at}/groups", models.QueryGroupsRequest)(backend.query_groups)
-    route("POST", "/collections/{name}/facet", models.FacetRequest)(backend.facet)
 
 
 def _snapshots(app: FastAPI, backend: Backend, route: Route) -> None:
@@ -183,25 +137,6 @@ def _snapshots(app: FastAPI, backend: Backend, route: Route) -> None:
             data = await part.read()
         checksum = request.query_params.get("checksum")
         return await _answered(request, lambda: snapshots.recover(backend, name, data, checksum))
-
-    @route("PUT", f"{at}/recover", models.SnapshotRecover)
-    def recover(name: str, given: models.SnapshotRecover) -> bool:
-        # only a server's own files: fetching from other places is not doubled
-        _, _, rest = given.location.partition("file:///qdrant/snapshots/")
-        source, _, file = rest.partition("/")
-        if not file:
-            raise Rejected(400, f"Wrong input: Failed to read {given.location}: no such file")
-        data = snapshots.read(backend, source, file)
-        return snapshots.recover(backend, name, data, given.checksum)
-
-
-def _chosen(given: Any) -> Any:
-    """The points that a payload or vector operation is about."""
-    if given.points is not None:
-        return list(given.points)
-    if given.filter is None:
-        raise Rejected(422, "Validation error in JSON body: [points: either points or filter]")
-    return given.filter
 
 
 @cache

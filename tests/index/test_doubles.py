@@ -173,11 +173,6 @@ class TestOperations:
         assert client.list_snapshots(name) == [snapshot]
         data = httpx.get(f"{server.url}/collections/{name}/snapshots/{snapshot.name}").content
         assert len(data) == snapshot.size
-        client.delete(name, [r.id for r in before[:5]], wait=True)
-        client.recover_snapshot(
-            name, f"file:///qdrant/snapshots/{name}/{snapshot.name}", checksum=snapshot.checksum
-        )
-        assert client.scroll(name, limit=99, with_vectors=True)[0] == before
         client.delete_snapshot(name, snapshot.name)
         assert client.list_snapshots(name) == []
         info = client.get_collection(name)
@@ -243,7 +238,6 @@ class TestOperations:
                 422,
                 "limit: value 0 invalid, must be 1 or larger",
             ),
-            (lambda: client.set_payload(name, {"a": 1}, points=[9]), 404, "No point with id 9"),
         ]
         for call, status, text in calls:
             with pytest.raises((UnexpectedResponse, grpc.RpcError)) as caught:
@@ -287,14 +281,6 @@ class TestOperations:
             assert following == also, where
             assert [_rounded(record) for record in page] == [_rounded(r) for r in same], where
             assert client.count(name, where) == direct.count(name, where)
-        grouped = {"group_by": "nested.city", "limit": 2, "group_size": 2, "using": "dense"}
-        assert [
-            [hit.id for hit in group.hits]
-            for group in client.query_points_groups(name, query=[1.0, 2, 3, 4], **grouped).groups
-        ] == [
-            [hit.id for hit in group.hits]
-            for group in direct.query_points_groups(name, query=[1.0, 2, 3, 4], **grouped).groups
-        ]
 
 
 def _rounded(record: models.Record) -> Any:
