@@ -169,7 +169,7 @@ def _target(place: Store, collection: str, current: str) -> str:
 
 
 def _as_built(manifest: Manifest, given: dict[str, Any]) -> dict[str, Any]:
-    """What `ingest` needs to build a collection as the manifest says, but for what was given."""
+    """What `ingest` needs to build a collection as the manifest says, except for what was given."""
     encoder, splitter, layout = manifest.encoder, manifest.splitter, manifest.layout
     same: dict[str, Any] = {
         "language": manifest.bm25.language,

@@ -86,7 +86,7 @@ def ingest_with_ray(
         address: of a Ray cluster ("auto" for the one this machine belongs to). None uses the
             connection there is, or RAY_ADDRESS, or starts Ray on this machine for this run.
         on_error, encoding, tenant, version, progress, on_notice, api_key: as in `ingest`.
-        options: the others of `ingest`, but for `prune`: afterwards, `ingest` with it skips what
+        options: the others of `ingest`, except for `prune`: afterwards, `ingest` with it skips what
             is unchanged and deletes what the source no longer has.
 
     Returns:

@@ -69,7 +69,7 @@ def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> 
 
 
 def _each_once(documents: Iterable[Document], problems: list[Problem]) -> Iterator[Document]:
-    """Documents but for those whose id was there before, which become problems."""
+    """Documents except for those whose id was there before, which become problems."""
     with closing(SeenDocuments()) as seen:
         for document in documents:
             if seen.add_id(document.id):

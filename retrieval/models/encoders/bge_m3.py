@@ -63,7 +63,7 @@ class BGEM3(Closing):
 
     Raises:
         ModelNotFound: no such model, or its files are incomplete.
-        InvalidInput: an argument that cannot be used, or the model is no encoder.
+        InvalidInput: an argument that cannot be used, or the model is not an encoder.
         ModelFault: the weights do not load.
     """
 

@@ -62,7 +62,7 @@ class BiEncoder(Closing):
     Raises:
         ModelNotFound: no such model, or its files are incomplete.
         ModelSettingUnknown: nothing declares its pooling or maximum length.
-        InvalidInput: an argument that cannot be used, or the model is no encoder.
+        InvalidInput: an argument that cannot be used, or the model is not an encoder.
         ModelFault: the weights do not load, or a worker process died.
 
     Example:

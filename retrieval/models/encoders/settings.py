@@ -23,7 +23,7 @@ def resolve_encoder(
 
     Raises:
         ModelNotFound, ModelSettingUnknown: see `retrieval.models.resolve.resolve`.
-        InvalidInput: the model is no encoder.
+        InvalidInput: the model is not an encoder.
     """
     if not isinstance(model, ResolvedModel):
         from retrieval.models.resolve import choose_models, resolve

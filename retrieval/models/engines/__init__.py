@@ -106,7 +106,7 @@ def load_engine(
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What to load, but for the device."""
+    """What to load, except for the device."""
 
     path: Path
     head: Head

@@ -104,7 +104,7 @@ def load_group(
     Args:
         devices: checked ones, all of a kind.
         load: loads the engine of a device in this process.
-        options: arguments of `load_engine` for the workers, but for `device`.
+        options: arguments of `load_engine` for the workers, without `device`.
 
     Raises:
         InvalidInput: the devices do not compute in the same number format.

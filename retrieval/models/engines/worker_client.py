@@ -112,7 +112,7 @@ class Worker:
         """Start to load an engine there; calling the result waits for it.
 
         Args:
-            options: arguments of `load_engine`, but for `device`.
+            options: arguments of `load_engine`, without `device`.
 
         Raises:
             RetrievalError: by the result: what loading raised there, or a `ModelFault` where the

@@ -65,7 +65,7 @@ class CrossEncoderReranker:
     Raises:
         ModelNotFound: no such model, or its files are incomplete.
         ModelSettingUnknown: it gives several logits, or its longest input is declared nowhere.
-        InvalidInput: the model is no cross-encoder, or an argument cannot be used.
+        InvalidInput: the model is not a cross-encoder, or an argument cannot be used.
         ModelFault: the weights do not load.
 
     Example:

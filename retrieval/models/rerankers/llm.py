@@ -65,7 +65,7 @@ class LLMReranker:
     Raises:
         ModelNotFound: no such model, or its files are incomplete.
         ModelSettingUnknown: its longest input is declared nowhere.
-        InvalidInput: the model is no such reranker, or an argument cannot be used.
+        InvalidInput: the model is not such a reranker, or an argument cannot be used.
         ModelFault: the weights do not load, or the device has no room for them.
     """
 
