@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -330,28 +329,6 @@ def test_nothing_fulfils_the_conditions(service: Service) -> None:
         conditions(("code", "in", [])),
     ):
         assert ids(ask(service, knowledge_id="rows", metadata_condition=condition)) == []
-
-
-def test_several_at_once(service: Service) -> None:
-    async def all_of_them() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
-            return await asyncio.gather(
-                *(
-                    client.post(
-                        "/retrieval",
-                        json={
-                            "knowledge_id": "rows",
-                            "query": f"travel costs number {at}",
-                            "retrieval_setting": {"top_k": 3, "score_threshold": 0.0},
-                            "metadata_condition": EXACT if at % 2 else None,
-                        },
-                    )
-                    for at in range(8)
-                )
-            )
-
-    for response in asyncio.run(all_of_them()):
-        assert len(records(response)) == 3
 
 
 # --- errors

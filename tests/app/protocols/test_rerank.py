@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import cohere
@@ -55,19 +54,6 @@ def test_cohere_v2_client(v2: cohere.ClientV2) -> None:
     assert answer.meta.tokens is not None
     assert answer.meta.tokens.input_tokens > 20
     assert answer.meta.warnings is None
-
-
-def test_cohere_v2_async_client(small_url: str) -> None:
-    async def ask() -> Any:
-        async with cohere.AsyncClientV2(api_key="none", base_url=small_url) as client:
-            return await asyncio.gather(
-                *(client.rerank(model="default", query=QUESTION, documents=TEXTS) for _ in range(4))
-            )
-
-    answers = asyncio.run(ask())
-    orders = [[result.index for result in answer.results] for answer in answers]
-    assert len(orders[0]) == len(TEXTS)
-    assert all(order == orders[0] for order in orders)
 
 
 def test_cohere_v1_client(small_url: str, http: httpx.Client) -> None:

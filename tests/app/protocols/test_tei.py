@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from protocol_service import QUESTION, TEXTS, instructed_service
 
@@ -41,14 +40,6 @@ def test_inference_client_embeds(small_url: str, http: httpx.Client) -> None:
     np.testing.assert_allclose(one[0], many[1], atol=2e-2)  # bf16, another batch
     query = client.feature_extraction(QUESTION, prompt_name="query")
     assert int(np.argmax(many @ query[0])) == 1
-
-
-def test_async_inference_client_embeds(small_url: str) -> None:
-    async def ask() -> Any:
-        async with AsyncInferenceClient(f"{small_url}/embed") as client:
-            return await client.feature_extraction(TEXTS)
-
-    assert asyncio.run(ask()).shape == (4, 384)
 
 
 def test_inference_client_checks_health(small_url: str) -> None:

@@ -332,22 +332,3 @@ def test_cursors_and_limits_that_cannot_be_used(client: openai.OpenAI) -> None:
     for limit in (0, 101):
         with pytest.raises(openai.UnprocessableEntityError, match="limit"):
             client.vector_stores.list(limit=limit)
-
-
-def test_the_async_client(service: Service) -> None:
-    async def ask() -> Any:
-        async with openai.AsyncOpenAI(
-            base_url=f"{service.url}/v1", api_key="none", max_retries=0
-        ) as client:
-            searches = [
-                client.vector_stores.search("docs", query=QUESTION, max_num_results=1)
-                for _ in range(6)
-            ]
-            pages = await asyncio.gather(*searches)
-            return [page.data[0].file_id for page in pages], [
-                store.id async for store in client.vector_stores.list(limit=1)
-            ]
-
-    first, stores = asyncio.run(ask())
-    assert first == ["expenses"] * 6
-    assert sorted(stores) == sorted(STORES)
