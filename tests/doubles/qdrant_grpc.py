@@ -13,8 +13,7 @@ server holds here too, and:
   `retry-after` among the trailing metadata; 503: UNAVAILABLE; `grpc_code=` names another).
 - `drop` can't reach the socket from here: the call ends with UNAVAILABLE "Socket closed", which
   is what a client sees of a broken connection. To break one for real put `tcp_proxy` between.
-- The legacy calls (Search, Recommend, Discover and their batches), search matrices, vector name
-  changes, shard keys and cluster changes answer UNIMPLEMENTED.
+- All other calls answer UNIMPLEMENTED.
 """
 
 from __future__ import annotations

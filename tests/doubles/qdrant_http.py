@@ -4,24 +4,22 @@
         client = QdrantClient(url=server.url, api_key="secret")
         server.fail(method="PUT", path_contains="/points", status=503, times=2)
 
-It speaks what qdrant-client uses of the REST API for collections, payload indexes, points,
-queries, aliases and collection snapshots. Where it differs from a real server:
+It speaks what the library asks of the REST API: collections, payload indexes, points, queries,
+aliases and collection snapshots. Where it differs from a real server:
 
 - Search is exact and by Qdrant's own Python code, so `hnsw_ef`, `exact`, `quantization` and
   `indexed_only` are accepted and change nothing, and scores lack the noise of quantisation.
 - Configuration (HNSW, quantisation, `on_disk`, shards, replicas) is kept and told back, never
   acted upon; points are in memory; there is one shard and one node whatever was asked, so
   consistency, ordering and timeouts are checked for form and logged, no more.
-- Payload indexes are recorded only: no filter needs one, except that `order_by` and facets are
-  refused without one as a server does (it isn't checked that the index is of a kind that can).
-  Strict mode is kept and not enforced.
+- Payload indexes are recorded only: no filter needs one. Strict mode is kept and not enforced.
+- Changes of single payload fields and vectors, batches of updates, groups and facets are not there.
 - `wait=false` answers "acknowledged" but has already been applied.
 - Several alias actions in one request are applied together or not at all; a server applies them
   one after the other.
 - Snapshots are JSON files of this double's own, gone with their collection; recovering from a
-  location knows only `file:///qdrant/snapshots/<collection>/<file>`; full-storage and shard
-  snapshots, telemetry, metrics, cluster changes, sharding keys, inference and JWT are not there
-  (404 without a body, as for any unknown path).
+  location, full-storage and shard snapshots, telemetry, metrics, cluster changes, sharding keys,
+  inference and JWT are not there (404 without a body, as for any unknown path).
 - A body over `body_limit` is read to its end and then refused with 400 and the words of a real
   server; a real one answers while the client is still writing, which some clients see as a reset
   or a time-out. A proxy in front of a server answers 413: `body_limit_status=413`.
