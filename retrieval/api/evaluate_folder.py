@@ -28,6 +28,7 @@ from retrieval.models.options import (
 )
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
+from retrieval.search.options import SearchArguments
 from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever
@@ -199,32 +200,18 @@ class _Searches:
         self._wanted = 0
 
     def search_batch(
-        self,
-        queries: Sequence[str],
-        *,
-        top_k: int,
-        candidates: int | None,
-        fetch: int | None,
-        mode: Mode | None,
-        rerank: bool,
-        blend: Blend | None,
+        self, queries: Sequence[str], **options: Unpack[SearchArguments]
     ) -> list[SearchResult]:
-        results = self._retriever.search_batch(
-            queries,
-            top_k=top_k,
-            candidates=candidates,
-            fetch=fetch,
-            mode=mode,
-            rerank=rerank,
-            blend=blend,
-            budget_ms=None if self._budget_ms is None else self._budget_ms * len(queries),
-            fusion=self._fusion if mode == "hybrid" else None,
-        )
+        if self._budget_ms is not None:
+            options["budget_ms"] = self._budget_ms * len(queries)
+        if options["mode"] == "hybrid":
+            options["fusion"] = self._fusion
+        results = self._retriever.search_batch(queries, **options)
         if self._budget_ms is None:
             return results
         self._depths += [result.reranked for result in results]
         self._wanted += sum(
-            min(len(result.candidates), candidates or len(result.candidates))
+            min(len(result.candidates), options["candidates"] or len(result.candidates))
             for result in results
             if result.reranker is not None
         )
