@@ -21,9 +21,9 @@ from retrieval._validate import number
 from retrieval.errors import ModelFault
 from retrieval.search.options import SearchOptions
 
-# A search whose time ran out answers from its first stage within so many seconds more.
+# A search whose time ran out answers from its first stage within this many seconds.
 GRACE_SECONDS = 2.0
-# Of the time that is left, what re-ranking is given: an estimate is not always kept.
+# Re-ranking gets this share of the time that is left: an estimate is not always kept.
 _RERANK_SHARE = 0.9
 _LEAST_BUDGET_MS = 1.0
 _SMOOTHING = 0.2
@@ -67,7 +67,7 @@ class Searching:
     """Searches, what they cost, and what they fall back to.
 
     Args:
-        observer: is told how long the stages took.
+        observer: gets how long the stages took.
     """
 
     def __init__(self, observer: Observer) -> None:

@@ -79,7 +79,7 @@ def evaluation_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def show_notices(notices: Sequence[str], *, label: str = "note", most: int = 10) -> None:
-    """Print notices to standard error, at most so many, and how many more there are."""
+    """Print at most `most` notices to standard error, and how many more there are."""
     for notice in notices[:most]:
         say(f"{label}: {notice}")
     if len(notices) > most:

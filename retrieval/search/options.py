@@ -265,7 +265,7 @@ class SearchOptions:
     )
     refine: int | None = _option(
         None,
-        "Order so many first-stage results by MaxSim over stored token vectors. The reranker "
+        "Order this many first-stage results by MaxSim over stored token vectors. The reranker "
         "then reads the best of them.",
         least=1,
         limits=_limits(5000, 5000, 5000),
