@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,7 +118,7 @@ class JobAccess:
 
         return await self._calls.other(caller, cancel)
 
-    def watch(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
+    def watch(self, caller: Caller, job_id: str) -> AsyncGenerator[Job, None]:
         """The job now, then whenever it has changed, until it has ended.
 
         Raises:

@@ -1,17 +1,15 @@
-"""Server-sent events that end, and let go of what they hold, when the client has gone."""
+"""Server-sent events: their form, their keep-alive comments and their error bodies."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-import anyio
 from fastapi import Request
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.errors import ServiceError
 from app.protocols.errors import error_body, request_id_of
@@ -20,7 +18,7 @@ from retrieval.errors import RetrievalError
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Proxies cut connections that say nothing for a minute or so."""
+"""Proxies cut connections on which nothing is sent for a minute or so."""
 
 SCHEMA = {
     "itemSchema": {
@@ -30,8 +28,6 @@ SCHEMA = {
     }
 }
 """How OpenAPI describes events whose data is JSON."""
-
-_KEEP_ALIVE = b": still working\n\n"
 
 
 def event(data: Mapping[str, Any] | str, *, name: str | None = None) -> bytes:
@@ -59,44 +55,24 @@ def failed(request: Request, error: Exception) -> dict[str, object]:
     return error_body(error, request_id)
 
 
-class EventStream(StreamingResponse):
-    """Events from a generator, which is closed once the last was sent or the client has gone."""
+def event_stream(
+    events: AsyncGenerator[bytes, None],
+    *,
+    keep_alive_s: float = KEEP_ALIVE_SECONDS,
+    ends_with_service: bool = False,
+) -> EventSourceResponse:
+    """Events from a generator, which is closed after the last one or once the client has gone.
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        self._paced = _paced(events)
-        super().__init__(
-            self._paced,
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"},
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._paced.aclose()
-
-
-async def _paced(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The events, with comments between them while none comes."""
-    waiting: asyncio.Task[bytes | None] | None = None
-
-    async def following() -> bytes | None:
-        return await anext(events, None)
-
-    try:
-        while True:
-            waiting = asyncio.create_task(following())
-            while not (await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS))[0]:
-                yield _KEEP_ALIVE
-            one = waiting.result()
-            if one is None:
-                return
-            yield one
-    finally:
-        if waiting is not None and not waiting.done():
-            waiting.cancel()
-            await asyncio.wait({waiting})
-        await events.aclose()
+    Args:
+        events: made by `event`.
+        keep_alive_s: seconds between comments that keep the connection open.
+        ends_with_service: whether the stream is cut as soon as the service stops; otherwise it
+            may go on for as long as the server waits for running requests.
+    """
+    return EventSourceResponse(
+        events,
+        headers={"Cache-Control": "no-store, no-transform"},
+        ping=keep_alive_s,
+        ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+        shutdown_grace_period=0 if ends_with_service else math.inf,
+    )

@@ -14,7 +14,7 @@ from app.answering.answer import Answer, Answering, Grounds
 from app.protocols.native import answer_schemas as models
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
-from app.protocols.sse import SCHEMA, EventStream, event, failed
+from app.protocols.sse import SCHEMA, event, event_stream, failed
 
 DESCRIPTION = """\
 Searches, gives the passages to the language model, and returns its answer with the passages it
@@ -60,7 +60,7 @@ def router(answering: Answering) -> APIRouter:
         if not body.generate:
             return _json(models.grounded(grounds))
         if body.stream:
-            return EventStream(events(request, grounds))
+            return event_stream(events(request, grounds))
         written = await until_gone(request, answering.write(grounds))
         return _json(models.answered(grounds, written))
 

@@ -7,15 +7,16 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from sse_starlette import EventSourceResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -28,6 +29,7 @@ from app.protocols.native.requests import IngestRequest
 from app.protocols.native.responses import JobBody, JobsBody, job_body
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of
+from app.protocols.sse import event, event_stream
 from app.settings.settings import Settings
 from app.types import Job, JobSource
 from retrieval import RetrievalError
@@ -126,7 +128,7 @@ def router(
 
     @routes.get(
         "/jobs/{job_id}/events",
-        response_class=StreamingResponse,
+        response_class=EventSourceResponse,
         responses={
             **responses(404),
             200: {
@@ -138,56 +140,29 @@ def router(
         operation_id="watch_job",
         summary="A job's progress, as server-sent events",
     )
-    async def watch_job(request: Request, job_id: JobId) -> StreamingResponse:
+    async def watch_job(request: Request, job_id: JobId) -> EventSourceResponse:
         caller = caller_of(request)
         backend.jobs.get(caller, job_id)  # a job that is not there is answered as such
-        events = _events(request, backend.jobs.watch(caller, job_id), heartbeat_s)
-        return StreamingResponse(
-            events,
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        events = _events(request, backend.jobs.watch(caller, job_id))
+        return event_stream(events, keep_alive_s=heartbeat_s, ends_with_service=True)
 
     return routes
 
 
 async def _events(
-    request: Request, watch: AsyncIterator[Job], heartbeat_s: float
-) -> AsyncIterator[str]:
-    """The job's states as server-sent events; ends with the job, or when the client has gone."""
-
-    async def following() -> Job | None:
-        return await anext(watch, None)
-
-    coming: asyncio.Future[Job | None] | None = None
+    request: Request, watch: AsyncGenerator[Job, None]
+) -> AsyncGenerator[bytes, None]:
+    """The job's states as server-sent events; ends with the job."""
     try:
-        while not await request.is_disconnected():
-            coming = coming or asyncio.ensure_future(following())
-            done, _ = await asyncio.wait({coming}, timeout=heartbeat_s)
-            if not done:
-                yield ": still here\n\n"
-                continue
-            try:
-                job = coming.result()
-            except RetrievalError as error:
-                body = error_body(error, request_id_of(request))
-                yield f"event: error\ndata: {json.dumps(body)}\n\n"
-                return
-            coming = None
-            if job is None:
-                return
-            yield f"event: job\ndata: {json.dumps(job_body(job), ensure_ascii=False)}\n\n"
-            if job.finished is not None:
-                return
-            # Changes in between are passed over: the next event has the newest state.
-            await asyncio.sleep(LEAST_PAUSE_SECONDS)
-    finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        close = getattr(watch, "aclose", None)
-        if close is not None:
-            await close()
+        async with contextlib.aclosing(watch):
+            async for job in watch:
+                yield event(job_body(job), name="job")
+                if job.finished is not None:
+                    return
+                # Changes in between are passed over: the next event has the newest state.
+                await asyncio.sleep(LEAST_PAUSE_SECONDS)
+    except RetrievalError as error:
+        yield event(error_body(error, request_id_of(request)), name="error")
 
 
 def _ingest_request(body: bytes) -> IngestRequest:

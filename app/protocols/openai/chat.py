@@ -29,7 +29,7 @@ from app.protocols.openai.chat_schemas import (
 )
 from app.protocols.openapi_responses import responses
 from app.protocols.requests import caller_of, until_gone
-from app.protocols.sse import SCHEMA, EventStream, event, failed
+from app.protocols.sse import SCHEMA, event, event_stream, failed
 
 ANY_MODEL = ("default", "retrieval")
 """What a request may call the language model by, beside its own name."""
@@ -71,7 +71,7 @@ def router(answering: Answering) -> APIRouter:
         # what fails before the first word is answered with its own status
         first = await until_gone(request, _following(pieces))
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return EventStream(_chunks(request, head, grounds, first, pieces, usage=usage))
+        return event_stream(_chunks(request, head, grounds, first, pieces, usage=usage))
 
     return routes
 

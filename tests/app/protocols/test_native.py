@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -304,7 +304,7 @@ class OfJobs:
     def get(self, caller: Caller, job_id: str) -> Job:
         return self._jobs.get(job_id)
 
-    def watch(self, caller: Caller, job_id: str) -> AsyncIterator[Job]:
+    def watch(self, caller: Caller, job_id: str) -> AsyncGenerator[Job, None]:
         return self._jobs.watch(job_id)
 
 
