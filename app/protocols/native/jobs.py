@@ -56,44 +56,10 @@ JobId = Annotated[str, PathParameter(min_length=1, max_length=100)]
 def router(
     backend: Backend, settings: Settings, *, heartbeat_s: float = HEARTBEAT_SECONDS
 ) -> APIRouter:
-    """Routes of jobs. heartbeat_s: between comments on a stream on which nothing happens."""
+    """Routes of jobs. heartbeat_s: seconds between the comments on a stream of events."""
     routes = APIRouter(prefix="/v1", tags=["Jobs"])
 
-    @routes.post(
-        "/ingest",
-        status_code=202,
-        response_model=JobBody,
-        responses=responses(404, 409, 507),
-        operation_id="ingest",
-        summary="Ingest documents or files in the background",
-        description="JSON: documents, or a path on the service's machine. Form data: files (txt, "
-        "md, html, pdf, docx, pptx, epub, jsonl, csv …), each parsed by a process with limits; "
-        "what cannot be parsed is a problem in the job's report. What was sent is on disk when "
-        "this is answered, and the job goes on after a restart.",
-        openapi_extra={"requestBody": _request_body()},
-    )
-    async def ingest(request: Request) -> JSONResponse:
-        media = request.headers.get("content-type", "")
-        if is_json(media):
-            body = _ingest_request(await request.body())
-            job = await backend.jobs.start(
-                caller_of(request),
-                JobSource(
-                    documents=None if body.documents is None else documents_of(body.documents),
-                    path=body.path,
-                ),
-                collection=body.collection,
-                tenant=body.tenant,
-                prune=body.prune,
-            )
-        elif media.partition(";")[0].strip().lower() == _FORM:
-            job = await _ingest_files(backend, settings, request)
-        else:
-            raise UnsupportedBody(
-                f"the body has the content type {media[:100]!r}",
-                fix=f"Send JSON as application/json, or files as {_FORM}.",
-            )
-        return JSONResponse(job_body(job), 202, headers={"Location": f"/v1/jobs/{job.id}"})
+    _add_ingest(routes, backend, settings)
 
     @routes.get(
         "/jobs",
@@ -147,6 +113,44 @@ def router(
         return event_stream(events, keep_alive_s=heartbeat_s, ends_with_service=True)
 
     return routes
+
+
+def _add_ingest(routes: APIRouter, backend: Backend, settings: Settings) -> None:
+    @routes.post(
+        "/ingest",
+        status_code=202,
+        response_model=JobBody,
+        responses=responses(404, 409, 507),
+        operation_id="ingest",
+        summary="Ingest documents or files in the background",
+        description="JSON: documents, or a path on the service's machine. Form data: files (txt, "
+        "md, html, pdf, docx, pptx, epub, jsonl, csv …), each parsed by a process with limits; "
+        "what cannot be parsed is a problem in the job's report. What was sent is on disk when "
+        "this is answered, and the job goes on after a restart.",
+        openapi_extra={"requestBody": _request_body()},
+    )
+    async def ingest(request: Request) -> JSONResponse:
+        media = request.headers.get("content-type", "")
+        if is_json(media):
+            body = _ingest_request(await request.body())
+            job = await backend.jobs.start(
+                caller_of(request),
+                JobSource(
+                    documents=None if body.documents is None else documents_of(body.documents),
+                    path=body.path,
+                ),
+                collection=body.collection,
+                tenant=body.tenant,
+                prune=body.prune,
+            )
+        elif media.partition(";")[0].strip().lower() == _FORM:
+            job = await _ingest_files(backend, settings, request)
+        else:
+            raise UnsupportedBody(
+                f"the body has the content type {media[:100]!r}",
+                fix=f"Send JSON as application/json, or files as {_FORM}.",
+            )
+        return JSONResponse(job_body(job), 202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
 async def _events(
