@@ -1,4 +1,4 @@
-"""Reads one uploaded file in a process of its own: what a parser does, it does to itself only.
+"""Read one uploaded file in a process of its own, so that a parser can harm nothing else.
 
     {"path": "0001.pdf", "memory_mb": 2048, "seconds": 120}        one line of JSON on stdin
     {"document": {…}} | {"problem": {…}} … {"done": true}          lines of JSON on stdout
@@ -21,7 +21,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from retrieval import Document
 
 OUT_OF_MEMORY = 70
 """The exit code of a worker that reached its limit of memory."""
@@ -56,6 +59,18 @@ def main(read: Read | None = None) -> int:
     return 0
 
 
+def document_fields(document: Document) -> dict[str, Any]:
+    """The fields of a document, as JSON has them."""
+    return {
+        "id": document.id,
+        "text": document.text,
+        "title": document.title,
+        "metadata": dict(document.metadata),
+        "source": document.source,
+        "pages": list(document.pages),
+    }
+
+
 def _read(path: Path, out: TextIO, read: Read) -> None:
     from retrieval.errors import RetrievalError
 
@@ -66,15 +81,7 @@ def _read(path: Path, out: TextIO, read: Read) -> None:
         for document in read(
             path, on_problem=lambda one: problem(one.source, one.reason, one.line)
         ):
-            fields = {
-                "id": document.id,
-                "text": document.text,
-                "title": document.title,
-                "metadata": dict(document.metadata),
-                "source": document.source,
-                "pages": list(document.pages),
-            }
-            _line(out, {"document": fields})
+            _line(out, {"document": document_fields(document)})
     except RetrievalError as error:
         problem(str(path), str(error), None)
 

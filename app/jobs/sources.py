@@ -18,12 +18,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from app.jobs.parse_worker import document_fields
 from app.jobs.state_dir import UPLOADING, translated
 from app.jobs.uploads import ParseLimits, read_uploads, safe_suffix
 from app.settings.settings import Settings
 from app.types import JobSource
 from retrieval import Document, IngestReport
-from retrieval._files import atomic_write
+from retrieval._files import atomic_write, sync_folder
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.types import Problem
 
@@ -87,6 +88,7 @@ class JobSources:
                     _write(home / _DOCUMENTS, source.documents)
                 if source.files is not None:
                     _take_files(home, source.files)
+                sync_folder(self._folder)
         except BaseException:
             self.remove(job_id)
             raise
@@ -166,6 +168,7 @@ def _take_files(home: Path, files: Iterable[tuple[str, Path]]) -> None:
         with (folder / own).open("rb") as file:
             os.fsync(file.fileno())
         listed.append({"name": given, "file": own})
+    sync_folder(folder)
     with atomic_write(home / _NAMES) as names:
         json.dump(listed, names)
     if not listed:
@@ -186,12 +189,4 @@ def _write(file: Path, documents: Iterable[Document]) -> None:
 
 def _lines(documents: Iterable[Document]) -> Iterator[str]:
     for document in documents:
-        fields = {
-            "id": document.id,
-            "text": document.text,
-            "title": document.title,
-            "metadata": dict(document.metadata),
-            "source": document.source,
-            "pages": list(document.pages),
-        }
-        yield json.dumps(fields) + "\n"
+        yield json.dumps(document_fields(document)) + "\n"

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from app.batching.deadline import Cancelled
 from app.jobs.parse_worker import OUT_OF_MEMORY
 from retrieval import Document
 from retrieval.types import Problem
@@ -76,7 +77,7 @@ def read_uploads(
             continue
         names.add(name)
         if path.is_symlink() or not path.is_file():
-            on_problem(Problem(name, "is no regular file"))
+            on_problem(Problem(name, "is not a regular file"))
             continue
         for document in _one(name, path, limits, on_problem, cancelled, worker):
             if document.id in ids:
@@ -130,12 +131,8 @@ def _one(
         lines.close()
 
 
-class Cancelled(Exception):
-    """Nobody wants the documents any more."""
-
-
 class _Failed(Exception):
-    """Why a worker did not get to its end."""
+    """Why a worker failed."""
 
 
 class _Worker:
@@ -274,7 +271,7 @@ def _value(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or not {"document", "problem", "done"} & value.keys():
-        raise _Failed("crashed its parser (it wrote what is no document); it may be damaged")
+        raise _Failed("crashed its parser (its output is not a document); it may be damaged")
     return value
 
 
@@ -287,7 +284,7 @@ def _document(fields: Mapping[str, Any], stored: str, name: str) -> Document:
     except (TypeError, ValueError, KeyError):
         good = False
     if not good:
-        raise _Failed("crashed its parser (it wrote what is no document); it may be damaged")
+        raise _Failed("crashed its parser (its output is not a document); it may be damaged")
     if metadata.get("path") == stored:
         metadata["path"] = name
     return replace(

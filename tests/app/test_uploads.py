@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.uploads import WORKER, Cancelled, ParseLimits, read_uploads, safe_name, safe_suffix
+from app.batching.deadline import Cancelled
+from app.jobs.uploads import WORKER, ParseLimits, read_uploads, safe_name, safe_suffix
 from retrieval import Document
 from retrieval.types import Problem
 
@@ -126,7 +127,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     link.symlink_to(secret)
     documents, problems = read([("a.txt", link)])
     assert documents == []
-    assert problems == [Problem("a.txt", "is no regular file")]
+    assert problems == [Problem("a.txt", "is not a regular file")]
 
 
 def test_memory_is_limited_with_the_real_reader(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def ended(pid: int) -> bool:
         ("raise RuntimeError('broken')\nyield", "exit code 1"),
         ("os._exit(0)\nyield", "exit code 0"),
         ("x = [bytes(10**7) for _ in range(1000)]\nyield", "1,024 MB of memory"),
-        ("print('noise'); os.write(1, b'noise')\nyield Document(1, 2)", "no document"),
+        ("print('noise'); os.write(1, b'noise')\nyield Document(1, 2)", "not a document"),
         (
             "for i in range(100): yield Document(str(i), 'x' * 1_000_000)",
             "gives more than 3 MB of text",
