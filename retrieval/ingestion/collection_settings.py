@@ -167,19 +167,19 @@ def _storage(
     Raises:
         InvalidInput: a value that cannot be used.
     """
-    given = _given(storage)
+    chosen = _storage_values(storage)
     if isinstance(fields, str) and fields != "auto":
         raise InvalidInput(
             f"fields={fields!r} was given, expected 'auto', None or a mapping",
             fix='Name them with their kinds: fields={"year": "number", "lang": "keyword"}.',
         )
     if isinstance(fields, Mapping):
-        given["fields"] = dict(fields)
+        chosen["fields"] = dict(fields)
     elif isinstance(storage, Storage) and not storage.fields:
-        del given["fields"]  # its default, which says nothing
-    if "fields" not in given and built is None and fields == "auto":
-        given["fields"] = payload_fields(sample)
-    return dataclasses.replace(Storage() if built is None else built.storage, **given)
+        del chosen["fields"]  # its default, which says nothing
+    if "fields" not in chosen and built is None and fields == "auto":
+        chosen["fields"] = payload_fields(sample)
+    return dataclasses.replace(Storage() if built is None else built.storage, **chosen)
 
 
 def size_notices(index: Index, store: str) -> tuple[str, ...]:
@@ -194,20 +194,20 @@ def size_notices(index: Index, store: str) -> tuple[str, ...]:
     )
 
 
-def _given(storage: StorageOptions) -> dict[str, Any]:
+def _storage_values(storage: StorageOptions) -> dict[str, Any]:
     if storage is None:
         return {}
     names = [one.name for one in dataclasses.fields(Storage)]
     if isinstance(storage, Storage):
-        given = {name: getattr(storage, name) for name in names}
+        chosen = {name: getattr(storage, name) for name in names}
     elif isinstance(storage, Mapping):
-        given = dict(storage)
+        chosen = dict(storage)
     else:
         raise InvalidInput(
             f"storage is a {type(storage).__name__}, expected a Storage or a mapping",
             fix='Write storage={"quantization": "int8"}.',
         )
-    for name, value in given.items():
+    for name, value in chosen.items():
         if name not in names:
             raise InvalidInput(
                 f"storage has {name!r}, expected {', '.join(names)}", fix="Use one of these."
@@ -218,7 +218,7 @@ def _given(storage: StorageOptions) -> dict[str, Any]:
                 f"storage has {name}={value!r}, expected {expected}",
                 fix="Leave it out, or mend it.",
             )
-    return given
+    return chosen
 
 
 def _token_dimension(encoder: Encoder) -> int:
