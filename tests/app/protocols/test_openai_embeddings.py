@@ -12,14 +12,11 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from protocol_service import INSTRUCTION, QUESTION, instructed_service
 from service_help import DOCUMENTS, Service
 
 import retrieval
-from app.protocols import errors
-from app.protocols.openai.embeddings import MOST_TEXTS, router
+from app.protocols.openai.embeddings import MOST_TEXTS
 
 TEXTS = ["Travel costs are paid back.", "Soup and bread.", "Grün ist die Hoffnung. 希望"]
 # The service may put texts into other batches than the encoder alone does.
@@ -261,23 +258,6 @@ def test_many_at_once_from_the_async_client(service: Service, encoder: retrieval
     assert alike == pytest.approx(np.repeat(alike[:1], 8, axis=0), abs=CLOSE)
 
 
-class Knowing:
-    """The service's backend, where its encoder puts something (or nothing) before passages."""
-
-    def __init__(self, inner: Any, passage_instruction: str | None) -> None:
-        self._inner = inner
-        self._instruction = passage_instruction
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def models(self, caller: Any) -> Any:
-        return [
-            replace(info, passage_instruction=self._instruction)
-            for info in self._inner.models(caller)
-        ]
-
-
 def test_a_free_instruction_stands_before_each_text(
     client: openai.OpenAI, encoder: retrieval.BiEncoder
 ) -> None:
@@ -293,13 +273,11 @@ def test_a_free_instruction_stands_before_each_text(
 
 @pytest.mark.parametrize("known", ["passage: ", None])
 def test_a_free_instruction_where_the_encoder_has_its_own(
-    service: Service, known: str | None
+    service: Service, monkeypatch: pytest.MonkeyPatch, known: str | None
 ) -> None:
-    app = FastAPI()
-    errors.install(app)
-    app.include_router(router(Knowing(service.backend, known)))
-    refused = TestClient(app).post(
-        "/v1/embeddings", json={"input": QUESTION, "instruction": "Find: "}
-    )
+    models = service.backend.models
+    infos = [replace(info, passage_instruction=known) for info in models.infos()]
+    monkeypatch.setattr(models, "infos", lambda: infos)
+    refused = post(service, {"input": QUESTION, "instruction": "Find: "})
     assert refused.status_code == 400
     assert "instruction" in refused.json()["error"]["message"]
