@@ -19,7 +19,7 @@ _OTHER_VARIABLES = ("config", "test_require")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ConfigRow:
     """A setting in force.
 
     value: as JSON has it; None where it is not set; a secret is masked. origin: "option",
@@ -31,7 +31,7 @@ class Row:
     origin: str
 
 
-def rows(loaded: Loaded) -> list[Row]:
+def rows(loaded: Loaded) -> list[ConfigRow]:
     """All settings in the order of their declaration."""
     values = loaded.settings.model_dump(mode="json")
     found = []
@@ -42,7 +42,7 @@ def rows(loaded: Loaded) -> list[Row]:
         elif origin == "file":
             origin = f"file {loaded.file}"
         masked = setting.secret and value is not None
-        found.append(Row(setting, MASK if masked else value, origin))
+        found.append(ConfigRow(setting, MASK if masked else value, origin))
     return found
 
 

@@ -153,7 +153,7 @@ class _Memory:
         text = json.dumps({"format": _FORMAT, "files": kept}, indent=1)
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._path) as out:
+            with atomic_write(self._path, permissions=0o600) as out:
                 out.write(text)
 
 
