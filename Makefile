@@ -18,7 +18,7 @@ WORKERS ?= 2
 BENCH ?= --quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test coverage lint audit bench
+.PHONY: help setup demo serve test coverage lint lint-style lint-types audit bench
 
 help:  ## list the targets
 	@echo 'Two-stage retrieval. Targets:'
@@ -38,11 +38,15 @@ test: $(DEV)  ## run the tests; those of the page need Chromium (Debian: apt ins
 coverage: $(DEV)  ## run the tests and measure which lines and branches they reach
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
-lint: $(DEV)  ## check style, types and the layers of imports
+lint: lint-style lint-types  ## check style, types and the layers of imports
+
+lint-style: $(DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy --strict
 	@$(BIN)/lint-imports
+
+lint-types: $(DEV)
+	@$(BIN)/mypy --strict
 
 audit: $(DEV)  ## ask whether installed packages have known vulnerabilities (ARGS=--require: it must answer)
 	@$(BIN)/python scripts/audit.py $(ARGS)

@@ -147,7 +147,7 @@ def test_ci_runs_lint_audit_and_tests_and_allows_no_skips() -> None:
     assert os.access(run, os.X_OK)
     subprocess.run(["bash", "-n", run], check=True)
     text = run.read_text(encoding="utf-8")
-    for expected in ("set -euo pipefail", "make lint", "make audit", "RETRIEVAL_TEST_REQUIRE="):
+    for expected in ("set -euo pipefail", "make -j2 lint audit", "RETRIEVAL_TEST_REQUIRE="):
         assert expected in text
 
 
