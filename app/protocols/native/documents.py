@@ -6,10 +6,10 @@ lies under `/v1/collections/{collection}/documents`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from app.backend.backend import Backend
@@ -39,6 +39,7 @@ from retrieval.serialization import report_as_dict
 
 Collection = Annotated[Name, Path(description="name of the collection")]
 Tenant = Annotated[Name | None, Query(description="whose, where tenants are kept apart")]
+Chosen = Callable[..., Awaitable[str | None]]
 Identity = Annotated[DocumentId, Path(description="id of the document; may have slashes")]
 
 
@@ -46,8 +47,10 @@ def router(backend: Backend) -> APIRouter:
     """Routes of collections and documents."""
     routes = APIRouter(prefix="/v1")
     routes.include_router(_collections(backend))
-    routes.include_router(_documents(backend))
-    routes.include_router(_default_documents(backend))
+    routes.include_router(
+        _documents(backend, "/collections/{collection}/documents", "", _named_collection)
+    )
+    routes.include_router(_documents(backend, "/documents", "default_", _default_collection))
     return routes
 
 
@@ -128,101 +131,35 @@ def _check_encoder(backend: Backend, name: str | None) -> None:
         )
 
 
-def _documents(backend: Backend) -> APIRouter:
-    routes = APIRouter(prefix="/collections/{collection}/documents", tags=["Documents"])
-    calls = _Calls(backend)
+async def _named_collection(collection: Collection) -> str | None:
+    return collection
 
-    @routes.put("", operation_id="put_documents", **_UPSERT)
-    @routes.post("", operation_id="upsert_documents", **_UPSERT)
+
+async def _default_collection() -> str | None:
+    return None
+
+
+def _documents(backend: Backend, prefix: str, name: str, chosen: Chosen) -> APIRouter:
+    """Routes of the documents of one collection.
+
+    Args:
+        backend: keeps them.
+        prefix: of the routes.
+        name: of the collection, in the names of the operations.
+        chosen: the dependency that names the collection; None is the default one.
+    """
+    routes = APIRouter(prefix=prefix, tags=["Documents"])
+    _add_many(routes, backend, name, chosen)
+    _add_single(routes, backend, name, chosen)
+    return routes
+
+
+def _add_many(routes: APIRouter, backend: Backend, name: str, chosen: Chosen) -> None:
     async def upsert_documents(
-        request: Request, collection: Collection, body: UpsertRequest
-    ) -> JSONResponse:
-        return await calls.upsert(request, collection, body)
-
-    @routes.post("/delete", operation_id="delete_documents", **_DELETE_MANY)
-    async def delete_documents(
-        request: Request, collection: Collection, body: DeleteRequest
-    ) -> JSONResponse:
-        return await calls.delete(request, collection, body.ids, body.tenant)
-
-    @routes.get("/{document_id:path}", operation_id="get_document", **_GET)
-    async def get_document(
-        request: Request, collection: Collection, document_id: Identity, tenant: Tenant = None
-    ) -> JSONResponse:
-        return await calls.get(request, collection, document_id, tenant)
-
-    @routes.delete("/{document_id:path}", operation_id="delete_document", **_DELETE)
-    async def delete_document(
-        request: Request, collection: Collection, document_id: Identity, tenant: Tenant = None
-    ) -> JSONResponse:
-        return await calls.delete_one(request, collection, document_id, tenant)
-
-    return routes
-
-
-def _default_documents(backend: Backend) -> APIRouter:
-    routes = APIRouter(prefix="/documents", tags=["Documents"])
-    calls = _Calls(backend)
-
-    @routes.put("", operation_id="put_default_documents", **_UPSERT)
-    @routes.post("", operation_id="upsert_default_documents", **_UPSERT)
-    async def upsert_documents(request: Request, body: UpsertRequest) -> JSONResponse:
-        return await calls.upsert(request, None, body)
-
-    @routes.post("/delete", operation_id="delete_default_documents", **_DELETE_MANY)
-    async def delete_documents(request: Request, body: DeleteRequest) -> JSONResponse:
-        return await calls.delete(request, None, body.ids, body.tenant)
-
-    @routes.get("/{document_id:path}", operation_id="get_default_document", **_GET)
-    async def get_document(
-        request: Request, document_id: Identity, tenant: Tenant = None
-    ) -> JSONResponse:
-        return await calls.get(request, None, document_id, tenant)
-
-    @routes.delete("/{document_id:path}", operation_id="delete_default_document", **_DELETE)
-    async def delete_document(
-        request: Request, document_id: Identity, tenant: Tenant = None
-    ) -> JSONResponse:
-        return await calls.delete_one(request, None, document_id, tenant)
-
-    return routes
-
-
-_UPSERT: dict[str, Any] = {
-    "response_model": ReportBody,
-    "responses": responses(404, 409, 507),
-    "summary": "Write documents",
-    "description": f"At most {MOST_DOCUMENTS:,}; durable when answered. A document of an id that "
-    "is there is replaced; one that has not changed is passed over. `POST /v1/ingest` takes more.",
-}
-_DELETE_MANY: dict[str, Any] = {
-    "response_model": DeletedBody,
-    "responses": responses(404, 409, 507),
-    "summary": "Delete documents by their ids",
-}
-_GET: dict[str, Any] = {
-    "response_model": DocumentBody,
-    "responses": responses(404),
-    "summary": "One document, put together from its passages",
-}
-_DELETE: dict[str, Any] = {
-    "response_model": DeletedBody,
-    "responses": responses(404, 409, 507),
-    "summary": "Delete one document",
-}
-
-
-class _Calls:
-    """What the routes of documents do, for any collection; None is the default one."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    async def upsert(
-        self, request: Request, collection: str | None, body: UpsertRequest
+        request: Request, body: UpsertRequest, collection: str | None = Depends(chosen)
     ) -> JSONResponse:
         # Not left when the client goes away: a write that has begun comes to its end.
-        report = await self._backend.documents.upsert(
+        report = await backend.documents.upsert(
             caller_of(request),
             documents_of(body.documents),
             collection=collection,
@@ -230,27 +167,70 @@ class _Calls:
         )
         return JSONResponse(report_as_dict(report))
 
-    async def get(
-        self, request: Request, collection: str | None, document_id: str, tenant: str | None
+    for method, operation in (("PUT", "put"), ("POST", "upsert")):
+        routes.add_api_route(
+            "",
+            upsert_documents,
+            methods=[method],
+            response_model=ReportBody,
+            responses=responses(404, 409, 507),
+            operation_id=f"{operation}_{name}documents",
+            summary="Write documents",
+            description=f"At most {MOST_DOCUMENTS:,}; durable when answered. A document of an id "
+            "that is there is replaced; one that has not changed is passed over. "
+            "`POST /v1/ingest` takes more.",
+        )
+
+    @routes.post(
+        "/delete",
+        response_model=DeletedBody,
+        responses=responses(404, 409, 507),
+        operation_id=f"delete_{name}documents",
+        summary="Delete documents by their ids",
+    )
+    async def delete_documents(
+        request: Request, body: DeleteRequest, collection: str | None = Depends(chosen)
     ) -> JSONResponse:
-        found = await self._backend.documents.get(
+        deleted = await backend.documents.delete(
+            caller_of(request), body.ids, collection=collection, tenant=body.tenant
+        )
+        missing = [one for one in dict.fromkeys(body.ids) if one not in set(deleted)]
+        return JSONResponse({"deleted": list(deleted), "missing": missing})
+
+
+def _add_single(routes: APIRouter, backend: Backend, name: str, chosen: Chosen) -> None:
+    @routes.get(
+        "/{document_id:path}",
+        response_model=DocumentBody,
+        responses=responses(404),
+        operation_id=f"get_{name}document",
+        summary="One document, put together from its passages",
+    )
+    async def get_document(
+        request: Request,
+        document_id: Identity,
+        collection: str | None = Depends(chosen),
+        tenant: Tenant = None,
+    ) -> JSONResponse:
+        found = await backend.documents.get(
             caller_of(request), document_id, collection=collection, tenant=tenant
         )
         return JSONResponse(document_body(found))
 
-    async def delete(
-        self, request: Request, collection: str | None, ids: Sequence[str], tenant: str | None
+    @routes.delete(
+        "/{document_id:path}",
+        response_model=DeletedBody,
+        responses=responses(404, 409, 507),
+        operation_id=f"delete_{name}document",
+        summary="Delete one document",
+    )
+    async def delete_document(
+        request: Request,
+        document_id: Identity,
+        collection: str | None = Depends(chosen),
+        tenant: Tenant = None,
     ) -> JSONResponse:
-        deleted = await self._backend.documents.delete(
-            caller_of(request), ids, collection=collection, tenant=tenant
-        )
-        missing = [one for one in dict.fromkeys(ids) if one not in set(deleted)]
-        return JSONResponse({"deleted": list(deleted), "missing": missing})
-
-    async def delete_one(
-        self, request: Request, collection: str | None, document_id: str, tenant: str | None
-    ) -> JSONResponse:
-        deleted = await self._backend.documents.delete(
+        deleted = await backend.documents.delete(
             caller_of(request), [document_id], collection=collection, tenant=tenant
         )
         if not deleted:
