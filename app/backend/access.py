@@ -129,7 +129,7 @@ class Access:
 
     @contextlib.contextmanager
     def named(self, caller: Caller, name: str) -> Iterator[None]:
-        """A collection that is not there is told in the same words as one that may not be used."""
+        """A collection that does not exist gets the same error as one that may not be used."""
         try:
             yield
         except CollectionNotFound:

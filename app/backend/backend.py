@@ -123,8 +123,8 @@ class Backend:
         with self._opening:
             if self._closed:
                 return
+            self._calls.admission.close()
             self._closed = True
-        self._calls.admission.close()
         until = time.monotonic() + self._settings.grace_s
         self.jobs.all.close(self._settings.grace_s)
         self._calls.admission.drained(max(0.0, until - time.monotonic()))
@@ -179,13 +179,10 @@ class Backend:
                 control, partial(self._answer, caller, name, call), until=call.gives_up
             )
 
-    def searcher(self, collection: str | None = None) -> Searcher:
-        """A search that blocks, for the page."""
-        return Searcher(self, collection)
-
-    def search_now(self, caller: Caller, query: str, **options: Any) -> SearchResult:
-        """One result; blocks. `options`: `collection`, and those of `search`."""
-        collection = options.pop("collection", None)
+    def search_now(
+        self, query: str, *, caller: Caller = PAGE, collection: str | None = None, **options: Any
+    ) -> SearchResult:
+        """One result; blocks. `options`: those of `TwoStageRetriever.search` but `tenant`."""
         call, name, control = self._call_of(
             caller, [query], collection, None, None, "first_stage", options
         )
@@ -210,19 +207,19 @@ class Backend:
                 f"on_timeout is {on_timeout!r}, expected 'error' or 'first_stage'",
                 fix="Choose one of them, or leave it out.",
             )
-        deadline = self._calls.deadline(timeout_ms)
+        control = self._calls.control(caller, timeout_ms)
         check_option_names(options)
         call = SearchCall(
-            queries, SearchOptions(**{**options, "tenant": owner}), deadline, on_timeout
+            queries, SearchOptions(**{**options, "tenant": owner}), control.deadline, on_timeout
         )
-        return call, name, Control(client=caller.key_id, deadline=deadline)
+        return call, name, control
 
     def _answer(self, caller: Caller, name: str, call: SearchCall) -> list[SearchResult]:
         with self._access.named(caller, name), self._opened.using(name) as retriever:
             self._access.manifest(caller, name, retriever.index.manifest)
             return self._searching.run(retriever, call, self._opened.notice(name))
 
-    # --- models
+    # --- state
 
     def facts(self) -> Facts:
         """What is known of the default collection and its models, if they are open; never waits."""
@@ -241,8 +238,6 @@ class Backend:
             reranker=defaults.get("reranker"),
             notices=notices,
         )
-
-    # --- readiness
 
     async def ready(self) -> Readiness:
         """Whether searches can be answered and documents written, with reasons."""
@@ -274,15 +269,3 @@ class Backend:
         )
         opened.notices = (*second.notices, *opened.notices)
         return opened
-
-
-class Searcher:
-    """Searches of the page: one question at a time."""
-
-    def __init__(self, backend: Backend, collection: str | None) -> None:
-        self._backend = backend
-        self._collection = collection
-
-    def search(self, query: str, **options: Any) -> SearchResult:
-        """Answer one question, see `TwoStageRetriever.search`; blocks."""
-        return self._backend.search_now(PAGE, query, collection=self._collection, **options)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from app.backend.access import Access
-from app.backend.search import checked_timeout
 from app.backend.threads import Workers
 from app.batching.admission import Admission
 from app.batching.deadline import Control
 from app.errors import DeadlinePassed
 from app.settings.settings import Settings
 from app.types import Caller, Observer
+from retrieval._validate import number
 
 T = TypeVar("T")
 
@@ -76,15 +76,22 @@ class Calls:
             self._observer.stage(stage, time.perf_counter() - started)
 
     def control(self, caller: Caller, timeout_ms: float | None) -> Control:
-        """The control of a new request."""
-        return Control(client=caller.key_id, deadline=self.deadline(timeout_ms))
+        """The control of a new request; its time is the setting's where None is given.
 
-    def deadline(self, timeout_ms: float | None) -> float | None:
-        """When a request is over, in `time.monotonic()` seconds; None for never."""
-        allowed = checked_timeout(timeout_ms)
-        if allowed is None:
-            allowed = self._settings.timeout_ms
-        return None if allowed is None else time.monotonic() + allowed / 1000
+        Raises:
+            InvalidInput: `timeout_ms` is not positive and finite.
+        """
+        allowed = self._settings.timeout_ms
+        if timeout_ms is not None:
+            allowed = number(
+                timeout_ms,
+                "timeout_ms",
+                above=0,
+                expected="a positive number of milliseconds",
+                fix="Give timeout_ms as 200, 1000 …, or leave it out.",
+            )
+        deadline = None if allowed is None else time.monotonic() + allowed / 1000
+        return Control(client=caller.key_id, deadline=deadline)
 
     def close(self) -> None:
         """Let go of the threads; what waits for one is dropped."""

@@ -29,7 +29,7 @@ class Lazy(Generic[T]):
         self,
         make: Callable[[], T],
         *,
-        retry_s: float = 1.0,
+        retry_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make

@@ -23,6 +23,8 @@ _TURN_SECONDS = 0.02
 # How long a collection that is to be deleted waits for its last searches.
 LEAVE_SECONDS = 10.0
 CHECK_SECONDS = 1.0
+# How long a failure to open a collection is remembered.
+RETRY_SECONDS = 1.0
 
 
 class OpenCollections:
@@ -56,7 +58,7 @@ class OpenCollections:
             CollectionNotFound, ManifestCorrupt, StoreFault
             InvalidInput: no name of a collection.
         """
-        return self.store.manifest(plain_name(name))
+        return self.store.manifest(_plain_name(name))
 
     def opened(self, name: str) -> TwoStageRetriever | None:
         """The retriever of a collection that is open; never opens, never waits."""
@@ -78,7 +80,7 @@ class OpenCollections:
             CollectionNotFound: there is none, or it is being deleted.
             As `retrieval.open`.
         """
-        with self._hold(plain_name(name)) as held:
+        with self._hold(_plain_name(name)) as held:
             try:
                 with held.following.get().using() as retriever:
                     yield retriever
@@ -99,7 +101,7 @@ class OpenCollections:
             Conflict: another write took longer than `patience_s`.
             DeadlinePassed, Cancelled: of the request that waits.
         """
-        with self._hold(plain_name(name)) as held:
+        with self._hold(_plain_name(name)) as held:
             until = time.monotonic() + patience_s
             while not held.write.acquire(timeout=_TURN_SECONDS):
                 current().check()
@@ -169,14 +171,14 @@ class OpenCollections:
                 name, store=self.store, opener=self._opener, check_seconds=self._check_seconds
             )
 
-        return Lazy(follow)
+        return Lazy(follow, retry_s=RETRY_SECONDS)
 
     @contextlib.contextmanager
     def _hold(self, name: str) -> Iterator[_Held]:
         with self._lock:
             held = self._held.get(name)
             if self._closed or (held is not None and held.leaving):
-                raise gone(name)
+                raise _gone(name)
             if held is None or (held.retired and not held.write.locked()):
                 held = self._held[name] = _Held(self._following(name))
             held.users += 1
@@ -214,7 +216,7 @@ class _Held:
         self.retired = False
 
 
-def plain_name(name: str) -> str:
+def _plain_name(name: str) -> str:
     """A collection's name, which names no version of it.
 
     Raises:
@@ -229,7 +231,7 @@ def plain_name(name: str) -> str:
     return name
 
 
-def gone(name: str) -> CollectionNotFound:
+def _gone(name: str) -> CollectionNotFound:
     """The error for a collection that is being deleted."""
     return CollectionNotFound(
         f"the collection {name!r} is being deleted or the service is being stopped",

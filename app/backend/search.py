@@ -17,7 +17,6 @@ from app.batching.reranker import BatchedReranker
 from app.errors import DeadlinePassed
 from app.types import Observer, OnTimeout
 from retrieval import SearchResult, TwoStageRetriever
-from retrieval._validate import number
 from retrieval.errors import ModelFault
 from retrieval.search.options import SearchOptions
 
@@ -44,23 +43,6 @@ class SearchCall:
         if self.deadline is None or self.on_timeout == "error":
             return self.deadline
         return self.deadline + GRACE_SECONDS
-
-
-def checked_timeout(timeout_ms: float | None) -> float | None:
-    """Milliseconds, if they are some.
-
-    Raises:
-        InvalidInput: they are not positive and finite.
-    """
-    if timeout_ms is None:
-        return None
-    return number(
-        timeout_ms,
-        "timeout_ms",
-        above=0,
-        expected="a positive number of milliseconds",
-        fix="Give timeout_ms as 200, 1000 …, or leave it out.",
-    )
 
 
 class Searching:

@@ -12,28 +12,21 @@ import retrieval
 from app.backend.models import Models
 from app.backend.open_collections import OpenCollections
 from app.settings.settings import Settings, storage
-from retrieval import Document, IngestProgress, IngestReport, Store
-from retrieval.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    InvalidInput,
-    RetrievalError,
-)
+from retrieval import Document, IngestReport, Store
+from retrieval.errors import CollectionExists, CollectionNotFound, InvalidInput, RetrievalError
+from retrieval.ingestion import IngestProgressCallback
+from retrieval.ingestion.collection_settings import CollectionOptions
 from retrieval.types import Manifest
 
-# A write waits so long for another one: a request should not wait for a job of hours.
+# How long a write waits for another one: a request should not wait for a job of hours.
 PATIENCE_SECONDS = 30.0
-# A new collection's language and fields are judged by so many documents, see `ingest`.
+# A new collection's language and fields are judged by its first documents, see `ingest`.
 FIRST_DOCUMENTS = 200
 
-_CREATE_OPTIONS = (
-    "encoder", "language", "max_tokens", "overlap_tokens", "fields", "storage", "lexical",
-    "token_vectors", "tenants",
-)  # fmt: skip
+_CREATE_OPTIONS = ("encoder", *CollectionOptions.__annotations__, "tenants")
 
-Progress = Callable[[IngestProgress], None]
 Source: TypeAlias = "str | Sequence[Document] | Callable[[], Iterable[Document]]"
-"""A path, documents, or what gives the documents anew each time."""
+"""A path, documents, or a function that gives the documents anew each time."""
 
 
 class Writing:
@@ -54,7 +47,7 @@ class Writing:
         self._collections = collections
         self._models = models
 
-    def create(self, name: str, options: dict[str, Any]) -> Manifest:
+    def create(self, name: str, options: dict[str, Any]) -> None:
         """A new, empty collection.
 
         Raises:
@@ -67,13 +60,16 @@ class Writing:
                     f"a collection has no option {option!r}; it has {', '.join(_CREATE_OPTIONS)}",
                     fix="Correct its name, or leave it out.",
                 )
+        options = dict(options)
+        # Which tenant asks does not matter: none of its documents is written here.
+        tenant = name if options.pop("tenants", False) else None
         with self._collections.writing(name, "it is being made", patience_s=PATIENCE_SECONDS):
             if self._exists(name):
                 raise CollectionExists(
                     f"there is already a collection {name!r}; nothing was changed",
                     fix="Choose another name, or write documents to it as it is.",
                 )
-            return self._made(name, [], options)
+            self._make(name, [], tenant, **options)
 
     def upsert(
         self,
@@ -84,7 +80,7 @@ class Writing:
         check: Callable[[Manifest], object] = lambda manifest: None,
         what: str = "documents are being written",
         prune: bool = False,
-        progress: Progress | None = None,
+        progress: IngestProgressCallback | None = None,
         patience_s: float = PATIENCE_SECONDS,
     ) -> IngestReport:
         """Write documents; made durable; makes the collection where it is missing.
@@ -92,9 +88,10 @@ class Writing:
         Args:
             source: what is written.
             name: of the collection.
-            tenant: whose they are.
-            check: is given the manifest before anything is written, and raises where it may not.
-            what: is done, for the message to other writers.
+            tenant: owns the documents.
+            check: gets an existing collection's manifest before anything is written, and raises
+                where nothing may be.
+            what: this write, in the message to other writers.
             prune, progress: as for `retrieval.ingest`.
             patience_s: how long to wait for another writer.
 
@@ -102,42 +99,31 @@ class Writing:
             Conflict: another writer took too long.
             As `retrieval.ingest`.
         """
-        arguments = (source, name, tenant, check, what, prune, progress, patience_s)
+
+        def write() -> IngestReport:
+            with self._collections.writing(name, what, patience_s=patience_s):
+                before: IngestReport | None = None
+                if not self._exists(name):
+                    first = list(itertools.islice(_documents(source), FIRST_DOCUMENTS))
+                    before = self._make_with(name, first, tenant, progress)
+                    if not isinstance(source, str) and len(first) < FIRST_DOCUMENTS:
+                        with contextlib.suppress(RetrievalError), self._collections.using(name):
+                            pass  # searches come next
+                        return before
+                with self._collections.using(name) as retriever:
+                    check(retriever.index.manifest)
+                    retriever.index.document_states([], tenant=tenant)  # refuses a wrong tenant
+                    given = source() if callable(source) else source
+                    report = retrieval.ingest(
+                        given, retriever, tenant=tenant, prune=prune, progress=progress
+                    )
+                return report if before is None else _joined(before, report)
+
         try:
-            return self._upsert(*arguments)
+            return write()
         except CollectionNotFound:
             # Somebody else deleted a collection that was open here: it is made anew.
-            return self._upsert(*arguments)
-
-    def _upsert(
-        self,
-        source: Source,
-        name: str,
-        tenant: str | None,
-        check: Callable[[Manifest], object],
-        what: str,
-        prune: bool,
-        progress: Progress | None,
-        patience_s: float,
-    ) -> IngestReport:
-        with self._collections.writing(name, what, patience_s=patience_s):
-            before: IngestReport | None = None
-            if not self._exists(name):
-                first = list(itertools.islice(_documents(source), FIRST_DOCUMENTS))
-                with self._collections.making(name):
-                    before = self._first(name, first, tenant, progress)
-                if not isinstance(source, str) and len(first) < FIRST_DOCUMENTS:
-                    with contextlib.suppress(RetrievalError), self._collections.using(name):
-                        pass  # searches come next
-                    return before
-            with self._collections.using(name) as retriever:
-                check(retriever.index.manifest)
-                retriever.index.document_states([], tenant=tenant)  # refuses a wrong tenant
-                given = source() if callable(source) else source
-                report = retrieval.ingest(
-                    given, retriever, tenant=tenant, prune=prune, progress=progress
-                )
-            return report if before is None else _joined(before, report)
+            return write()
 
     def delete_documents(
         self,
@@ -182,20 +168,12 @@ class Writing:
             return False
         return True
 
-    def _made(self, name: str, documents: list[Document], options: dict[str, Any]) -> Manifest:
-        options = dict(options)
-        encoder = self._models.encoder_to_build_with(options.pop("encoder", None))
-        # Which tenant asks does not matter: none of its documents is written here.
-        tenant = name if options.pop("tenants", False) else None
-        with self._collections.making(name):
-            retrieval.ingest(
-                documents, name, store=self._store, encoder=encoder, tenant=tenant,
-                **self._kept(options),
-            )  # fmt: skip
-        return self._collections.manifest(name)
-
-    def _first(
-        self, name: str, documents: list[Document], tenant: str | None, progress: Progress | None
+    def _make_with(
+        self,
+        name: str,
+        documents: list[Document],
+        tenant: str | None,
+        progress: IngestProgressCallback | None,
     ) -> IngestReport:
         """A new collection with its first documents, by which it is made."""
         if not documents:
@@ -203,18 +181,30 @@ class Writing:
                 f"there is no collection {name!r} yet, and no document to make it with",
                 fix="Send at least one document, or create the collection first.",
             )
-        return retrieval.ingest(
-            documents, name, store=self._store, encoder=self._models.encoder_to_build_with(None),
-            tenant=tenant, progress=progress, **self._kept({}),
-        )  # fmt: skip
+        return self._make(name, documents, tenant, progress=progress)
 
-    def _kept(self, options: dict[str, Any]) -> dict[str, Any]:
-        """With how a server is to keep what the service makes, where the request leaves it open."""
-        given = options.get("storage")
-        if given is not None and not isinstance(given, dict):
-            return options
-        merged = {**(storage(self._settings) if self._store.is_server else {}), **(given or {})}
-        return {**options, "storage": merged or None}
+    def _make(
+        self,
+        name: str,
+        documents: list[Document],
+        tenant: str | None,
+        *,
+        encoder: str | None = None,
+        **options: Any,
+    ) -> IngestReport:
+        wanted = options.get("storage")
+        if self._store.is_server and (wanted is None or isinstance(wanted, dict)):
+            # What the request leaves open is as the service's settings say.
+            options["storage"] = {**storage(self._settings), **(wanted or {})} or None
+        with self._collections.making(name):
+            return retrieval.ingest(
+                documents,
+                name,
+                store=self._store,
+                encoder=self._models.encoder_to_build_with(encoder),
+                tenant=tenant,
+                **options,
+            )
 
 
 def _documents(source: Source) -> Iterable[Document]:

@@ -139,7 +139,7 @@ def assemble(
     from app.ui import page
 
     blocks = page.build(
-        backend.searcher(),
+        backend.search_now,
         title=title,
         examples=examples,
         facts=backend.facts,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, TypeAlias, cast
 
 import gradio as gr
 from fastapi import FastAPI
@@ -39,21 +39,9 @@ Parts = tuple[str, str, str]
 """HTML of the status above the columns, of stage 1 and of stage 2."""
 
 
-class PageRetriever(Protocol):
-    """What the page needs of a retriever; `retrieval.TwoStageRetriever` has it."""
-
-    def search(
-        self,
-        query: str,
-        *,
-        top_k: int = 10,
-        candidates: int | None = None,
-        mode: Mode | None = None,
-        rerank: bool = True,
-        budget_ms: float | None = None,
-    ) -> SearchResult:
-        """Answer one question; raises `RetrievalError` with a sentence for the user."""
-        ...
+Search: TypeAlias = Callable[..., SearchResult]
+"""Answers one question, with the options of the page; raises `RetrievalError` with a sentence
+for the user."""
 
 
 @contextlib.contextmanager
@@ -75,7 +63,7 @@ def _with_event_loop() -> Iterator[None]:
 
 @_with_event_loop()
 def build(
-    searcher: PageRetriever,
+    search: Search,
     *,
     title: str,
     facts: Callable[[], Facts],
@@ -86,10 +74,10 @@ def build(
     top_k: int = 10,
     budget_ms: float | None = None,
 ) -> gr.Blocks:
-    """The page over an open retriever.
+    """The page over a search.
 
     Args:
-        searcher: answers the questions, one at a time.
+        search: answers the questions, one at a time, as `TwoStageRetriever.search` does.
         title: the page's heading.
         facts: of the collection and the models, for the head of the page; called for each visit.
         examples: questions that a click asks.
@@ -109,7 +97,7 @@ def build(
         options = _options(mode, top_k, candidates, reranks=reranks, budget_ms=budget_ms)
         outputs = _results()
 
-        answer = answerer(searcher, standing_notices=lambda: facts().notices)
+        answer = answerer(search, standing_notices=lambda: facts().notices)
         inputs = [question, *options]
         question.submit(answer, inputs, outputs, **_SEARCH_EVENT)
         go.click(answer, inputs, outputs, **_SEARCH_EVENT)
@@ -226,7 +214,7 @@ def mount(service: FastAPI, page: gr.Blocks, *, path: str = "/") -> Callable[[],
 
 
 def answerer(
-    searcher: PageRetriever, *, standing_notices: Callable[[], Sequence[str]] = tuple
+    search: Search, *, standing_notices: Callable[[], Sequence[str]] = tuple
 ) -> Callable[[str, Mode, int, int, bool, float | None], Iterator[Parts]]:
     """The page's one action: yields what to show while searching, then what was found.
 
@@ -259,7 +247,7 @@ def answerer(
             return
         yield render.searching(question), "", ""
         try:
-            result = searcher.search(
+            result = search(
                 question,
                 top_k=int(top_k),
                 candidates=int(candidates),

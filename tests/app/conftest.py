@@ -87,7 +87,7 @@ def _serving(searcher: Any, **facts: Any) -> Iterator[str]:
 
     app = FastAPI()
     protect(app, hosts=sockets.loopback_names("127.0.0.1"))
-    stopping = page.mount(app, page.build(searcher, title="Test page", **facts))
+    stopping = page.mount(app, page.build(searcher.search, title="Test page", **facts))
     sock = sockets.reserve_port("127.0.0.1", 0)
     url = sockets.url_of(sock)
     up = threading.Event()
