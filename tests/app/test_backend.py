@@ -574,8 +574,9 @@ def test_closing_lets_what_runs_end_and_takes_nothing_new(filled: Made) -> None:
         running = asyncio.create_task(backend.search(ANYONE, ["bees"]))
         assert await asyncio.to_thread(filled.reranker.begun.wait, 20)
         closing = asyncio.create_task(asyncio.to_thread(backend.close))
-        while (await backend.ready()).ready:
+        while not backend._closed:
             await asyncio.sleep(0.01)
+        assert not (await backend.ready()).ready
         with pytest.raises(Stopping):
             await backend.search(ANYONE, ["ants"])
         filled.reranker.go.set()

@@ -7,9 +7,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hashing_encoder import HashingEncoder
@@ -24,6 +26,7 @@ from app.errors import Conflict, DeadlinePassed
 from retrieval import Document, Passage, Store
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError, StoreFault
 
+T = TypeVar("T")
 WORDS = ["oak", "bee", "ant", "fox", "owl"]
 
 
@@ -59,28 +62,25 @@ def collections(store: Store, opened: list[str]) -> Iterator[OpenCollections]:
     made.close()
 
 
-def in_threads(count: int, call: Callable[[int], Any]) -> list[Any]:
-    """What the calls return, all at once; the first error is raised."""
-    results: list[Any] = [None] * count
-    errors: list[BaseException] = []
+def in_threads(count: int, call: Callable[[int], T]) -> list[T]:
+    """What the calls return, all begun at once; the first error is raised."""
     barrier = threading.Barrier(count)
 
-    def work(number: int) -> None:
-        barrier.wait()
-        try:
-            results[number] = call(number)
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
+    def work(number: int) -> T:
+        barrier.wait(20)
+        return call(number)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
-    return results
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count), timeout=30))
+
+
+@contextmanager
+def beside(call: Callable[[], object]) -> Iterator[None]:
+    """The call runs in a thread beside the block, and has ended after it; its error is raised."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(call)
+        yield
+        running.result(20)
 
 
 # --- opening --------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_what_was_made_since_is_found(collections: OpenCollections, store: Store
 
 
 def test_searches_and_writes_at_once_lose_nothing(collections: OpenCollections) -> None:
-    stop = threading.Event()
+    writers = threading.Semaphore(0)
     seen: list[int] = []
 
     def write(first: int) -> None:
@@ -135,27 +135,20 @@ def test_searches_and_writes_at_once_lose_nothing(collections: OpenCollections) 
                 collections.using("docs") as retriever,
             ):
                 retrieval.ingest([Document(f"d{number}", f"word {number}")], retriever)
+        writers.release()
 
     def search() -> None:
-        while not stop.is_set():
+        while not writers.acquire(blocking=False):
             with collections.using("docs") as retriever:
                 retriever.search("word", rerank=False)
                 seen.append(retriever.count())
 
-    searching = [threading.Thread(target=search) for _ in range(2)]
-    for thread in searching:
-        thread.start()
-    try:
-        in_threads(3, lambda number: write(100 * number))
-    finally:
-        stop.set()
-        for thread in searching:
-            thread.join(30)
+    in_threads(5, lambda number: write(100 * number) if number < 3 else search())
     with collections.using("docs") as retriever:
         assert retriever.count() == 17
         assert retriever.search("word 203", top_k=1).hits[0].passage.document_id == "d203"
-    assert seen[0] >= 5
     assert len(seen) > 3
+    assert min(seen) >= 5
 
 
 def test_a_writer_waits_for_its_turn_but_not_for_ever(collections: OpenCollections) -> None:
@@ -166,26 +159,23 @@ def test_a_writer_waits_for_its_turn_but_not_for_ever(collections: OpenCollectio
             inside.set()
             assert go.wait(20)
 
-    thread = threading.Thread(target=long)
-    thread.start()
-    assert inside.wait(20)
-
     def wait(control: Control, patience_s: float) -> None:
         with controlled(control), collections.writing("docs", "another", patience_s=patience_s):
             raise AssertionError("two writers at once")
 
-    with pytest.raises(Conflict, match=r"is being written to \(the long one\)"):
-        wait(Control(), 0.1)
-    with pytest.raises(DeadlinePassed):
-        wait(Control(deadline=time.monotonic() + 0.1), 30)
     cancelled = Control()
     cancelled.cancelled.set()
-    with pytest.raises(Cancelled):
-        wait(cancelled, 30)
-    with collections.writing("more", "another collection", patience_s=0):
-        pass
-    go.set()
-    thread.join(20)
+    with beside(long):
+        assert inside.wait(20)
+        with pytest.raises(Conflict, match=r"is being written to \(the long one\)"):
+            wait(Control(), 0.1)
+        with pytest.raises(DeadlinePassed):
+            wait(Control(deadline=time.monotonic() + 0.1), 30)
+        with pytest.raises(Cancelled):
+            wait(cancelled, 30)
+        with collections.writing("more", "another collection", patience_s=0):
+            pass
+        go.set()
     with collections.writing("docs", "its turn", patience_s=0):
         pass
 
@@ -202,16 +192,17 @@ def test_who_asks_while_a_collection_is_made_waits_for_it(
         with collections.using("new") as retriever:
             counted.append(retriever.count())
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    with collections.writing("new", "a test", patience_s=1), collections.making("new"):
+    with (
+        beside(ask),
+        collections.writing("new", "a test", patience_s=1),
+        collections.making("new"),
+    ):
         making.set()
         assert asked.wait(20)
         time.sleep(0.1)
         documents = [Document("a", "b"), Document("c", "d")]
         retrieval.ingest(documents, "new", store=store, encoder=HashingEncoder())
         assert counted == []
-    thread.join(20)
     assert counted == [2]
 
 
@@ -234,20 +225,18 @@ def test_deleting_waits_for_searches_and_lets_nobody_in(
         with collections.writing("docs", "it is being deleted", patience_s=1):
             collections.delete("docs")
 
-    searching, deleting = threading.Thread(target=search), threading.Thread(target=delete)
-    searching.start()
-    assert inside.wait(20)
-    deleting.start()
-    end = time.monotonic() + 20
-    while not collections._held["docs"].leaving:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    with pytest.raises(CollectionNotFound, match="is being deleted"), collections.using("docs"):
-        pass
-    assert store.names() == ["docs", "more"]
-    go.set()
-    searching.join(20)
-    deleting.join(20)
+    with beside(search):
+        assert inside.wait(20)
+        with beside(delete):
+            end = time.monotonic() + 20
+            while not collections._held["docs"].leaving:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            gone = pytest.raises(CollectionNotFound, match="is being deleted")
+            with gone, collections.using("docs"):
+                pass
+            assert store.names() == ["docs", "more"]
+            go.set()
     assert found == [5]
     assert store.names() == ["more"]
     with pytest.raises(CollectionNotFound), collections.using("docs"):
@@ -285,7 +274,7 @@ def test_closing_lets_go_of_every_store(collections: OpenCollections, store: Sto
 # --- made once ------------------------------------------------------------------------------
 
 
-def test_a_value_is_made_once_and_a_failure_holds_for_a_while() -> None:
+def test_a_value_is_made_once_and_a_failure_is_remembered_for_a_while() -> None:
     now, calls = [0.0], list[int]()
 
     def make() -> str:
@@ -372,32 +361,32 @@ def split(text: str, *slices: tuple[int, int], **fields: Any) -> list[Passage]:
     ]  # fmt: skip
 
 
-def test_overlaps_come_once_and_gaps_are_newlines() -> None:
-    text = "One two three. Four five.\n\n\nSix seven."
-    whole = put_together("d", split(text, (0, 14), (8, 25), (28, 38))[::-1])
-    assert whole.text == "One two three. Four five.\nSix seven."
-    assert whole.complete
-    assert [p.position for p in whole.passages] == [0, 1, 2]
-    nested = put_together("d", split(text, (0, 25), (4, 13), (15, 25)))
-    assert nested.text == text[:25]
+TEXT = "One two three. Four five.\n\n\nSix seven."
+OVERLAPPING = split(TEXT, (0, 14), (8, 25), (28, 38))
+OLD = split("One two three four", (0, 3), (4, 7), (8, 18))
+NEW = [replace(part, document_hash="new") for part in split("1 2", (0, 1), (2, 3))]
 
 
-def test_what_is_missing_is_told() -> None:
-    parts = split("One two three four", (0, 3), (4, 7), (8, 18))
-    broken = put_together("d", [parts[0], parts[2]])
-    assert (broken.text, broken.complete) == ("One\nthree four", False)
+@pytest.mark.parametrize(
+    ("passages", "text", "complete"),
+    [
+        pytest.param(
+            OVERLAPPING[::-1], "One two three. Four five.\nSix seven.", True, id="overlap and gap"
+        ),
+        pytest.param(split(TEXT, (0, 25), (4, 13), (15, 25)), TEXT[:25], True, id="nested"),
+        pytest.param([OLD[0], OLD[2]], "One\nthree four", False, id="one is missing"),
+        pytest.param([OLD[2], *NEW], "1\n2", True, id="of two versions the whole one"),
+        pytest.param([*OLD[1:], NEW[0]], "two\nthree four", False, id="neither is whole"),
+    ],
+)
+def test_a_document_is_put_together(passages: list[Passage], text: str, complete: bool) -> None:
+    whole = put_together("d", passages)
+    assert (whole.text, whole.complete) == (text, complete)
+    positions = [passage.position for passage in whole.passages]
+    assert positions == sorted(positions)
 
 
-def test_of_two_versions_the_whole_one_counts() -> None:
-    old = split("One two three four", (0, 3), (4, 7), (8, 18))
-    new = [replace(part, document_hash="new") for part in split("1 2", (0, 1), (2, 3))]
-    both = put_together("d", [*old[2:], *new])
-    assert (both.text, both.complete) == ("1\n2", True)
-    neither = put_together("d", [*old[1:], new[0]])
-    assert (neither.text, neither.complete) == ("two\nthree four", False)
-
-
-def test_metadata_are_the_documents() -> None:
+def test_a_documents_metadata_are_what_all_its_passages_say() -> None:
     parts = split("One two", (0, 3), (4, 7), title="T", source="s")
     paged = [
         replace(part, metadata={"n": 1, "page": page})
