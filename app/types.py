@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,54 +183,27 @@ class Readiness:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-class Observer(Protocol):
-    """What the parts of the service tell; `app.observability.metrics.Metrics` counts it.
+class Observer:
+    """Gets what happens in the service, and does nothing with it.
 
-    Called from any thread; must return at once and never raise.
+    `app.observability.metrics.Metrics` counts it. Methods are called from any thread; they must
+    return at once and never raise.
     """
 
     def batch(self, model: str, items: int, tokens: int, seconds: float) -> None:
         """A model ran one batch."""
-        ...
 
     def waiting(self, model: str, items: int, tokens: int) -> None:
         """How much waits for a model now."""
-        ...
 
     def waited(self, model: str, seconds: float) -> None:
         """How long a request's items waited before the first of them ran."""
-        ...
 
     def cache(self, name: str, hits: int, misses: int, held_bytes: int) -> None:
         """One look into a cache ("queries" or "scores"), and what it holds now."""
-        ...
 
     def stage(self, name: str, seconds: float) -> None:
         """One request's time in a stage: encode, retrieve, rerank, search, language_model."""
-        ...
 
     def shed(self, reason: str) -> None:
         """A request was refused: overloaded, rate_limited, deadline."""
-        ...
-
-
-class Unobserved:
-    """An observer that counts nothing."""
-
-    def batch(self, model: str, items: int, tokens: int, seconds: float) -> None:
-        """Do nothing."""
-
-    def waiting(self, model: str, items: int, tokens: int) -> None:
-        """Do nothing."""
-
-    def waited(self, model: str, seconds: float) -> None:
-        """Do nothing."""
-
-    def cache(self, name: str, hits: int, misses: int, held_bytes: int) -> None:
-        """Do nothing."""
-
-    def stage(self, name: str, seconds: float) -> None:
-        """Do nothing."""
-
-    def shed(self, reason: str) -> None:
-        """Do nothing."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from app.batching.batcher import Batcher
 from app.batching.deadline import Control
 from app.batching.queue import Request
-from app.types import Unobserved
+from app.types import Observer
 from retrieval.errors import InvalidInput
 
 
@@ -42,7 +42,7 @@ class Model:
         return first
 
 
-class Observed(Unobserved):
+class Observed(Observer):
     """What a batcher says of itself."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from app.answering.llm_faults import RETRY, Endpoint, endpoint_fault, shown_url
 from app.answering.prompt import Message
 from app.errors import LanguageModelFault
 from app.settings.settings import Settings, secret
-from app.types import Observer, Unobserved
+from app.types import Observer
 from retrieval.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class LanguageModel:
         self.answer_tokens = answer_tokens
         self.prompt_tokens = context_tokens - answer_tokens
         self._endpoint = Endpoint(name, shown_url(url), key, timeout_s)
-        self._observer = observer or Unobserved()
+        self._observer = observer or Observer()
         self._limit = "max_tokens"
         self._client = _client(url, key, timeout_s)
 

@@ -32,7 +32,7 @@ from app.backend.search import SearchCall, Searching, warm_up
 from app.backend.writes import Writing
 from app.batching.deadline import Control, controlled
 from app.settings.settings import Settings, secret
-from app.types import Caller, Facts, Observer, OnTimeout, Readiness, Unobserved
+from app.types import Caller, Facts, Observer, OnTimeout, Readiness
 from retrieval import SearchResult, Store, TwoStageRetriever
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.search.options import SearchOptions, check_option_names
@@ -77,7 +77,7 @@ class Backend:
         reranker: Reranker | None = None,
     ) -> None:
         self._settings = settings
-        observer = observer or Unobserved()
+        observer = observer or Observer()
         self._store = Store(settings.store, api_key=secret(settings.api_key))
         self._loaded = LoadedModels(settings, observer, encoder=encoder, reranker=reranker)
         self._opened = OpenCollections(self._store, self._open_version)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from app.batching.batcher import Batcher
 from app.errors import Overloaded, Stopping
-from app.types import Observer, Unobserved
+from app.types import Observer
 
 Work: TypeAlias = Mapping[Batcher[Any, Any], int]
 """Tokens that a request will ask of each model."""
@@ -42,7 +42,7 @@ class Admission:
     ) -> None:
         self._max_requests = max_requests
         self._max_wait = max_wait_ms / 1000.0
-        self._observer: Observer = observer or Unobserved()
+        self._observer = observer or Observer()
         self._requests: Counter[str] = Counter()  # in work, by caller
         self._tokens: dict[Batcher[Any, Any], Counter[str]] = {}
         self._closing = False

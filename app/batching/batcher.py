@@ -20,7 +20,7 @@ from app.batching.deadline import Cancelled, Control, current, deadline_passed
 from app.batching.queue import FairQueue, Item, Part, Request, Value
 from app.batching.tokens import Rate
 from app.errors import Stopping
-from app.types import Observer, Unobserved
+from app.types import Observer
 from retrieval.errors import ModelFault
 from retrieval.types import ProgressCallback
 
@@ -64,7 +64,7 @@ class Batcher(Generic[Item, Value]):
         self._budget = budget
         self._window = window_ms / 1000.0 if joined else 0.0
         self._joined = joined
-        self._observer: Observer = observer or Unobserved()
+        self._observer = observer or Observer()
         self._queue: FairQueue[Item, Value] = FairQueue(budget)
         self._changed = threading.Condition()
         self._crowd = 1  # requests that the last batch of several met

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from app.batching.batcher import Batcher
 from app.batching.deadline import Control
-from app.types import Observer, Unobserved
+from app.types import Observer
 from retrieval.types import ProgressCallback
 
 Item = TypeVar("Item")
@@ -44,7 +44,7 @@ class ByteCache(Generic[Value]):
         self.name = name
         self._max_bytes = max(0, max_bytes)
         self._size_of = size_of
-        self._observer: Observer = observer or Unobserved()
+        self._observer = observer or Observer()
         self._lock = threading.Lock()
         self._kept: LRUCache[bytes, Value] = LRUCache(self._max_bytes, getsizeof=self._size)
 

@@ -14,6 +14,7 @@ from prometheus_client import (
 
 import retrieval
 from app.observability import tracing
+from app.types import Observer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,8 +31,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class Metrics:
-    """An `Observer` that counts for Prometheus. Its methods may be called from any thread.
+class Metrics(Observer):
+    """An observer that counts for Prometheus. Its methods may be called from any thread.
 
     Labels have few values each: routes are templates (`/v1/jobs/{job_id}`), never addresses.
     """

@@ -29,7 +29,7 @@ from app.errors import (
     http_status,
 )
 from app.settings.settings import Settings
-from app.types import Caller, JobSource, Unobserved
+from app.types import Caller, JobSource, Observer
 from retrieval import Document
 from retrieval.errors import (
     CollectionExists,
@@ -75,7 +75,7 @@ class WordReranker:
         return 1 / (1 + np.exp(-scores))
 
 
-class Counting(Unobserved):
+class Counting(Observer):
     """Counts what it is told."""
 
     def __init__(self) -> None:

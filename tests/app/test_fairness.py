@@ -23,7 +23,7 @@ from app.batching.deadline import Control
 from app.security import api_keys as keys
 from app.server.app import create_app
 from app.settings.settings import Settings
-from app.types import Unobserved
+from app.types import Observer
 from retrieval.types import RerankerInfo, Scores
 
 CLIENTS = 60
@@ -54,7 +54,7 @@ class HeldReranker:
         return scores
 
 
-class Arrivals(Unobserved):
+class Arrivals(Observer):
     """Sets `arrived` once more than `expected` pairs wait for the reranker."""
 
     def __init__(self) -> None:

@@ -16,11 +16,11 @@ from app.batching.cache import ENTRY_BYTES, ByteCache, digest
 from app.batching.encoder import Row, query_cache
 from app.batching.reranker import Score, score_cache
 from app.batching.tokens import LEAST_TOKENS, pair_tokens, text_tokens
-from app.types import Unobserved
+from app.types import Observer
 from retrieval.types import LexicalWeights
 
 
-class Looks(Unobserved):
+class Looks(Observer):
     def __init__(self) -> None:
         self.hits = self.misses = self.held = 0
 

@@ -19,7 +19,7 @@ from app.batching.deadline import Control
 from app.batching.encoder import BatchedEncoder, query_cache
 from app.batching.reranker import BatchedReranker, score_cache
 from app.errors import DeadlinePassed
-from app.types import TextKind, Unobserved
+from app.types import Observer, TextKind
 from retrieval import BiEncoder, CrossEncoderReranker, LateInteractionReranker
 from retrieval.errors import InvalidInput
 from retrieval.types import (
@@ -39,7 +39,7 @@ KINDS: tuple[TextKind, ...] = ("query", "passage")
 PAIRS = [(TEXTS[n % 7], TEXTS[n]) for n in range(40)]
 
 
-class Cached(Unobserved):
+class Cached(Observer):
     def __init__(self) -> None:
         self.looks: list[tuple[str, int, int]] = []
 
