@@ -39,6 +39,10 @@ def search(url: str, **fields: Any) -> httpx.Response:
     return httpx.post(f"{url}/v1/search", json={**SEARCH, **fields}, timeout=30)
 
 
+def found_ids(answer: httpx.Response) -> list[str]:
+    return [hit["passage"]["document_id"] for hit in answer.json()["hits"]]
+
+
 def until(what: Any, *, seconds: float = 20.0) -> Any:
     """The first true value of `what()`."""
     end = time.monotonic() + seconds
@@ -77,11 +81,20 @@ def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
             away = search(url)
             assert away.status_code == 503, away.text
             assert away.json()["error"]["fix"]
+            texts = httpx.post(f"{url}/v1/embeddings", json={"input": "a text"}, timeout=20)
+            assert texts.status_code == 200, texts.text
 
             proxy.restore()
             found = until(lambda: (r := search(url)).status_code == 200 and r)
-            assert found.json()["hits"][0]["passage"]["document_id"] == "backups"
+            assert found_ids(found)[0] == "backups"
             until(lambda: httpx.get(f"{url}/readyz", timeout=20).status_code == 200)
+            body = {"documents": [{"id": "wasps", "text": "Wasps sting."}]}
+            home = f"{url}/v1/collections"
+            assert httpx.post(f"{home}/other/documents", json=body).status_code == 200
+            assert found_ids(search(url, query="wasps", collection="other")) == ["wasps"]
+            names = [one["name"] for one in httpx.get(home).json()["collections"]]
+            assert names == ["docs", "other"]
+            assert httpx.delete(f"{home}/other").status_code == 200
 
             proxy.cut()
             assert search(url).status_code == 503
