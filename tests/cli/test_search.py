@@ -39,7 +39,10 @@ def store(tiny_bert_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def search(capsys: pytest.CaptureFixture[str], store: Path, *more: str) -> Any:
     capsys.readouterr()
     assert run(["search", "--store", str(store), *PLAIN, "--json", *more]) == 0
-    return json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
+    assert result["models"]["reranker"] is None
+    assert result["mode"] == (more[more.index("--mode") + 1] if "--mode" in more else "hybrid")
+    return result
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

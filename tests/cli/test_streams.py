@@ -130,8 +130,3 @@ def test_eval_looks_for_the_reranker_before_it_indexes(
     encoder = "BAAI/bge-small-en-v1.5"
     assert run(["eval", str(tmp_path), "--reranker", encoder]) == 2
     assert "cannot be used as a reranker" in capsys.readouterr().err
-
-
-def test_a_reranker_without_a_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["search", "x", "--store", str(place / "store"), "--reranker", ""]) == 2
-    assert "the reranker is '', expected the name of a model" in capsys.readouterr().err
