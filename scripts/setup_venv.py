@@ -135,7 +135,7 @@ def make_venv(venv: Path) -> None:
     if venv.exists():
         empty = venv.is_dir() and not any(venv.iterdir())
         if not (venv / "pyvenv.cfg").is_file() and not empty:
-            raise SetupError(f"{venv} is there, but is no virtual environment. Move it away.")
+            raise SetupError(f"{venv} exists, but is not a virtual environment. Move it away.")
         say(f"{venv.name} does not work any more and is made again.")
     else:
         say(f"making {venv.name} with Python {platform.python_version()} …")

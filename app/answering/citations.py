@@ -15,7 +15,7 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 class Cited:
     """marks: the sources an answer cites, in the order it first does, each with where.
 
-    marks: number → (start, end) of each marker in the answer. unknown: numbers that are no source.
+    marks: number → (start, end) of each marker in the answer. unknown: numbers that no source has.
     """
 
     marks: dict[int, tuple[tuple[int, int], ...]]

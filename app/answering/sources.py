@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from app.answering.token_estimates import estimate_tokens
 from retrieval.types import Hit, Passage
 
-# A piece shorter than this says too little to be worth a source of its own.
+# A piece shorter than this says too little to be a separate source.
 _LEAST_TOKENS = 24
 
 SEPARATOR = " › "

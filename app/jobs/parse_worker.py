@@ -1,4 +1,4 @@
-"""Read one uploaded file in a process of its own, so that a parser can harm nothing else.
+"""Read one uploaded file in its own process, so that a parser can harm nothing else.
 
     {"path": "0001.pdf", "memory_mb": 2048, "seconds": 120}        one line of JSON on stdin
     {"document": {…}} | {"problem": {…}} … {"done": true}          lines of JSON on stdout

@@ -1,4 +1,4 @@
-"""What jobs read: documents that were sent, and uploads, each job's in a folder of its own.
+"""What jobs read: documents that were sent, and uploads, each job's in its own folder.
 
     <state>/jobs/<id>/documents.jsonl    documents that were sent, or parsed from files
                       files/0001.pdf …   uploads, under names of this service's own

@@ -257,7 +257,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def _environment() -> dict[str, str]:
     """What a worker needs of the environment: no keys, and where this package lies."""
     found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    found["OPENBLAS_NUM_THREADS"] = "1"  # each thread would take memory of its own
+    found["OPENBLAS_NUM_THREADS"] = "1"  # each thread would take its own memory
     found["MALLOC_ARENA_MAX"] = "1"  # and so would each of the C library's arenas
     here = str(Path(__file__).resolve().parents[2])
     found["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [found.get("PYTHONPATH")])])

@@ -1,4 +1,4 @@
-"""What `/metrics` shows: counted as it happens, in a registry of its own."""
+"""What `/metrics` shows: counted as it happens, in its own registry."""
 
 from __future__ import annotations
 

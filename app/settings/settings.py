@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         (), "web origins whose pages may call the service", "Access"
     )
     rate_limit: str | None = setting(
-        None, 'requests of a key without a limit of its own, such as "600/minute"', "Access"
+        None, 'requests of a key without its own limit, such as "600/minute"', "Access"
     )
 
     max_body_mb: float = setting(32, "largest body of a request, in MB", "Uploads and jobs", gt=0)

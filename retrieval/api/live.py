@@ -151,7 +151,7 @@ class FollowingRetriever(Closing):
         self._now.retriever.close()
 
     def _follow(self) -> None:
-        """Look for a switch now and then; open the new version in a thread of its own."""
+        """Look for a switch now and then; open the new version in its own thread."""
         with self._lock:
             if self._opener is not None or self._closed or self._clock() < self._next_check:
                 return

@@ -91,8 +91,8 @@ def reranker_of(
     notices = choice.notices
     if idle:
         notices += (
-            f"The reranker {choice.reranker}, chosen automatically, is no cross-encoder: it cuts "
-            f"long passages, whatever {' and '.join(idle)} say.",
+            f"The reranker {choice.reranker}, chosen automatically, is not a cross-encoder: it "
+            f"cuts long passages, whatever {' and '.join(idle)} say.",
         )
     return load_reranker(choice.reranker, encoder=encoder, **own), notices
 

@@ -182,7 +182,7 @@ def _add_plugins(arguments: Sequence[str]) -> None:
         return
     for entry in sorted(entry_points(group="retrieval.commands"), key=lambda e: e.name):
         command = entry.load()
-        if isinstance(command, typer.Typer):  # a command with commands of its own
+        if isinstance(command, typer.Typer):  # a command with its own commands
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)

@@ -243,7 +243,7 @@ def fusion_of(
     """How the legs of hybrid search are joined; None where nothing was said of it.
 
     Raises:
-        InvalidInput: weights that are no numbers, or `rrf_k` beside dbsf.
+        InvalidInput: weights that are not numbers, or `rrf_k` beside dbsf.
     """
     if method is None and rrf_k is None and weights is None:
         return None

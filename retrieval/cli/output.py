@@ -52,7 +52,7 @@ def _write_json(value: Any, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # a file name that is no UTF-8; escaped, it is valid JSON
+    except UnicodeEncodeError:  # a file name that is not UTF-8; escaped, it is valid JSON
         text = json.dumps(value, indent=indent)
     write(text)
 

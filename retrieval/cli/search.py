@@ -162,7 +162,7 @@ def read_queries(place: str) -> list[tuple[str, str]]:
             if name in found:
                 raise CorpusError(
                     f"{shown}:{number} has the id {name!r}, which an earlier query has, too",
-                    fix="Give each query an id of its own: results are told apart by it.",
+                    fix="Give each query its own id: results are matched to queries by it.",
                 )
             found[name] = text
     if not found:
@@ -199,7 +199,7 @@ def _object(line: str, where: str) -> tuple[str, str]:
     named = isinstance(name, str) or is_whole_number(name)
     if not named or not isinstance(text, str) or not text.strip():
         raise CorpusError(
-            f'{where} is no query: expected {{"id": "…", "text": "…"}}',
+            f'{where} is not a query: expected {{"id": "…", "text": "…"}}',
             fix="Mend the line, or leave it out.",
         )
     return str(name), text

@@ -82,7 +82,7 @@ def limits(**wanted: int) -> dict[str, Any]:
 
 @contextmanager
 def one_item_a_block() -> Iterator[None]:
-    """Data sets made here give each item a block of its own, see messages.py."""
+    """Data sets made here give each item its own block, see messages.py."""
     import ray.data
 
     context = ray.data.DataContext.get_current()

@@ -1,4 +1,4 @@
-"""What goes from stage to stage: plain data, pickled, one item in a block of its own.
+"""What goes from stage to stage: plain data, pickled, one item in its own block.
 
 A task of Ray Data that is killed runs again. Were several batches one block, the second run could
 cut them into other blocks (a document that was written meanwhile is unchanged now) and Ray would

@@ -142,7 +142,7 @@ def _read_queries(path: Path) -> dict[str, str]:
         if queries.setdefault(id_, text) != text:
             raise CorpusError(
                 f"{where}: query {id_!r} was given before with another text",
-                fix="Give every query an id of its own.",
+                fix="Give every query its own id.",
             )
     return queries
 

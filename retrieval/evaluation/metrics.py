@@ -196,7 +196,7 @@ def _slices(total: int, size: int) -> list[int]:
 def _parse(written: str) -> tuple[str, Any]:
     """Display name, and ir-measures' object.
 
-    ir-measures has a parser of its own, but it uses parts of `ast` that Python 3.14 removed.
+    ir-measures has its own parser, but it uses parts of `ast` that Python 3.14 removed.
     """
     import ir_measures
 

@@ -25,7 +25,7 @@ class Flow:
         self._threads: list[threading.Thread] = []
 
     def start(self, name: str, work: Callable[[], None]) -> None:
-        """Run `work` in a thread of its own; what it raises stops the others."""
+        """Run `work` in its own thread; what it raises stops the others."""
 
         def run() -> None:
             try:

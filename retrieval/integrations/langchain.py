@@ -303,7 +303,7 @@ class RetrievalReranker(BaseDocumentCompressor):
         """The documents in final order, at most `top_n` of them, best first.
 
         Raises:
-            InvalidQuery: the query is empty or no text.
+            InvalidQuery: the query is empty or not text.
         """
         return self._compressed(documents, query, None)
 

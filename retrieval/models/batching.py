@@ -48,7 +48,7 @@ def plan_batches(
     """Indices of each batch, longest texts first; every index exactly once.
 
     `len(batch) × longest text in it ≤ token_budget`, except that a text longer than the budget
-    gets a batch of its own. Among the ways to cut the sorted texts into such batches, the cheapest
+    gets its own batch. Among the ways to cut the sorted texts into such batches, the cheapest
     is taken, counting padded tokens and `BATCH_COST` for each batch. Longest first shows at once
     whether memory suffices.
 

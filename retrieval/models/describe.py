@@ -209,7 +209,7 @@ def _check_classifier(name: str, found: ModelFolder) -> None:
         )
     if set(found.modules) - {"Transformer"} or any(found.prompts.values()):
         raise InvalidInput(
-            f"the reranker {name} has parts or prompts of its own that would be left out",
+            f"the reranker {name} has its own parts or prompts that would be left out",
             fix="Choose a plain sequence classification model, such as BAAI/bge-reranker-v2-m3.",
         )
 

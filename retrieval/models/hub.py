@@ -180,7 +180,7 @@ def answers(repo: str, timeout_s: float, endpoint: str | None = None) -> bool:
     def ask() -> None:
         found = huggingface_hub.get_hf_file_metadata(url, timeout=timeout_s, endpoint=endpoint)
         if found.etag is None or found.commit_hash is None:
-            raise ConnectionError("a server answered that is no model hub, such as a login page")
+            raise ConnectionError("a server answered that is not a model hub, such as a login page")
 
     try:
         _within(timeout_s, ask)
@@ -258,7 +258,7 @@ def _translated(
     except RepositoryNotFoundError as error:
         raise not_found(repo, kind, f"{hub} has no such model, or it is private") from error
     except HFValidationError as error:
-        raise not_found(repo, kind, "it is no folder, and no hub id has this form") from error
+        raise not_found(repo, kind, "it is not a folder, and no hub id has this form") from error
     except RevisionNotFoundError as error:
         raise ModelNotFound(
             f"the model {repo} on {hub} has no revision {revision!r}",
@@ -287,7 +287,7 @@ def not_found(name: str, kind: ModelKind, reason: str) -> ModelNotFound:
     """No such model, with what the user may have meant."""
     from retrieval.models.registry import find, near_names
 
-    # A known name is no slip of the pen: then only the network or the cache is to blame.
+    # A known name is not a typing error: then only the network or the cache is to blame.
     near = [] if find(name, kind) is not None else near_names(name, kind)
     offer = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelNotFound(

@@ -265,7 +265,7 @@ def _peer_encoders() -> list[ModelSpec]:
             licence="Apache-2.0",
             max_length=8192,
             architecture="NewModel",
-            note="listed only: needs code of its own repository",
+            note="listed only: needs code from its own repository",
         )
     )
     specs.append(

@@ -121,7 +121,7 @@ def load_reranker(
             and `LLMReranker`.
 
     Raises:
-        InvalidInput: the model is no reranker, or one that cannot be run here.
+        InvalidInput: the model is not a reranker, or one that cannot be run here.
         ModelNotFound, ModelSettingUnknown, ModelFault: see `resolve`.
     """
     if name is None or name == NONE:

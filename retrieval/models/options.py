@@ -60,7 +60,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def checked(given: Mapping[str, Any], *, encoder: bool = True, reranker: bool = True) -> None:
-    """Refuse names that are no options of the models that will be loaded.
+    """Refuse names that are not options of the models that will be loaded.
 
     Args:
         given: option → value; None leaves an option out.
@@ -138,7 +138,7 @@ def check_reranker_named(name: str, given: Mapping[str, Any]) -> None:
     if idle:
         raise InvalidInput(
             f"{', '.join(f'{option}={given[option]!r}' for option in idle)} was given for the "
-            f"reranker {name}, which is no cross-encoder and always cuts long passages",
+            f"reranker {name}, which is not a cross-encoder and always cuts long passages",
             fix="Leave it out, or name a cross-encoder such as BAAI/bge-reranker-base.",
         )
 

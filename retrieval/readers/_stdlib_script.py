@@ -1,7 +1,7 @@
-"""Collects the standard library's docstrings; `python_docs` runs it in a process of its own.
+"""Collects the standard library's docstrings; `python_docs` runs it in its own process.
 
 Importing hundreds of modules has side effects (signal handlers, atexit hooks, warnings, output),
-so it is done in an interpreter of its own, without site-packages. This file therefore imports
+so it is done in its own interpreter, without site-packages. This file therefore imports
 nothing but the standard library. It writes one JSON object a line, in the order of names:
 
     {"id": "shutil.copytree", "title": "shutil.copytree(src, dst, …)", "text": …,
@@ -231,7 +231,7 @@ def add_class_members(entries: dict[int, Entry], classes: dict[str, tuple[type, 
 
 
 def member_kind(raw: object) -> str:
-    """`method`, `property`, or nothing for what has no documentation of its own."""
+    """`method`, `property`, or nothing for what has no documentation itself."""
     if isinstance(raw, (staticmethod, classmethod)) or inspect.isroutine(raw):
         return "method"
     if isinstance(raw, (property, functools.cached_property, types.GetSetDescriptorType)):
@@ -283,7 +283,7 @@ def own_doc(value: Any) -> str:
 
 
 def clean(doc: object) -> str:
-    """A docstring without its indentation; empty for what is generated or no text at all."""
+    """A docstring without its indentation; empty for what is generated or not text at all."""
     if not isinstance(doc, str) or doc.startswith(NO_DOCUMENTATION):
         return ""
     return inspect.cleandoc(doc).strip()

@@ -157,7 +157,7 @@ def decode(data: bytes, encoding: str | None, declared: str | None = None) -> st
 
 
 def not_in(encoding: str, error: UnicodeDecodeError) -> str:
-    """A sentence on bytes that are no text in `encoding`."""
+    """A sentence on bytes that are not text in `encoding`."""
     name = "utf-8" if encoding == "utf-8-sig" else encoding
     byte = error.object[error.start : error.start + 1].hex()
     return (

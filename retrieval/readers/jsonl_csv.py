@@ -90,7 +90,7 @@ def _json_object(line: str) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _json_kind(value: object) -> str:
@@ -123,7 +123,7 @@ def read_csv(
     try:
         with path.open("rb") as binary:
             name = choose_encoding(binary.peek(_HEAD_BYTES), encoding)
-            # Bytes that are no UTF-8 come as surrogates and spoil their own row only.
+            # Bytes that are not UTF-8 come as surrogates and spoil their own row only.
             errors = "surrogateescape" if name.startswith("utf-8") else "strict"
             codec = "utf-8-sig" if name == "utf-8" else name
             with io.TextIOWrapper(binary, codec, errors=errors, newline="") as file:

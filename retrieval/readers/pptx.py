@@ -127,7 +127,7 @@ def _table(table: Any) -> Iterator[Block]:
 
 
 def _diagram(shape: Any) -> Iterator[Block]:
-    """The points of SmartArt, whose text lies in a part of its own."""
+    """The points of SmartArt, whose text is in a separate part."""
     from pptx.oxml import parse_xml
 
     for relations in shape._element.iter(f"{_DIAGRAM}relIds"):

@@ -33,7 +33,7 @@ def opened(path: Path, kind: str) -> Iterator[tuple[BinaryIO, zipfile.ZipFile]]:
         kind: what it should be, for messages, such as "a Word document (docx)".
 
     Raises:
-        Unreadable: it is no zip package, or the system refuses.
+        Unreadable: it is not a zip package, or the system refuses.
     """
     try:
         with path.open("rb") as file:

@@ -115,7 +115,7 @@ def test_options_reach_both_models(built: Path, tiny_bert_reranker: Path) -> Non
         ({"long_passages": "windows", "reranker": "none"}, "long_passages='windows' .* a reranker"),
         (
             {"window_overlap": 9, "reranker": "starter"},
-            "window_overlap=9 was given for the reranker starter, which is no cross-encoder",
+            "window_overlap=9 was given for the reranker starter, which is not a cross-encoder",
         ),
         ({"device": "cpu", "devices": ["cpu", "cpu"]}, "both given"),
         ({"long_passages": "fold", "reranker": "TINY"}, "long_passages='fold'"),

@@ -313,7 +313,7 @@ def _info(resolved: ResolvedModel, max_length: int | None) -> EncoderInfo:
     spec = resolved.spec
     if spec.kind != "encoder" or spec.pooling != "cls" or not spec.dimension or not spec.max_length:
         raise InvalidInput(
-            f"{spec.name} is no bge-m3: expected an encoder with CLS pooling, and its dimension "
+            f"{spec.name} is not bge-m3: expected an encoder with CLS pooling, and its dimension "
             "and maximum length known",
             fix="Give BAAI/bge-m3, or a folder of it or of a model fine-tuned from it.",
         )

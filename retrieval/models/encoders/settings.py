@@ -94,7 +94,7 @@ def check_truncation(spec: ModelSpec, dimension: int, insisted: bool) -> None:
     """Refuse to cut vectors to a dimension that the model was not trained for.
 
     Raises:
-        InvalidInput: it is no such dimension and the user did not insist, or it is none at all.
+        InvalidInput: it is not such a dimension and the user did not insist, or it is none at all.
     """
     whole_number(dimension, "truncate_dim")
     full = spec.dimension or 0

@@ -28,7 +28,7 @@ ROWS = 4
 LENGTH = 128
 SHORTEST = 16
 """Largest number of texts and tokens in a graph, and the smallest number of tokens that is
-worth a graph of its own: 3 × 4 shapes at most."""
+worth its own graph: 3 × 4 shapes at most."""
 
 _WARM_UPS = 2
 """Runs before recording, so that nothing is set up or chosen while recording."""

@@ -215,7 +215,7 @@ def _positions(
     module: BertLike,
 ) -> NDArray[np.int64]:
     if module.pad_id is not None:
-        # As the model counts them: a padding token within a text takes no position of its own.
+        # As the model counts them: a padding token within a text does not take its own position.
         real = (input_ids != module.pad_id).astype(np.int64)
         counted: NDArray[np.int64] = (np.cumsum(real, axis=1) * real + module.pad_id)[rows, places]
         return counted

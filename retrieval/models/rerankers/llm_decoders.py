@@ -31,7 +31,7 @@ class Decoder(Protocol):
 
         Args:
             ids: int64 (batch, length), padded on the right.
-            lengths: int64 (batch,), tokens that are no padding.
+            lengths: int64 (batch,), tokens that are not padding.
             queries: int64 (batch,), tokens before the passage.
             prompt: tokens behind the passage.
         """

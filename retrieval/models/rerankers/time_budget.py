@@ -63,7 +63,7 @@ def score_within(
         For each group the scores of the pairs that were read: always its first ones.
 
     Raises:
-        InvalidInput: the budget is no positive finite number.
+        InvalidInput: the budget is not a positive finite number.
     """
     seconds = checked_budget(budget_ms) / 1000.0
     started = clock()
@@ -95,7 +95,7 @@ def checked_budget(budget_ms: float) -> float:
     """The budget as it is, if it is one.
 
     Raises:
-        InvalidInput: it is no positive finite number.
+        InvalidInput: it is not a positive finite number.
     """
     return number(
         budget_ms,

@@ -58,7 +58,7 @@ def _bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 class _Ahead:
-    """A slice that is being tokenised by a thread of its own."""
+    """A slice that a separate thread tokenises."""
 
     def __init__(self, encode: Encode, texts: Sequence[str]) -> None:
         self._parts: list[Tokenized] = []

@@ -49,7 +49,7 @@ class Tokenizer:
         cache_dir: where the tokeniser is kept for a quick start; None for the user's cache folder.
 
     Raises:
-        ModelNotFound: the folder has no tokeniser, or is no model folder.
+        ModelNotFound: the folder has no tokeniser, or is not a model folder.
         InvalidInput: `max_length` is below 8 or above what the model has positions for.
     """
 
@@ -257,7 +257,7 @@ class Tokenizer:
 def cuts(sizes: Sequence[int], most: int, total: int) -> Iterator[tuple[int, int]]:
     """Ranges over `sizes`, each of at most `most` items that sum to at most `total`.
 
-    An item larger than that is a range of its own.
+    An item larger than that forms its own range.
     """
     start, used = 0, 0
     for place, size in enumerate(sizes):
