@@ -27,7 +27,11 @@ SECONDS = 600
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 nothing found, or nothing could be asked; 1 otherwise."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--require", action="store_true", help="fail where nothing can be asked")
+    parser.add_argument(
+        "--require",
+        action="store_true",
+        help="fail if the service with the advisories cannot be reached",
+    )
     required = parser.parse_args(arguments).require
     try:
         listed = exceptions(EXCEPTIONS.read_text(encoding="utf-8"))
@@ -37,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if report is None:
         print(
-            "audit: NOT DONE. The service with the advisories could not be asked, so nothing is "
+            "audit: NOT DONE. The service with the advisories could not be reached, so nothing is "
             f"known about vulnerabilities of what is installed.\n{said}",
             file=sys.stderr,
         )
@@ -94,13 +98,13 @@ def judge(report: dict[str, Any], listed: dict[str, date], today: date) -> list[
             if not known:
                 mended = ", ".join(hole.get("fix_versions", [])) or "no version yet"
                 problems.append(
-                    f"{one['name']} {one['version']} has {hole['id']} (mended in: {mended})"
+                    f"{one['name']} {one['version']} has {hole['id']} (fixed in: {mended})"
                 )
     for name, until in listed.items():
         if name not in seen:
             problems.append(f"{name} is listed and not found any more; take it off the list")
         elif until < today:
-            problems.append(f"{name} was to be looked at again on {until}")
+            problems.append(f"{name} was due for a review on {until}")
     return problems
 
 

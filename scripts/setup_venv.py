@@ -172,7 +172,7 @@ def pip(python: Path, arguments: Sequence[str], *, doing: str) -> None:
             f"{doing} failed (exit code {process.returncode}).\n"
             f"The command was: {' '.join(command)}\nThe end of what pip said:\n"
             + "\n".join(f"  {line}" for line in tail)
-            + "\nMend what it names (often: no network, or a full disk) and run the same again."
+            + "\nCorrect what it names (often: no network, or a full disk) and run the same again."
         )
 
 

@@ -134,7 +134,7 @@ def test_an_old_python_is_told_in_a_sentence_before_anything_else() -> None:
 def test_a_folder_that_is_not_an_environment_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     for place in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(setup_venv.SetupError, match="no virtual environment"):
+        with pytest.raises(setup_venv.SetupError, match="not a virtual environment"):
             setup_venv.make_venv(place)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -183,7 +183,7 @@ def exception(name: str = "CVE-2026-1", until: str = "2999-01-01") -> str:
     ("listed", "answer", "said", "code"),
     [
         ("", report(), "1 packages were asked about, 0 problems", 0),
-        ("", report(HOLE), "bad 1.0 has PYSEC-2026-1 (mended in: 2.0)", 1),
+        ("", report(HOLE), "bad 1.0 has PYSEC-2026-1 (fixed in: 2.0)", 1),
         (exception(), report(HOLE), "0 problems", 0),
         (exception("CVE-2026-2"), report(HOLE), "CVE-2026-2 is listed and not found any more", 1),
         (exception(until="2020-01-01"), report(HOLE), "to be looked at again on 2020-01-01", 1),

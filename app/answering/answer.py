@@ -213,7 +213,9 @@ class Answering:
         sampling = Sampling(max_tokens=_CONDENSED_TOKENS)
         query = " ".join((await self.model.write(asked, sampling, Written())).split())
         if not query or len(query) > _MOST_CONDENSED:
-            notices.append("The question could not be condensed; it was searched as it stands.")
+            notices.append(
+                "The question could not be condensed; it was searched as it was written."
+            )
             return ask.question
         return query
 
@@ -253,7 +255,9 @@ class Answering:
         elif written.finish_reason == "content_filter":
             notices.append("The language model's endpoint held back a part of the answer.")
         elif written.finish_reason is None:
-            notices.append("The language model did not say that it had ended; some may be missing.")
+            notices.append(
+                "The language model did not report its end; the answer may be incomplete."
+            )
         timings = grounds.result.timings
         return Answer(
             text=text,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from app.errors import LanguageModelFault
 
-RETRY = "Ask again; if it goes on, look at the log of its endpoint."
+RETRY = "Try again; if the error persists, see the log of its endpoint."
 
 _MOST_QUOTED = 300
 
@@ -50,12 +50,12 @@ def endpoint_fault(error: Exception, endpoint: Endpoint) -> LanguageModelFault |
         case openai.APIConnectionError() | httpx2.HTTPError():
             return LanguageModelFault(
                 f"the connection to {model} failed ({_quoted(error, endpoint)})",
-                fix="See whether the endpoint runs and llm_url is right.",
+                fix="Check that the endpoint runs and that llm_url is right.",
             )
         case openai.OpenAIError() | ValueError():
             return LanguageModelFault(
-                f"{model} sent what cannot be read ({_quoted(error, endpoint)})",
-                fix="See whether llm_url is the base URL of an OpenAI-compatible endpoint; it "
+                f"{model} sent an answer that cannot be read ({_quoted(error, endpoint)})",
+                fix="Check that llm_url is the base URL of an OpenAI-compatible endpoint; it "
                 "usually ends in /v1.",
             )
     return None
@@ -71,13 +71,13 @@ def _status_fault(model: str, error: Any, endpoint: Endpoint) -> LanguageModelFa
         )
     what, fix = (
         "refused the request",
-        ("See whether llm_context_tokens and llm_answer_tokens fit the model."),
+        ("Check that llm_context_tokens and llm_answer_tokens fit the model."),
     )
     if status == 404:
         what = f"has no such address or no model {endpoint.model!r}"
         fix = "The service's operator must correct llm_url or llm_model."
     elif status == 429:
-        what, fix = "has too much to do", "Ask again later."
+        what, fix = "is overloaded", "Ask again later."
     elif status >= 500:
         what, fix = "failed", RETRY
     return LanguageModelFault(

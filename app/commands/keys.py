@@ -23,19 +23,25 @@ def create(
     keys_file: KeysFile = None,
     config: Config = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="May search and not change collections.")
+        bool, typer.Option("--read-only", help="May search, but not change collections.")
     ] = False,
     collections: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Those it may use. [all]")
+        str | None, typer.Option(metavar="A,B", help="Collections that it may use. [all]")
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(help="The tenant that all its calls are about. [what they say]")
+        str | None, typer.Option(help="Tenant of all its calls. [the one that a call names]")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="N/TIME", help="Such as 600/minute. [the service's]")
+        str | None,
+        typer.Option(
+            metavar="N/TIME", help="Limit of requests, such as 600/minute. [the service's]"
+        ),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Such as 12h, 90d or 8w. [never]")
+        str | None,
+        typer.Option(
+            metavar="LENGTH", help="How long it is valid, such as 12h, 90d or 8w. [always]"
+        ),
     ] = None,
 ) -> None:
     """Make a key and print it, once: it is kept nowhere."""
@@ -54,7 +60,7 @@ def create(
     )
     typer.echo(token)
     typer.echo(
-        f"The key {key.id!r} ({_rights(key.write)}) is shown this once. "
+        f"The key {key.id!r} ({_rights(key.write)}) is shown only this once. "
         f"Its digest is in {place}: retrieval serve --keys-file {place}",
         err=True,
     )

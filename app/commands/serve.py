@@ -163,11 +163,14 @@ def _show(
 
 def _say_report(report: IngestReport) -> None:
     if not (report.new or report.changed):
-        say(f"     Nothing to index: all {report.unchanged:,} documents are there unchanged.")
+        say(
+            f"     Nothing to index: all {report.unchanged:,} documents are indexed "
+            "already and unchanged."
+        )
     else:
         say(
             f"     Indexed {report.new + report.changed:,} documents in {report.passages:,} "
-            f"passages ({report.seconds:.0f} s); {report.unchanged:,} were there unchanged."
+            f"passages ({report.seconds:.0f} s); {report.unchanged:,} were unchanged."
         )
     if report.truncated_passages:
         say(f"     {report.truncated_passages:,} passages were longer than the encoder reads.")

@@ -89,7 +89,7 @@ class Jobs:
             self._runner.start()
 
     def close(self, timeout_s: float | None = 30.0) -> None:
-        """Stop at a safe point what runs; it goes on at the next start. Ends all watches."""
+        """Stop at a safe point what runs; it continues at the next start. Ends all watches."""
         with self._changes:
             self._closing = True
             if self._running is not None:
@@ -98,7 +98,7 @@ class Jobs:
         if self._runner is not None:
             self._runner.join(timeout_s)
             if self._runner.is_alive():
-                log.warning("a job did not stop in time; it goes on at the next start")
+                log.warning("a job did not stop in time; it continues at the next start")
         with self._changes:
             for watchers in self._watchers.values():
                 for watcher in watchers:
@@ -128,7 +128,7 @@ class Jobs:
             waiting = len(self._table.waiting())
         if waiting >= MOST_WAITING:
             raise Overloaded(
-                f"{waiting} jobs wait already",
+                f"{waiting} jobs already wait",
                 fix="Wait until some have ended; GET /v1/jobs shows them.",
                 retry_after_s=30.0,
             )
@@ -222,7 +222,7 @@ class Jobs:
             try:
                 self._do(running)
             except Exception:  # such as a disk that became full: the next job may go well
-                log.exception("the job %s could not be written down", running.spec.id)
+                log.exception("the job %s could not be stored", running.spec.id)
                 self._unwritable.add(running.spec.id)  # not again before the next start
             finally:
                 with self._changes:

@@ -74,7 +74,7 @@ class JobSources:
         given = [source.documents is not None, source.files is not None, source.path is not None]
         if sum(given) != 1:
             raise InvalidInput(
-                "a job needs documents, files or a path, and one of them alone",
+                "a job needs documents, files or a path, and only one of them",
                 fix="Send one of them; start a job for each.",
             )
         if source.path is not None:
@@ -134,7 +134,8 @@ def documents_of(home: Path, limits: ParseLimits, cancelled: threading.Event) ->
         first = str(problems[0]) if problems else "they are empty"
         raise CorpusError(
             f"no document could be read from the uploaded files: {first}",
-            fix="Send files of another kind, or mend them; the limits of parsing are the settings "
+            fix="Send files of another kind, or correct them; the limits of parsing are "
+            "the settings "
             "parse_timeout_s and parse_memory_mb.",
         )
     return JobDocuments(lambda: _documents(parsed), problems)

@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     )
     replicas: int | None = setting(None, "copies of each such shard", "Qdrant server", ge=1)
     write_consistency: int | None = setting(
-        None, "copies that must have a write before it counts", "Qdrant server", ge=1
+        None, "copies that must confirm a write", "Qdrant server", ge=1
     )
 
     keys_file: Path | None = setting(
@@ -164,7 +164,7 @@ class Settings(BaseSettings):
     max_wait_ms: float = setting(
         4000, "milliseconds of work that may wait for a model", "Load", gt=0
     )
-    batching: bool = setting(True, "batches across requests", "Load")
+    batching: bool = setting(True, "join the texts of several requests in one batch", "Load")
     batch_tokens: int = setting(4096, "tokens in a model's batch", "Load", ge=64)
     batch_window_ms: float = setting(
         1.0, "milliseconds in which requests join a batch", "Load", ge=0
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     query_cache_mb: float = setting(64, "size of the cache of query vectors, in MB", "Load", ge=0)
     score_cache_mb: float = setting(64, "size of the cache of scores, in MB", "Load", ge=0)
     timeout_ms: float | None = setting(
-        None, "milliseconds that a request may take where it says nothing itself", "Load", gt=0
+        None, "milliseconds that a request may take if it sets no limit itself", "Load", gt=0
     )
     grace_s: float = setting(20, "seconds that requests get to end at a stop", "Load", gt=0)
 

@@ -70,8 +70,7 @@ class FollowingRetriever(Closing):
         self._store = Store.of(store, options.pop("api_key", None))
         if opener is not None and options:
             raise InvalidInput(
-                f"{', '.join(sorted(options))} was given besides an opener, which opens as it "
-                "likes",
+                f"{', '.join(sorted(options))} was given besides an opener, which takes no options",
                 fix="Give it to the opener.",
             )
         self._options = options

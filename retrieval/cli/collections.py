@@ -81,15 +81,15 @@ def versions(
 def reindex(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PATH…", help="Everything the collection is to hold."),
+        typer.Argument(metavar="PATH…", help="Everything that the collection will hold."),
     ],
     collection: Collection = "docs",
     store: Store = ".retrieval",
     encoder: Annotated[
         str | None,
-        typer.Option(help="Default: as it is.", rich_help_panel=MODELS_PANEL),
+        typer.Option(help="Default: unchanged.", rich_help_panel=MODELS_PANEL),
     ] = None,
-    language: Annotated[str | None, typer.Option(help="Of BM25's words.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the BM25 terms.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
     ] = None,
@@ -97,18 +97,19 @@ def reindex(
         int | None, typer.Option(help="Tokens repeated from passage to passage.", min=0)
     ] = None,
     quantization: Annotated[
-        Literal["none", "int8", "binary"] | None, typer.Option(help="Of stored vectors.")
+        Literal["none", "int8", "binary"] | None,
+        typer.Option(help="Quantization of stored vectors."),
     ] = None,
     judged: Annotated[
         Path | None,
         typer.Option(metavar="BEIR_DIR", help="Judged queries to compare both versions on."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which of its qrels/SPLIT.tsv.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of its judgements: qrels/SPLIT.tsv.")] = "test",
     switch: Annotated[
         bool | None,
         typer.Option(
             "--switch/--no-switch",
-            help="Use the new version in any case, or in none. Default: if it is no worse.",
+            help="Always use the new version, or never. Default: only if it is not worse.",
         ),
     ] = None,
     api_key: ApiKey = None,
@@ -174,7 +175,7 @@ def delete(
         str, typer.Argument(help="Name of the collection, or of one version of it.")
     ],
     store: Store = ".retrieval",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     api_key: ApiKey = None,
 ) -> None:
     """Delete a collection with all its versions, or one version that is not in use."""

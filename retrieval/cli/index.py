@@ -70,7 +70,7 @@ LAYOUT: dict[str, Any] = {
         typer.Option(
             metavar="NAME:KIND",
             help="Index metadata for filters, as keyword, number or datetime; can be repeated. "
-            "Default: by the look of the first documents.",
+            "Default: chosen from the first documents.",
             rich_help_panel=STORAGE_PANEL,
         ),
     ],
@@ -78,7 +78,7 @@ LAYOUT: dict[str, Any] = {
         bool | None,
         typer.Option(
             "--lexical",
-            help="The encoder's term weights too (bge-m3).",
+            help="Store the encoder's term weights too (bge-m3).",
             rich_help_panel=STORAGE_PANEL,
         ),
     ],
@@ -86,7 +86,7 @@ LAYOUT: dict[str, Any] = {
         bool | None,
         typer.Option(
             "--token-vectors",
-            help="A vector a token too, for MaxSim.",
+            help="Store a vector for each token too, for MaxSim.",
             rich_help_panel=STORAGE_PANEL,
         ),
     ],
@@ -94,7 +94,9 @@ LAYOUT: dict[str, Any] = {
 SERVER: dict[str, Any] = {
     "shards": Annotated[
         int | None,
-        typer.Option(help="Of a server's collection.", min=1, rich_help_panel=STORAGE_PANEL),
+        typer.Option(
+            help="Shards of a collection on a server.", min=1, rich_help_panel=STORAGE_PANEL
+        ),
     ],
     "replicas": Annotated[
         int | None,
@@ -103,7 +105,7 @@ SERVER: dict[str, Any] = {
     "write_consistency": Annotated[
         int | None,
         typer.Option(
-            help="Copies that must have a write before it counts.",
+            help="Copies that must confirm a write.",
             min=1,
             rich_help_panel=STORAGE_PANEL,
         ),
@@ -112,17 +114,20 @@ SERVER: dict[str, Any] = {
 CLUSTER: dict[str, Any] = {
     "ray_address": Annotated[
         str | None,
-        typer.Option(help="Of the cluster; auto for this machine's.", rich_help_panel=MACHINES),
+        typer.Option(
+            help="Address of the cluster; auto for this machine's.", rich_help_panel=MACHINES
+        ),
     ],
     "workers": Annotated[
         int | None,
-        typer.Option(help="Encoders at a time.", min=1, rich_help_panel=MACHINES),
+        typer.Option(help="How many encoders run at a time.", min=1, rich_help_panel=MACHINES),
     ],
     "gpus_per_worker": Annotated[
-        float | None, typer.Option(help="Or a share of one: 0.5.", rich_help_panel=MACHINES)
+        float | None,
+        typer.Option(help="GPUs of each encoder; 0.5 is half of one.", rich_help_panel=MACHINES),
     ],
     "cpus_per_worker": Annotated[
-        float | None, typer.Option(help="Of each encoder.", rich_help_panel=MACHINES)
+        float | None, typer.Option(help="CPUs of each encoder.", rich_help_panel=MACHINES)
     ],
 }
 
@@ -145,7 +150,9 @@ def index(
         str,
         typer.Option(help="auto, starter, a name, folder or hub id.", rich_help_panel=MODELS_PANEL),
     ] = "auto",
-    language: Annotated[str, typer.Option(help="Of BM25's words: auto, en, zh, …")] = "auto",
+    language: Annotated[
+        str, typer.Option(help="Language of the BM25 terms: auto, en, zh, …")
+    ] = "auto",
     *,
     splitting: dict[str, Any],
     prune: Annotated[
@@ -157,7 +164,9 @@ def index(
     on_error: Annotated[
         Literal["skip", "raise"], typer.Option(help="What to do with bad input.")
     ] = "skip",
-    encoding: Annotated[str | None, typer.Option(help="Of text files, if not UTF-8.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of text files that are not UTF-8.")
+    ] = None,
     storage: dict[str, Any],
     layout: dict[str, Any],
     server: dict[str, Any],
@@ -286,7 +295,7 @@ def _check_some_indexed(sources: Sequence[str], reports: Sequence[IngestReport])
         if report.failed:
             raise CorpusError(
                 f"nothing of {source} could be indexed; the notes above say why",
-                fix="Mend what the notes name, or give another source.",
+                fix="Correct what the notes name, or give another source.",
             )
         raise CorpusError(
             f"{source} holds no document, so nothing was indexed",

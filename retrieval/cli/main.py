@@ -77,13 +77,15 @@ def evaluate(
     modes: Annotated[str, typer.Option(help="First stages, joined by commas.")] = (
         "dense,sparse,hybrid"
     ),
-    rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Second stage too.")] = True,
+    rerank: Annotated[
+        bool, typer.Option("--rerank/--no-rerank", help="Measure the second stage too.")
+    ] = True,
     encoder: Annotated[
         str | None, typer.Option(help="Default: auto.", rich_help_panel=MODELS_PANEL)
     ] = None,
     reranker: RerankerOption = "auto",
     measures: Annotated[
-        str, typer.Option(help="Of ir-measures, joined by commas.")
+        str, typer.Option(help="Measures of ir-measures, joined by commas.")
     ] = "nDCG@10,MRR@10,recall@100",
     corpus: Annotated[
         str | None, typer.Option(help="Index this source in place of corpus.jsonl.")
@@ -93,9 +95,9 @@ def evaluate(
     ] = None,
     store: Store = ".retrieval",
     passages: Annotated[
-        Literal["whole", "split"], typer.Option(help="One passage a document, or split.")
+        Literal["whole", "split"], typer.Option(help="One passage for each document, or split.")
     ] = "whole",
-    language: Annotated[str, typer.Option(help="Of BM25's words.")] = "auto",
+    language: Annotated[str, typer.Option(help="Language of the BM25 terms.")] = "auto",
     limit: Annotated[int | None, typer.Option(help="Only the first N queries.", min=1)] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file as JSON.")

@@ -45,8 +45,10 @@ def export(
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="What export wrote.")],
-    collection: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File that `retrieval export` wrote.")
+    ],
+    collection: Annotated[str | None, typer.Option(help="Name of the new collection.")] = None,
     store: Store = ".retrieval",
     api_key: ApiKey = None,
 ) -> None:
@@ -65,18 +67,21 @@ def copy(
     collection: Name,
     to: Annotated[str, typer.Option(help="Folder or URL of the other store.")],
     store: Store = ".retrieval",
-    name: Annotated[str | None, typer.Option(help="Of the copy; default: the same.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the copy; default: the same.")] = None,
     quantization: Annotated[
-        Literal["none", "int8", "binary"] | None, typer.Option(help="Of the copy's vectors.")
+        Literal["none", "int8", "binary"] | None,
+        typer.Option(help="Quantization of the copy's vectors."),
     ] = None,
     on_disk: Annotated[
-        bool | None, typer.Option("--on-disk", help="Vectors of the copy on disk.")
+        bool | None, typer.Option("--on-disk", help="Keep the copy's vectors on disk.")
     ] = None,
-    shards: Annotated[int | None, typer.Option(help="Of the copy, on a server.", min=1)] = None,
-    replicas: Annotated[int | None, typer.Option(help="Of each shard.", min=1)] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Shards of the copy, on a server.", min=1)
+    ] = None,
+    replicas: Annotated[int | None, typer.Option(help="Copies of each shard.", min=1)] = None,
     api_key: ApiKey = None,
     to_api_key: Annotated[
-        str | None, typer.Option(help="Of the other store; '@FILE' reads it from a file.")
+        str | None, typer.Option(help="API key of the other store; '@FILE' reads it from a file.")
     ] = None,
 ) -> None:
     """Copy a collection with its vectors to another store, as from a laptop to a server."""
@@ -119,8 +124,10 @@ def backup(
 
 
 def restore(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="What backup wrote.")],
-    collection: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File that `retrieval backup` wrote.")
+    ],
+    collection: Annotated[str | None, typer.Option(help="Name of the new collection.")] = None,
     store: Store = ".retrieval",
     api_key: ApiKey = None,
 ) -> None:
@@ -136,7 +143,7 @@ def doctor(
     collection: Name,
     store: Store = ".retrieval",
     encode: Annotated[
-        int, typer.Option(help="Encode so many passages anew and compare.", min=0)
+        int, typer.Option(help="Encode this many passages anew and compare.", min=0)
     ] = 0,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -168,7 +175,7 @@ def doctor(
                 write(f"         → {one.fix}")
     if found.state == "error":
         raise StoreFault(
-            f"{found.physical} is not as it should be",
+            f"{found.physical} has problems",
             fix="Do what the findings marked ERROR say, then run this again.",
         )
 
@@ -178,10 +185,10 @@ def recall(
     collection: Name,
     store: Store = ".retrieval",
     queries: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Real queries, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="File of real queries, one per line.")
     ] = None,
     sample: Annotated[
-        int, typer.Option(help="Without queries: how many stored passages serve as such.", min=1)
+        int, typer.Option(help="Without queries: how many stored passages serve as queries.", min=1)
     ] = 200,
     depths: Annotated[str, typer.Option(help="The k of recall@k, joined by commas.")] = "10,100",
     tenant: Annotated[str | None, typer.Option(help="Whose passages.")] = None,
@@ -225,9 +232,9 @@ def _lines(path: Path) -> list[str]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise CorpusError(
             f"the queries {str(path)!r} cannot be read ({reason})",
-            fix="Give a text file with one query a line.",
+            fix="Give a text file with one query per line.",
         ) from error
     found = [line for line in lines if line]
     if not found:
-        raise CorpusError(f"{str(path)!r} holds no query", fix="Write one query a line.")
+        raise CorpusError(f"{str(path)!r} holds no query", fix="Write one query per line.")
     return found

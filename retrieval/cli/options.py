@@ -27,11 +27,13 @@ Collection = Annotated[str, typer.Option(help="Name of the collection.")]
 Store = Annotated[str, typer.Option(help="Folder of the store, or URL of a Qdrant server.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, see docs/json.md).")]
 ApiKey = Annotated[
-    str | None, typer.Option(help="Of a Qdrant server; '@FILE' reads it from a file.")
+    str | None, typer.Option(help="API key of a Qdrant server; '@FILE' reads it from a file.")
 ]
 Tenant = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Whose passages, where a collection keeps tenants apart."),
+    typer.Option(
+        metavar="NAME", help="Tenant of the passages, where a collection keeps tenants apart."
+    ),
 ]
 RerankerOption = Annotated[
     str,
@@ -74,7 +76,9 @@ _MODEL_OPTIONS: dict[str, Any] = {
     ],
     "devices": Annotated[
         str | None,
-        typer.Option(help="Several, joined by commas: cuda:0,cuda:1.", rich_help_panel=MODELS),
+        typer.Option(
+            help="Several devices, joined by commas: cuda:0,cuda:1.", rich_help_panel=MODELS
+        ),
     ],
     "engine": Annotated[
         Literal["auto", "packed", "openvino", "transformers"] | None,
@@ -100,7 +104,7 @@ _MODEL_OPTIONS: dict[str, Any] = {
         bool | None,
         typer.Option(
             "--deterministic",
-            help="Each text alone: the same bits whatever else is in the batch; slower.",
+            help="Encode each text alone: the same bits whatever else is in the batch; slower.",
             rich_help_panel=MODELS,
         ),
     ],
@@ -117,7 +121,7 @@ _MODEL_OPTIONS: dict[str, Any] = {
         bool | None,
         typer.Option(
             "--allow-untrained-truncation",
-            help="With --truncate-dim: also where it was not; costs quality.",
+            help="Allow a --truncate-dim that the encoder was not trained for; costs quality.",
             rich_help_panel=MODELS,
         ),
     ],
@@ -218,7 +222,8 @@ def _declared(option: Option) -> dict[str, tuple[Any, Any]]:
     if option.name == "fusion":
         k = typer.Option(help="The constant k of rrf.", rich_help_panel=panel, min=1)
         weights = typer.Option(
-            help="Of the dense, the BM25 and the lexical leg, such as 2,1.", rich_help_panel=panel
+            help="Weights of the dense, the BM25 and the lexical leg, such as 2,1.",
+            rich_help_panel=panel,
         )
         declared["rrf_k"] = (Annotated[int | None, k], None)
         declared["weights"] = (Annotated[str | None, weights], None)

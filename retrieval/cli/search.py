@@ -48,7 +48,7 @@ def search(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Many questions: one a line, or JSON lines with id and text; - is standard "
+            help="Many questions: one per line, or JSON lines with id and text; - is standard "
             "input. With --json one result a line.",
         ),
     ] = None,
@@ -167,7 +167,7 @@ def read_queries(place: str) -> list[tuple[str, str]]:
             found[name] = text
     if not found:
         raise CorpusError(
-            f"{shown} holds no query", fix="Write one query a line, or JSON with id and text."
+            f"{shown} holds no query", fix="Write one query per line, or JSON with id and text."
         )
     return list(found.items())
 
@@ -200,6 +200,6 @@ def _object(line: str, where: str) -> tuple[str, str]:
     if not named or not isinstance(text, str) or not text.strip():
         raise CorpusError(
             f'{where} is not a query: expected {{"id": "…", "text": "…"}}',
-            fix="Mend the line, or leave it out.",
+            fix="Correct the line, or leave it out.",
         )
     return str(name), text

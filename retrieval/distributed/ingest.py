@@ -141,7 +141,7 @@ def _check(encoder: object, batch: object, on_error: object, options: dict[str, 
         )
     if options.pop("prune", False):
         raise InvalidInput(
-            "prune was asked for with Ray, whose workers each see a part of the source",
+            "prune was given with Ray, whose workers each see a part of the source",
             fix="Index with Ray first, then once more without it and with prune: what is "
             "unchanged is skipped, and what the source no longer has is deleted.",
         )

@@ -38,7 +38,7 @@ class ReportTotals:
         if item.problems and self._on_error == "raise":
             raise CorpusError(
                 str(item.problems[0]),
-                fix="Mend it, or use on_error='skip' to leave it out and go on.",
+                fix="Correct it, or use on_error='skip' to leave it out and go on.",
             )
         self.counts += item
         if self._progress is None:

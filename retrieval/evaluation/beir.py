@@ -156,7 +156,7 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
             raise CorpusError(
                 f"{where}: expected three fields separated by tabs (query-id, corpus-id, score), "
                 f"found {len(fields)}: {line[:80]!r}",
-                fix="Mend the line.",
+                fix="Correct the line.",
             )
         query, document, written = fields
         try:
@@ -166,7 +166,7 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 continue
             raise CorpusError(
                 f"{where}: the score is {written!r}, expected a whole number",
-                fix="Mend the line: grades are 0, 1, 2 …",
+                fix="Correct the line: grades are 0, 1, 2 …",
             ) from None
         if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
             raise CorpusError(
@@ -198,7 +198,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise CorpusError(
                 f"{where}: the line is not JSON ({reason})",
-                fix="Each line holds one JSON object; mend or remove this one.",
+                fix="Each line holds one JSON object; correct or remove this one.",
             ) from error
         if not isinstance(record, dict):
             raise CorpusError(

@@ -216,7 +216,7 @@ def _storage_values(storage: StorageOptions) -> dict[str, Any]:
         if not fits(value):
             raise InvalidInput(
                 f"storage has {name}={value!r}, expected {expected}",
-                fix="Leave it out, or mend it.",
+                fix="Leave it out, or correct it.",
             )
     return chosen
 

@@ -133,7 +133,7 @@ class Preparing:
     def _bad(self, document: Document, reason: str) -> None:
         problem = Problem(document.source or document.id, reason)
         if self.on_error == "raise":
-            raise CorpusError(str(problem), fix="Mend the document, or use on_error='skip'.")
+            raise CorpusError(str(problem), fix="Correct the document, or use on_error='skip'.")
         self.problems.append(problem)
 
 

@@ -291,7 +291,7 @@ def not_found(name: str, kind: ModelKind, reason: str) -> ModelNotFound:
     near = [] if find(name, kind) is not None else near_names(name, kind)
     offer = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelNotFound(
-        f"the {kind} {name!r} cannot be had: {reason}",
-        fix=f"{offer}Give the folder where its files lie, connect to a model hub, or use "
+        f"the {kind} {name!r} cannot be loaded: {reason}",
+        fix=f"{offer}Give the folder that holds its files, connect to a model hub, or use "
         "'starter', which needs neither. `retrieval models` lists the known names.",
     )

@@ -122,7 +122,7 @@ def _bge() -> list[ModelSpec]:
             licence="Gemma",
             languages=_MULTILINGUAL,
             architecture="Gemma2Model",
-            note="9 billion parameters, 37 GB of weights: wants a GPU; "
+            note="9 billion parameters, 37 GB of weights: a GPU is recommended; "
             "other tasks: query_instruction='<instruct>YOUR TASK\\n<query>'",
         )
     )
@@ -172,7 +172,7 @@ def _bge_rerankers() -> list[ModelSpec]:
             licence="Apache-2.0",
             languages=_MULTILINGUAL,
             architecture="GemmaForCausalLM",
-            note="2.5 billion parameters, 10 GB of weights: wants a GPU",
+            note="2.5 billion parameters, 10 GB of weights: a GPU is recommended",
         )
     )
     specs.append(
@@ -184,7 +184,8 @@ def _bge_rerankers() -> list[ModelSpec]:
             licence="Apache-2.0",
             languages=_MULTILINGUAL,
             architecture=LAYER_WISE,
-            note="2.7 billion parameters, 11 GB of weights: wants a GPU; cutoff_layers=8 to 40",
+            note="2.7 billion parameters, 11 GB of weights: a GPU is recommended; "
+            "cutoff_layers=8 to 40",
         )
     )
     specs.append(
@@ -196,7 +197,8 @@ def _bge_rerankers() -> list[ModelSpec]:
             licence="Gemma",
             languages=_MULTILINGUAL,
             architecture=COST_WISE,
-            note="9 billion parameters, 37 GB of weights: wants a GPU; cutoff_layers=8 to 42, "
+            note="9 billion parameters, 37 GB of weights: a GPU is recommended; "
+            "cutoff_layers=8 to 42, "
             "compress_ratio=1, 2, 4 or 8",
         )
     )

@@ -195,7 +195,7 @@ class Reading:
         problem = Problem(_shown(path), reason, line)
         if self.on_error == "raise":
             raise CorpusError(
-                str(problem), fix="Mend it, or use on_error='skip' to leave it out and go on."
+                str(problem), fix="Correct it, or use on_error='skip' to leave it out and go on."
             )
         self.on_problem(problem)
 

@@ -148,7 +148,7 @@ class SearchOptions:
 
     top_k: int = _option(
         10,
-        "How many hits at most.",
+        "The largest number of hits.",
         least=1,
         limits=_limits(1000, 50, 50),
         defaults={"cli": 5, "answers": 8, "mcp": 5},
@@ -180,7 +180,8 @@ class SearchOptions:
         "`authors[].name` into lists of them) or `document_id`, `source`, `title`, `position`. A "
         "value is equal (a list in the metadata matches by any element); a list means any of; "
         '`{"gte": 2000, "lt": 2010}` (gt, gte, lt, lte) is a range of numbers or ISO dates; '
-        '`{"exists": true}` asks for a value, null for none. Several keys must all hold; `and`, '
+        '`{"exists": true}` requires a value, null requires none. Several keys must all '
+        "hold; `and`, "
         "`or` take lists of filters, `not` takes one.",
     )
     rerank: bool = _option(
@@ -214,7 +215,8 @@ class SearchOptions:
     offset: int = _option(
         0,
         "How many hits to skip: the next page. Pages of one `top_k` continue one another exactly "
-        "(with a time budget: as far as it goes equally deep); passages beyond the `candidates` "
+        "(with a time budget: as far as it re-ranks equally deep); passages beyond the "
+        "`candidates` "
         "follow in first-stage order.",
         least=0,
         limits=_limits(10_000, 0, 1000),
@@ -241,7 +243,7 @@ class SearchOptions:
     )
     neighbours: int = _option(
         0,
-        "How many passages before and after each hit, of its document, come along.",
+        "How many passages before and after each hit, of its document, come with it.",
         least=0,
         limits=_limits(20, 10, 5),
         panel="Results",

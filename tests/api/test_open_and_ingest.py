@@ -252,7 +252,7 @@ def test_a_budget_is_for_each_query_and_told_once(beir: Path) -> None:
         ({"budget_ms": 0}, "budget_ms is 0"),
         ({"devise": "cpu"}, "there is no option 'devise'"),
         ({"long_passages": "windows", "rerank": False}, "long_passages='windows' was given"),
-        ({"long_passages": "windows", "reranker": "starter"}, "no cross-encoder"),
+        ({"long_passages": "windows", "reranker": "starter"}, "not a cross-encoder"),
     ],
 )
 def test_evaluating_refuses_before_it_indexes(options: dict[str, Any], told: str) -> None:

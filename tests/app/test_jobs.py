@@ -231,7 +231,7 @@ def test_too_many_waiting_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", [JobSource(), JobSource(documents=[], path="/x")])
 def test_one_kind_of_source(tmp_path: Path, source: JobSource) -> None:
     with running(tmp_path, reading) as jobs:
-        with pytest.raises(InvalidInput, match="one of them alone"):
+        with pytest.raises(InvalidInput, match="only one of them"):
             started(jobs, source)
         assert jobs.list() == []
 

@@ -266,7 +266,7 @@ def test_a_loaded_encoder_cannot_travel(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"prune": True}, "prune was asked for with Ray"),
+        ({"prune": True}, "prune was given with Ray"),
         ({"batch": 0}, "batch is 0"),
         ({"on_error": "stop"}, "on_error is 'stop'"),
         ({"store": "ftp://host"}, "the store is 'ftp://host'"),

@@ -131,7 +131,7 @@ def test_what_cannot_be_stored_stops_no_other_document(
     assert [p.source for p in report.failed] == [bad.id]
     assert reason in report.failed[0].reason
     assert {p.document_id for p in contents(tmp_path)["passages"].values()} == {"a", "c"}
-    with pytest.raises(CorpusError, match="Mend the document"):
+    with pytest.raises(CorpusError, match="Correct the document"):
         run(tmp_path, documents, on_error="raise")
 
 

@@ -82,7 +82,7 @@ def test_doctor_fails_where_something_is_wrong(
     assert run(["doctor", "docs", "--store", str(tmp_path / "bad")]) == 1
     out, err = capsys.readouterr()
     assert "ERROR    documents: documents with passages missing: 1 (3.md)" in out
-    assert "docs@v1 is not as it should be" in err
+    assert "docs@v1 has problems" in err
 
 
 def test_recall(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

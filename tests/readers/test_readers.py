@@ -298,7 +298,11 @@ BAD_ROWS = [
     ("a.jsonl", b'{"text": "x", "title": 3}', "has a title that is a number, expected"),
     ("a.jsonl", b'{"text": "x", "id": [1]}', "has an id that is an array, expected"),
     ("a.jsonl", b'{"text": "x", "id": true}', "has an id that is true, expected"),
-    ("a.jsonl", b'{"text": "x", "n": NaN}', "is not JSON that can be used: NaN is not a JSON number"),
+    (
+        "a.jsonl",
+        b'{"text": "x", "n": NaN}',
+        "is not JSON that can be used: NaN is not a JSON number",
+    ),
     ("a.jsonl", b'{"text": "\\ud800"}', "holds half of a surrogate pair"),
     ("a.jsonl", b'{"text": "a\\u0000b"}', "has a NUL character"),
     ("a.jsonl", b'{"text": " ", "title": ""}', "is empty: neither text nor title"),

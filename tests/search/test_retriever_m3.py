@@ -365,7 +365,7 @@ def test_encode_all_says_what_it_cannot_do(encoder: BGEM3, tiny_bert_encoder: Pa
         assert (only.lexical, only.token_vectors) == (None, None)
         np.testing.assert_array_equal(only.vectors, one.encode_queries(["a", "the dog"]))
         assert only.tokens.tolist() == [3, 4]
-    with pytest.raises(InvalidInput, match="lexical weights were asked of") as caught:
+    with pytest.raises(InvalidInput, match="lexical weights were requested from") as caught:
         plain.encode_all(["a"], "passage", lexical=True)
     assert "bge-m3" in caught.value.fix
 

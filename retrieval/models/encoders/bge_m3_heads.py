@@ -151,7 +151,8 @@ def _linear(file: Path, hidden: int) -> tuple[FloatArray, FloatArray]:
         raise ModelFault(
             f"the file {file} cannot be read as a linear layer "
             f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})",
-            fix="Fetch the model again; an interrupted download or a git-lfs pointer looks so.",
+            fix="Fetch the model again; an interrupted download or a git-lfs pointer "
+            "looks like this.",
         ) from error
     if weight.ndim != 2 or weight.shape[1] != hidden or bias.shape != weight.shape[:1]:
         raise ModelFault(

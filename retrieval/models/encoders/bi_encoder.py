@@ -196,7 +196,7 @@ class BiEncoder(Closing):
         instruction = self._instruction(texts, kind)
         if lexical:
             raise InvalidInput(
-                f"lexical weights were asked of {self._info.model}, which has no such output",
+                f"lexical weights were requested from {self._info.model}, which has no such output",
                 fix="Use BAAI/bge-m3, or a folder of a model fine-tuned from it with its "
                 "sparse_linear.pt and colbert_linear.pt; BM25 needs neither.",
             )
@@ -322,6 +322,6 @@ class BiEncoder(Closing):
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidInput(
-                f"the encoder {self._info.model} was closed, and encodes nothing any more",
+                f"the encoder {self._info.model} was closed, and cannot encode any more",
                 fix="Load it again.",
             )

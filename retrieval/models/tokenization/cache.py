@@ -194,5 +194,5 @@ def _read(path: Path) -> tuple[str, bytes, NDArray[np.int64], NDArray[np.int32]]
 def _damaged(path: Path, why: str) -> StoreFault:
     return StoreFault(
         f"the token ids in {path} cannot be read ({why})",
-        fix="Delete the file and save it again: it only spares the tokeniser work.",
+        fix="Delete the file and save it again: it only saves the tokeniser work.",
     )

@@ -290,7 +290,7 @@ def test_an_answer_that_is_not_whole_says_so(service: Served) -> None:
     service.peer.reset("no_finish")
     got = service.post(question=QUESTION).json()
     assert got["finish_reason"] is None
-    assert any("may be missing" in notice for notice in got["notices"])
+    assert any("may be incomplete" in notice for notice in got["notices"])
 
 
 def test_an_endpoint_that_does_not_answer_in_time(store: Store, peer: Peer) -> None:
