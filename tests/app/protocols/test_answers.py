@@ -232,7 +232,7 @@ def test_citations_that_do_not_exist_are_told_and_not_returned(service: Served) 
         (401, "refused the service's key"),
         (404, "llm_model"),
         (400, "refused the request"),
-        (429, "too much to do"),
+        (429, "is overloaded"),
         (500, "failed (HTTP 500"),
     ],
 )
