@@ -17,9 +17,7 @@ from app.backend.backend import Backend
 from app.settings.settings import Settings
 from app.types import Caller, Observer
 from retrieval import Document
-from retrieval.errors import (
-    RetrievalError,
-)
+from retrieval.errors import RetrievalError
 from retrieval.types import RerankerInfo, Scores
 
 T = TypeVar("T")

@@ -7,15 +7,9 @@ from pathlib import Path
 import pytest
 from backend_help import ANYONE, CALLS, DOCUMENTS, WRITES, Made, Make, ids, refused, run
 
-from app.errors import (
-    Forbidden,
-    NotHere,
-)
+from app.errors import Forbidden, NotHere
 from app.types import Caller
-from retrieval.errors import (
-    CollectionNotFound,
-    InvalidInput,
-)
+from retrieval.errors import CollectionNotFound, InvalidInput
 
 
 @pytest.mark.parametrize(

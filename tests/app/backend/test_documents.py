@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from backend_help import ANYONE, DOCUMENTS, Made, Make, ids, run
 
 import retrieval
-from app.errors import (
-    NotHere,
-)
-from retrieval import Document
-from retrieval.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    InvalidInput,
-    InvalidQuery,
-)
+from app.backend.documents import put_together
+from app.errors import NotHere
+from retrieval import Document, Passage
+from retrieval.errors import CollectionExists, CollectionNotFound, InvalidInput, InvalidQuery
 
 
 def test_what_is_written_is_found_changed_and_deleted(make: Make) -> None:
@@ -70,16 +64,6 @@ def test_every_option_of_the_library_is_reachable(filled: Made) -> None:
         run(search(ANYONE, ["  "]))
     assert run(search(ANYONE, [])) == []
     assert filled.observer.stages[:4] == ["encode", "retrieve", "rerank", "search"]
-
-
-def test_many_requests_at_once_are_answered_as_one_by_one(filled: Made) -> None:
-    queries = [f"{word} {n}" for n in range(20) for word in ("oak", "bee", "ant")]
-    alone = [ids(run(filled.backend.search(ANYONE, [query]))) for query in queries]
-
-    async def together() -> list[Any]:
-        return await asyncio.gather(*(filled.backend.search(ANYONE, [q]) for q in queries))
-
-    assert [ids(results) for results in run(together())] == alone
 
 
 def test_a_large_upsert_makes_a_new_collection_in_two_steps(make: Make) -> None:
@@ -134,3 +118,52 @@ def test_a_version_that_is_switched_to_is_followed(filled: Made) -> None:
     assert run(filled.backend.collections.get(ANYONE, "docs")).version == "docs@v2"
     run(filled.backend.documents.upsert(ANYONE, DOCUMENTS[:1]))
     assert run(filled.backend.collections.get(ANYONE, "docs")).passages == 2
+
+
+# --- documents ------------------------------------------------------------------------------
+
+
+def split(text: str, *slices: tuple[int, int], **fields: Any) -> list[Passage]:
+    return [
+        Passage(
+            id=f"p{position}", document_id="d", position=position, text=text[start:end],
+            start=start, end=end, document_hash="h", document_passages=len(slices), **fields,
+        )
+        for position, (start, end) in enumerate(slices)
+    ]  # fmt: skip
+
+
+TEXT = "One two three. Four five.\n\n\nSix seven."
+OVERLAPPING = split(TEXT, (0, 14), (8, 25), (28, 38))
+OLD = split("One two three four", (0, 3), (4, 7), (8, 18))
+NEW = [replace(part, document_hash="new") for part in split("1 2", (0, 1), (2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("passages", "text", "complete"),
+    [
+        pytest.param(
+            OVERLAPPING[::-1], "One two three. Four five.\nSix seven.", True, id="overlap and gap"
+        ),
+        pytest.param(split(TEXT, (0, 25), (4, 13), (15, 25)), TEXT[:25], True, id="nested"),
+        pytest.param([OLD[0], OLD[2]], "One\nthree four", False, id="one is missing"),
+        pytest.param([OLD[2], *NEW], "1\n2", True, id="of two versions the whole one"),
+        pytest.param([*OLD[1:], NEW[0]], "two\nthree four", False, id="neither is whole"),
+    ],
+)
+def test_a_document_is_put_together(passages: list[Passage], text: str, complete: bool) -> None:
+    whole = put_together("d", passages)
+    assert (whole.text, whole.complete) == (text, complete)
+    positions = [passage.position for passage in whole.passages]
+    assert positions == sorted(positions)
+
+
+def test_a_documents_metadata_are_what_all_its_passages_say() -> None:
+    parts = split("One two", (0, 3), (4, 7), title="T", source="s")
+    paged = [
+        replace(part, metadata={"n": 1, "page": page})
+        for part, page in zip(parts, (1, 2), strict=True)
+    ]
+    whole = put_together("d", paged)
+    assert (whole.metadata, whole.title, whole.source) == ({"n": 1}, "T", "s")
+    assert put_together("d", paged[:1]).metadata == {"n": 1, "page": 1}

@@ -13,11 +13,7 @@ import pytest
 from backend_help import ANYONE, DOCUMENTS, Made, Make, ids, run
 
 from app.backend.backend import Backend
-from app.errors import (
-    Conflict,
-    Forbidden,
-    NotHere,
-)
+from app.errors import Conflict, Forbidden, NotHere
 from app.types import Caller, JobSource
 from retrieval import Document
 

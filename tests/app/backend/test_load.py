@@ -16,19 +16,10 @@ from hashing_encoder import HashingEncoder
 
 import retrieval
 from app.backend.backend import Backend
-from app.errors import (
-    DeadlinePassed,
-    Overloaded,
-    Stopping,
-    http_status,
-)
+from app.errors import DeadlinePassed, Overloaded, Stopping, http_status
 from app.settings.settings import Settings
 from retrieval import Document
-from retrieval.errors import (
-    CollectionNotFound,
-    InvalidInput,
-    ModelFault,
-)
+from retrieval.errors import CollectionNotFound, InvalidInput, ModelFault
 
 
 def test_a_deadline_is_an_error_or_the_first_stages_order(filled: Made) -> None:

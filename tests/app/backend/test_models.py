@@ -12,13 +12,9 @@ from backend_help import ANYONE, DOCUMENTS, Made, Make, run
 
 import retrieval
 from app.backend.backend import Backend
-from app.errors import (
-    NotHere,
-)
+from app.errors import NotHere
 from app.settings.settings import Settings
-from retrieval.errors import (
-    InvalidInput,
-)
+from retrieval.errors import InvalidInput
 from retrieval.types import ModelSpec
 
 

@@ -1,4 +1,4 @@
-"""Collections that are opened once and shared, and documents put together from their passages."""
+"""Collections that are opened once and shared; what they are made with."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval
-from app.backend.documents import put_together
 from app.backend.lazy import Lazy
 from app.backend.open_collections import OpenCollections
 from app.backend.threads import Workers
 from app.batching.deadline import Cancelled, Control, controlled
 from app.errors import Conflict, DeadlinePassed
-from retrieval import Document, Passage, Store
-from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError, StoreFault
+from retrieval import Document, Store
+from retrieval.errors import CollectionNotFound, InvalidInput, StoreFault
 
 T = TypeVar("T")
 WORDS = ["oak", "bee", "ant", "fox", "owl"]
@@ -279,119 +278,51 @@ def test_a_value_is_made_once_and_a_failure_is_remembered_for_a_while() -> None:
 
     def make() -> str:
         calls.append(1)
-        time.sleep(0.02)
-        if len(calls) == 1:
+        if len(calls) < 3:
             raise StoreFault("it is away", fix="Wait.")
         return "made"
 
     lazy = Lazy(make, retry_s=5.0, clock=lambda: now[0])
-    for _ in range(3):
+    for now[0] in (0.0, 4.9, 5.0, 9.9):
         with pytest.raises(StoreFault, match="away"):
             lazy.get()
-    assert (len(calls), lazy.value) == (1, None)
-    now[0] = 5.0
-    assert in_threads(8, lambda _: lazy.get()) == ["made"] * 8
-    assert (len(calls), lazy.value) == (2, "made")
-
-
-def test_a_failure_is_forgotten_after_a_hold() -> None:
-    calls: list[int] = []
-
-    def make() -> int:
-        calls.append(1)
-        if len(calls) == 1:
-            raise StoreFault("it is away", fix="Wait.")
-        return len(calls)
-
-    lazy = Lazy(make, retry_s=1000.0)
-    with pytest.raises(RetrievalError):
-        lazy.get()
+    assert (len(calls), lazy.value) == (2, None)
     with lazy.held():
-        pass
-    assert lazy.get() == 2
+        pass  # after which the failure is forgotten
+    assert in_threads(8, lambda _: lazy.get()) == ["made"] * 8
+    assert (len(calls), lazy.value) == (3, "made")
 
 
 # --- threads --------------------------------------------------------------------------------
 
 
-def test_a_call_that_is_left_is_told_so() -> None:
+def test_a_call_that_nobody_waits_for_is_cancelled() -> None:
     workers = Workers("test", 1)
-    told, begun = threading.Event(), threading.Event()
+    begun, release = threading.Event(), threading.Event()
+    never: list[int] = []
+
+    def hold() -> None:
+        begun.set()
+        assert release.wait(20)
 
     async def go() -> None:
         control = Control()
-
-        def call() -> None:
-            begun.set()
-            if control.cancelled.wait(20):
-                told.set()
-
+        call = partial(control.cancelled.wait, 20)
         with pytest.raises(DeadlinePassed):
             await workers.run(control, call, until=time.monotonic() + 0.1)
-        assert await asyncio.to_thread(told.wait, 5)
         assert await workers.run(Control(), lambda: 7) == 7
         # what still waits for the thread never begins
-        held, release, other = Control(), threading.Event(), list[int]()
-        first = asyncio.create_task(workers.run(held, lambda: release.wait(20)))
-        await asyncio.sleep(0.05)
-        second = asyncio.create_task(workers.run(Control(), lambda: other.append(1)))
-        await asyncio.sleep(0.05)
+        first = asyncio.create_task(workers.run(Control(), hold))
+        assert await asyncio.to_thread(begun.wait, 20)
+        second = asyncio.create_task(workers.run(Control(), lambda: never.append(1)))
+        await asyncio.sleep(0)  # it runs up to where it waits
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
         release.set()
         await first
         await workers.run(Control(), lambda: None)
-        assert other == []
 
     asyncio.run(go())
     workers.close()
-
-
-# --- documents ------------------------------------------------------------------------------
-
-
-def split(text: str, *slices: tuple[int, int], **fields: Any) -> list[Passage]:
-    return [
-        Passage(
-            id=f"p{position}", document_id="d", position=position, text=text[start:end],
-            start=start, end=end, document_hash="h", document_passages=len(slices), **fields,
-        )
-        for position, (start, end) in enumerate(slices)
-    ]  # fmt: skip
-
-
-TEXT = "One two three. Four five.\n\n\nSix seven."
-OVERLAPPING = split(TEXT, (0, 14), (8, 25), (28, 38))
-OLD = split("One two three four", (0, 3), (4, 7), (8, 18))
-NEW = [replace(part, document_hash="new") for part in split("1 2", (0, 1), (2, 3))]
-
-
-@pytest.mark.parametrize(
-    ("passages", "text", "complete"),
-    [
-        pytest.param(
-            OVERLAPPING[::-1], "One two three. Four five.\nSix seven.", True, id="overlap and gap"
-        ),
-        pytest.param(split(TEXT, (0, 25), (4, 13), (15, 25)), TEXT[:25], True, id="nested"),
-        pytest.param([OLD[0], OLD[2]], "One\nthree four", False, id="one is missing"),
-        pytest.param([OLD[2], *NEW], "1\n2", True, id="of two versions the whole one"),
-        pytest.param([*OLD[1:], NEW[0]], "two\nthree four", False, id="neither is whole"),
-    ],
-)
-def test_a_document_is_put_together(passages: list[Passage], text: str, complete: bool) -> None:
-    whole = put_together("d", passages)
-    assert (whole.text, whole.complete) == (text, complete)
-    positions = [passage.position for passage in whole.passages]
-    assert positions == sorted(positions)
-
-
-def test_a_documents_metadata_are_what_all_its_passages_say() -> None:
-    parts = split("One two", (0, 3), (4, 7), title="T", source="s")
-    paged = [
-        replace(part, metadata={"n": 1, "page": page})
-        for part, page in zip(parts, (1, 2), strict=True)
-    ]
-    whole = put_together("d", paged)
-    assert (whole.metadata, whole.title, whole.source) == ({"n": 1}, "T", "s")
-    assert put_together("d", paged[:1]).metadata == {"n": 1, "page": 1}
+    assert never == []
