@@ -85,6 +85,7 @@ class Collections:
         Raises:
             CollectionExists: there is one of that name.
             InvalidInput: an option that does not exist, or cannot be used.
+            NotHere: an encoder that the service does not run.
         """
         self._access.write(caller)
         chosen = self._access.collection(caller, name)

@@ -8,14 +8,11 @@ import numpy as np
 
 from app.backend.calls import Calls
 from app.backend.models import Models, check_dimensions
-from app.batching.deadline import Control
-from app.batching.encoder import BatchedEncoder
-from app.batching.reranker import BatchedReranker
 from app.batching.tokens import pair_tokens
 from app.types import Caller, Embedded, EmbeddedSparse, Reranked, TextKind
 from retrieval._validate import unicode_text
 from retrieval.errors import InvalidInput
-from retrieval.types import FloatArray
+from retrieval.types import Encoding, FloatArray
 
 
 class Texts:
@@ -53,20 +50,10 @@ class Texts:
         Raises:
             InvalidInput: no text, a blank one, or dimensions the model was not trained for.
         """
-        control = self._calls.control(caller, timeout_ms)
-        encoder = await self._encoder(control, model)
-        _check_texts(texts, "texts")
-        if dimensions is not None:
-            check_dimensions(encoder.info, dimensions)
-        work = {encoder.batcher: encoder.tokens(texts, kind)}
-        with self._calls.admission.enter(caller.key_id, work), self._calls.counted("encode"):
-            found = await encoder.encode_async(list(texts), kind, control)
-        return Embedded(
-            vectors=_cut(found.vectors, dimensions),
-            tokens=found.tokens,
-            truncated=found.truncated,
-            model=encoder.info.model,
+        found, name = await self._encoded(
+            caller, texts, kind, model, timeout_ms, dimensions=dimensions
         )
+        return Embedded(_cut(found.vectors, dimensions), found.tokens, found.truncated, name)
 
     async def embed_sparse(
         self,
@@ -82,14 +69,9 @@ class Texts:
         Raises:
             InvalidInput: no text, a blank one, or a model without term weights; says which has.
         """
-        control = self._calls.control(caller, timeout_ms)
-        encoder = await self._encoder(control, model)
-        _check_texts(texts, "texts")
-        work = {encoder.batcher: encoder.tokens(texts, kind)}
-        with self._calls.admission.enter(caller.key_id, work), self._calls.counted("encode"):
-            found = await encoder.encode_async(list(texts), kind, control, lexical=True)
+        found, name = await self._encoded(caller, texts, kind, model, timeout_ms, lexical=True)
         assert found.lexical is not None
-        return EmbeddedSparse(found.lexical, found.tokens, encoder.info.model)
+        return EmbeddedSparse(found.lexical, found.tokens, name)
 
     async def rerank(
         self,
@@ -107,7 +89,11 @@ class Texts:
             NotHere: the service has no reranker.
         """
         control = self._calls.control(caller, timeout_ms)
-        reranker = await self._reranker(control, model)
+        reranker = self._models.reranker_if_loaded(model)
+        if reranker is None:
+            reranker = await self._calls.others.run(
+                control, lambda: self._models.reranker(model), until=control.deadline
+            )
         _check_texts([query], "query")
         _check_texts(texts, "texts", may_be_empty=True)
         pairs = [(query, text) for text in texts]
@@ -126,21 +112,31 @@ class Texts:
             model=reranker.info.model,
         )
 
-    async def _encoder(self, control: Control, model: str | None) -> BatchedEncoder:
-        found = self._models.encoder_if_loaded(model)
-        if found is not None:
-            return found
-        return await self._calls.others.run(
-            control, lambda: self._models.encoder(model), until=control.deadline
-        )
-
-    async def _reranker(self, control: Control, model: str | None) -> BatchedReranker:
-        found = self._models.reranker_if_loaded(model)
-        if found is not None:
-            return found
-        return await self._calls.others.run(
-            control, lambda: self._models.reranker(model), until=control.deadline
-        )
+    async def _encoded(
+        self,
+        caller: Caller,
+        texts: Sequence[str],
+        kind: TextKind,
+        model: str | None,
+        timeout_ms: float | None,
+        *,
+        dimensions: int | None = None,
+        lexical: bool = False,
+    ) -> tuple[Encoding, str]:
+        """What the encoder of that name makes of texts, and its own name."""
+        control = self._calls.control(caller, timeout_ms)
+        encoder = self._models.encoder_if_loaded(model)
+        if encoder is None:
+            encoder = await self._calls.others.run(
+                control, lambda: self._models.encoder(model), until=control.deadline
+            )
+        _check_texts(texts, "texts")
+        if dimensions is not None:
+            check_dimensions(encoder.info, dimensions)
+        work = {encoder.batcher: encoder.tokens(texts, kind)}
+        with self._calls.admission.enter(caller.key_id, work), self._calls.counted("encode"):
+            found = await encoder.encode_async(list(texts), kind, control, lexical=lexical)
+        return found, encoder.info.model
 
 
 def _check_texts(texts: Sequence[str], name: str, *, may_be_empty: bool = False) -> None:

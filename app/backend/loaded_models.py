@@ -80,16 +80,6 @@ class LoadedModels:
         with self._loading:
             return self._encoders.get(key) or self._kept(self._load_for(manifest))
 
-    def encoder_called(self, name: str) -> BatchedEncoder:
-        """The encoder of that name, loaded where it does not run yet.
-
-        Raises:
-            ModelNotFound: no such model on this machine or the hub.
-        """
-        with self._loading:
-            loaded, _ = load_encoder_named(name, outputs_all=True, **self._options())
-            return self._kept(loaded)
-
     def default_encoder(self) -> BatchedEncoder:
         """The encoder of the default collection; without one, that of the settings.
 

@@ -48,18 +48,6 @@ class Models:
         known = (one for one in self._encoders() if wanted in _names(one.info.model))
         return next(known, None)
 
-    def encoder_to_build_with(self, name: str | None) -> BatchedEncoder:
-        """The encoder of a new collection: one that runs already, or loaded by its name.
-
-        Raises:
-            ModelNotFound: no such model on this machine or the hub.
-        """
-        try:
-            return self.encoder(name)
-        except NotHere:
-            assert name is not None
-        return self.loaded.encoder_called(name)
-
     def reranker(self, name: str | None) -> BatchedReranker:
         """The reranker that a request names; None for the default.
 

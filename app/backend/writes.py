@@ -53,6 +53,8 @@ class Writing:
         Raises:
             CollectionExists: there is one of that name.
             InvalidInput: an option that does not exist, or cannot be used.
+            NotHere: an encoder that the service does not run: a name could be any folder or
+                any model of a hub.
         """
         for option in options:
             if option not in _CREATE_OPTIONS:
@@ -201,7 +203,7 @@ class Writing:
                 documents,
                 name,
                 store=self._store,
-                encoder=self._models.encoder_to_build_with(encoder),
+                encoder=self._models.encoder(encoder),
                 tenant=tenant,
                 **options,
             )

@@ -83,7 +83,6 @@ def _collections(backend: Backend) -> APIRouter:
         description="Not needed before documents are written: that makes it, too.",
     )
     async def create_collection(request: Request, body: CreateCollection) -> JSONResponse:
-        _check_encoder(backend, body.encoder)
         options = body.model_dump(exclude={"name"}, exclude_none=True, exclude_unset=True)
         info = await backend.collections.create(caller_of(request), body.name, **options)
         return JSONResponse(collection_body(info), 201)
@@ -113,22 +112,6 @@ def _collections(backend: Backend) -> APIRouter:
         return JSONResponse({"deleted": [collection], "missing": []})
 
     return routes
-
-
-def _check_encoder(backend: Backend, name: str | None) -> None:
-    """Refuse models that the service does not run: a name could be any folder or hub's id.
-
-    Raises:
-        NotHere: says which there are.
-    """
-    known = [info for info in backend.models.infos() if info.kind == "encoder"]
-    if name is not None and not any(name in info.names for info in known):
-        listed = ", ".join(repr(info.names[0]) for info in known) or "none"
-        raise NotHere(
-            f"the service has no encoder {name!r}; it has {listed}",
-            fix="Leave it out, or let the operator start a service with that encoder.",
-            what="model",
-        )
 
 
 async def _named_collection(collection: Collection) -> str | None:
@@ -167,7 +150,7 @@ def _add_many(routes: APIRouter, backend: Backend, name: str, chosen: Chosen) ->
         )
         return JSONResponse(report_as_dict(report))
 
-    for method, operation in (("PUT", "put"), ("POST", "upsert")):
+    for method, operation in (("POST", "upsert"), ("PUT", "put")):
         routes.add_api_route(
             "",
             upsert_documents,
