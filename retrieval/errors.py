@@ -38,7 +38,7 @@ class RetrievalError(Exception):
     Attributes:
         problem: as given.
         fix: as given.
-        exit_code: what the command line ends with: 2 where the caller can mend it, else 1.
+        exit_code: exit code of the command line: 2 if the caller can correct the error, else 1.
 
     Example:
         >>> import retrieval

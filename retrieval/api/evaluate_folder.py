@@ -91,8 +91,8 @@ def evaluate_folder(
         fusion: how hybrid search joins its legs, see `Fusion`.
         corpus: another source of the documents, such as "python-docs".
         collection: an existing collection to search as it is; nothing is indexed.
-        passages: "whole" indexes one passage a document, as published BEIR figures do (text over
-            the encoder's length is cut); "split" splits as `retrieval index` does.
+        passages: "whole" indexes each document as one passage, as published BEIR figures do (text
+            over the encoder's length is cut); "split" splits as `retrieval index` does.
         limit: only the first `limit` queries, for a quick look.
         budget_ms: milliseconds a query for the second stage, see `TwoStageRetriever.search`. The
             queries of a batch share what they have together.

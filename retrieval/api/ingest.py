@@ -48,16 +48,17 @@ MAKING = frozenset(CollectionOptions.__annotations__)
 class IngestOptions(CollectionOptions, EncoderOptions, total=False):
     """How a new collection is made, and how its encoder runs.
 
-    An existing collection keeps what it was made with: what is given for one must agree.
+    An existing collection keeps what it was made with: arguments for it must match.
 
     Attributes:
-        language: of BM25's words: "auto" looks at the first documents; else a name or ISO code.
+        language: language of the BM25 terms: "auto" detects it from the first documents; else a
+            name or ISO code.
         max_tokens: longest passage in the encoder's tokens; "default" is 256, or what the encoder
-            reads where that is less; None makes one passage a document.
+            reads where that is less; None makes each document one passage.
         overlap_tokens: tokens of a passage that the next one repeats; 32 by default.
         storage: how the engine keeps the collection: a `Storage`, or some of its values by name.
         fields: metadata to index for filters, as {"year": "number", "lang": "keyword",
-            "day": "datetime"}; "auto" looks at the first documents.
+            "day": "datetime"}; "auto" chooses them from the first documents.
         lexical: store the encoder's own term weights, too (bge-m3).
         token_vectors: store a vector for each token, too, for MaxSim (bge-m3).
         pooling, query_instruction, passage_instruction, max_length: replace what the encoder
@@ -94,7 +95,7 @@ def ingest(
             Or an open retriever, whose index and encoder are used and stay open.
         store: folder of the embedded store, URL of a Qdrant server, or a `Store`.
         encoder: a model's name, folder or hub id, "starter", "auto", or an encoder.
-        tenant: whose documents they are. The first call decides whether a collection keeps
+        tenant: the tenant of the documents. The first call decides whether a collection keeps
             tenants apart. With an open retriever, None means the retriever's own.
         version: fill this version of the collection, such as "docs@v2", before searches use it.
         prune: delete documents that the source no longer has. Of a file or folder, those that

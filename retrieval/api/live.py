@@ -27,7 +27,7 @@ _RETRY_SECONDS = 30.0
 
 
 class FollowingRetriever(Closing):
-    """`TwoStageRetriever` over whatever version of a collection is the current one.
+    """A `TwoStageRetriever` over the current version of a collection, also after a switch.
 
     Searches never wait for a switch and never fail because of one: until the new version and its
     models are open, they go on with the old. May be used from several threads.
@@ -38,8 +38,8 @@ class FollowingRetriever(Closing):
         check_seconds: how long, in seconds, a switch may go unnoticed.
         clock: gives seconds; for tests.
         opener: opens a version, given by the engine's own name (`docs@v2`), in place of
-            `retrieval.open`: for those who share models between collections. Called in a thread
-            of its own, except for the first version; what it returns is closed here.
+            `retrieval.open`: for those who share models between collections. Called in a separate
+            thread, except for the first version; what it returns is closed here.
         options: as for `retrieval.open`; none beside an `opener`.
 
     Raises:
@@ -105,7 +105,7 @@ class FollowingRetriever(Closing):
 
     @contextlib.contextmanager
     def using(self) -> Iterator[TwoStageRetriever]:
-        """The retriever of the moment; it stays open inside of the block."""
+        """The current retriever; it stays open inside the block."""
         self._follow()
         with self._lock:
             generation = self._now

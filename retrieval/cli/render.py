@@ -104,7 +104,7 @@ def manifest_as_text(manifest: Manifest) -> str:
         "query instruction": repr(manifest.encoder.query_instruction),
         "passage instruction": repr(manifest.encoder.passage_instruction),
         "splitter": (
-            "one passage a document"
+            "one passage per document"
             if manifest.splitter.max_tokens is None
             else f"{manifest.splitter.max_tokens} tokens, "
             f"{manifest.splitter.overlap_tokens} of them overlap"

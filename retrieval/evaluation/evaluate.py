@@ -70,8 +70,8 @@ def evaluate(
 ) -> EvaluationReport:
     """Search every judged query in every mode and measure both stages' orders.
 
-    A query is searched once a mode: its row without re-ranking is the first stage's order of that
-    search. Judgements are of documents: a document stands where its best passage does.
+    Each query is searched once per mode; the row without re-ranking is the first stage's order of
+    that search. Judgements are of documents: a document takes the rank of its best passage.
 
     Args:
         retriever: the searcher; results say whether it re-ranked.

@@ -36,13 +36,13 @@ def read(
 
     A text, markdown, HTML, PDF, Word (docx), PowerPoint (pptx) or EPUB file is one document; its
     id is its path below `source`. PDF, Word and PowerPoint need the extra `files`; of a PDF file
-    or presentation `pages` says where its pages or slides begin. A JSONL, CSV or TSV file has a
-    document a row, with the fields `text` (or `contents`, `content`), `title`, `id` (or `_id`),
-    and all others as metadata. A row's id is the one it gives, with the file's path before it
-    where the file is one of a tree (`data/faq.jsonl#17`); without one it is `path#line`. A folder
-    with corpus.jsonl beside queries.jsonl or qrels/ is a BEIR folder: its corpus alone is read.
-    In other folders hidden files are passed over, and files of other kinds are counted in a
-    problem for each suffix.
+    or presentation `pages` says where its pages or slides begin. A JSONL, CSV or TSV file has one
+    document per row, with the fields `text` (or `contents`, `content`), `title`, `id` (or `_id`),
+    and all others as metadata. A row's id is the one it gives, with the file's path before it where
+    the file is one of a tree (`data/faq.jsonl#17`); without one it is `path#line`. A folder with
+    corpus.jsonl beside queries.jsonl or qrels/ is a BEIR folder: only its corpus is read. In other
+    folders hidden files are skipped, and files of other kinds are counted in a problem for each
+    suffix.
 
     Args:
         source: a file or folder; "python-docs" is the documentation of Python's standard library
@@ -51,7 +51,7 @@ def read(
             of a kind that is not read, and pages with pictures alone, are never an error.
         on_problem: called with each `Problem`; without it they are logged as warnings.
         encoding: of text files without a byte order mark; by default UTF-8, for HTML what it
-            declares. PDF, Word, PowerPoint and EPUB files say their own.
+            declares. PDF, Word, PowerPoint and EPUB files declare their own.
 
     Returns:
         An iterator; each file is read when its first document is asked for.

@@ -225,7 +225,8 @@ class SearchOptions:
     )
     per_document: int | None = _option(
         None,
-        "How many hits of one document at most, its best ones. The first stage goes deeper until "
+        "The largest number of hits from one document; its best ones are kept. The first "
+        "stage goes deeper until "
         "there are enough hits.",
         least=1,
         limits=_limits(1000, 50, 50),
@@ -243,7 +244,7 @@ class SearchOptions:
     )
     neighbours: int = _option(
         0,
-        "How many passages before and after each hit, of its document, come with it.",
+        "How many passages before and after each hit come with it, from the same document.",
         least=0,
         limits=_limits(20, 10, 5),
         panel="Results",
@@ -281,7 +282,9 @@ class SearchOptions:
         hidden=_NO_TUNING,
         panel="First stage",
     )
-    tenant: str | None = _option(None, "Whose passages, where the collection keeps tenants apart.")
+    tenant: str | None = _option(
+        None, "Tenant of the passages, where the collection keeps tenants apart."
+    )
 
     def __post_init__(self) -> None:
         for option in search_options():

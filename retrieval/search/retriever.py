@@ -47,7 +47,7 @@ class TwoStageRetriever(Closing):
             own term weights, where the collection has them) or hybrid.
         candidates: how many passages the first stage fetches and the second re-orders.
         blend: how the two orders are joined; None takes the reranker's measured default.
-        tenant: whose passages are searched where a search names none, see `Index`.
+        tenant: tenant that is searched if a search names none, see `Index`.
         notices: sentences that every result carries.
         owned: models that nobody else uses: closed with the index, where they can be closed.
 
@@ -100,14 +100,14 @@ class TwoStageRetriever(Closing):
         Args:
             query: what the user asks, in their words; the instruction is added here.
             options: the fields of `SearchOptions`. Where mode, candidates, blend or tenant is
-                left out, the retriever's own stands.
+                left out, the retriever's own applies.
 
         Returns:
-            The hits of one page, and how they came about.
+            The hits of one page, and how they were found.
 
         Raises:
             InvalidQuery: the query is empty or not text.
-            InvalidInput: an option's value cannot be used, here or at all.
+            InvalidInput: an option's value cannot be used, for this collection or at all.
             InvalidFilter: `where` cannot be understood.
         """
         return self.search_batch([query], **options)[0]
@@ -128,7 +128,7 @@ class TwoStageRetriever(Closing):
                 whole batch: the queries take turns, so all get equally deep.
 
         Returns:
-            One result a query, in their order. The times of the batch are shared equally.
+            One result per query, in their order. The times of the batch are shared equally.
 
         Raises:
             As `search`.
@@ -167,7 +167,7 @@ class TwoStageRetriever(Closing):
         """What a search with these options would do; nothing is computed.
 
         Raises:
-            InvalidInput: an option's value cannot be used, here or at all.
+            InvalidInput: an option's value cannot be used, for this collection or at all.
         """
         values: dict[str, Any] = dict(options)
         for name in ("mode", "candidates", "blend", "tenant"):

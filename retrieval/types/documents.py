@@ -12,7 +12,7 @@ class Document:
     """One text, as a reader yields it, with an id that is the same from run to run.
 
     Attributes:
-        id: names the document in its collection; a document of the same id replaces it.
+        id: names the document in its collection; a document with the same id replaces it.
         text: all of it.
         title: put before every passage that is encoded.
         metadata: JSON values by name; `where=` filters by them.
@@ -41,16 +41,16 @@ class Passage:
 
     Attributes:
         id: uuid5 of document id and position, so that indexing twice writes the same points.
-        document_id: of the document it is a slice of.
-        position: of the passage in its document, from 0.
+        document_id: id of its document.
+        position: place in its document, from 0.
         text: `document.text[start:end]`.
         start: offset of its first character in the document.
         end: offset after its last character in the document.
-        title: the document's.
-        headings: those it stands under, the outermost first.
-        metadata: the document's.
-        source: the document's.
-        document_hash: of the document's content; shows whether the document has changed.
+        title: title of the document.
+        headings: the headings above the passage, outermost first.
+        metadata: metadata of the document.
+        source: source of the document.
+        document_hash: hash of the document's content; it shows whether the document has changed.
         document_passages: how many passages the document has; fewer in an index means that a run
             was interrupted.
 
@@ -85,7 +85,7 @@ class Problem:
     """A part of the input that could not be used, and why.
 
     Attributes:
-        source: the file, or the row of it.
+        source: the file, or its row.
         reason: a sentence.
         line: of the file, from 1; None where it is not about one line.
     """

@@ -11,11 +11,11 @@ from retrieval.types.models import Blend
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer: a passage, its place in the final order, and what each stage said of it.
+    """One answer: a passage, its place in the final order, and each stage's score for it.
 
     Attributes:
         passage: what was found.
-        rank: place in the final order, from 1; it goes on from page to page.
+        rank: place in the final order, from 1; it continues from page to page.
         score: what the final order follows: the reranker's raw score, the blended RRF score, or
             the first stage's score where nothing was re-ranked.
         relevance: from 0 to 1: the sigmoid of the reranker's score (for late interaction, and for
@@ -58,7 +58,7 @@ class Timings:
     """Milliseconds of one search. In a batch, each query's equal share of the batch.
 
     Attributes:
-        encode_ms: the query to its vector.
+        encode_ms: encoding of the query.
         retrieve_ms: the first stage in the index, and the choice of hits at the end.
         rerank_ms: the second stage; 0.0 without one.
         total_ms: all of it.
@@ -116,7 +116,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far an indexing run is.
+    """Progress of an indexing run.
 
     Attributes:
         documents: read so far.
@@ -152,7 +152,7 @@ class IngestReport:
         read: documents that the source gave.
         new: written for the first time.
         changed: written again, since their content differs from what the collection held.
-        unchanged: passed over, since the collection holds them already.
+        unchanged: skipped, because the collection holds them already.
         failed: what could not be used, one `Problem` each.
         passages: passages that were written.
         tokens: tokens of those passages, before truncation, special tokens included.

@@ -235,7 +235,7 @@ def test_eval_prints_and_writes_every_mode(
         ),
         (
             "search x --store STORE --reranker starter --long-passages windows",
-            ["no cross-encoder"],
+            ["not a cross-encoder"],
         ),
         ("search x --store STORE --reranker ''", ["the reranker is '', expected the name of a"]),
         ("search x --store STORE --dtype fp8", ["'fp8'"]),

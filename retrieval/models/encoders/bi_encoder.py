@@ -48,7 +48,8 @@ class BiEncoder(Closing):
         engine, device, dtype, threads: see `retrieval.models.engines.load_engine`.
         devices: several devices that share large inputs, instead of `device`; see there.
         deterministic: each text is computed alone, without padding, so that its vector is the same
-            to the last bit whatever is encoded with it. Slower, most of all for short texts.
+            to the last bit, whatever other texts are in the batch. Slower, most of all for short
+            texts.
         query_instruction: put before queries verbatim; None for the model's own, "" for none.
         pooling: `cls`, `mean` or `last`; None for the model's own.
         max_length: longest text in tokens, special tokens included; None for the model's own.
@@ -149,7 +150,7 @@ class BiEncoder(Closing):
         return f"{self._engine.name} {self._engine.dtype} on {self._engine.device}"
 
     def close(self) -> None:
-        """End the processes of further devices. May be called again; nothing is encoded then."""
+        """End the processes of further devices; nothing can be encoded after that."""
         with self._token_engine_lock:
             self._closed = True
             for engine in (self._engine, self._token_engine):

@@ -41,9 +41,9 @@ class CrossEncoderReranker:
 
     Pairs of all queries share batches of like length under a token budget, and the same pair of
     texts is computed once. A query keeps up to three quarters of `max_length` (as in
-    FlagReranker); what is left is the passage's, which alone is cut to fit. Passages' token ids are
-    kept, so that a passage that was scored before is not tokenised again. May be used from several
-    threads.
+    FlagReranker); the rest is for the passage, and only the passage is cut to fit. Passages' token
+    ids are kept, so that a passage that was scored before is not tokenised again. May be used from
+    several threads.
 
     Args:
         model: a name from `retrieval models`, a folder, a hub id, or a resolved model.
@@ -51,7 +51,7 @@ class CrossEncoderReranker:
         deterministic: each pair is computed alone, so that its score cannot depend, not even in
             its last bit, on what else is scored; slower.
         max_length: longest pair in tokens, special tokens included; None takes the model's own.
-        long_passages: what becomes of a passage that does not fit beside its query. `truncate`:
+        long_passages: how a passage is read that does not fit beside its query. `truncate`:
             it is cut. `windows`: it is read in parts, of which the best gives the score
             (see `retrieval.models.rerankers.long_passages`). `error`: a pair that would be cut is
             refused.

@@ -74,7 +74,7 @@ class LateInteractionReranker:
         encoder: the bi-encoder whose last hidden states are compared.
         max_cache_bytes: size of the passages' cache; 0 keeps nothing. 256 MiB hold some 1,800
             passages of 200 tokens and 384 dimensions.
-        default_blend: how its order works best with the first stage's.
+        default_blend: how its order is best joined with the first stage's.
         name: what `info.model` says; None for the encoder's name.
 
     Raises:
