@@ -300,7 +300,7 @@ class TestTruncation:
 
     @pytest.mark.parametrize("given", [0, -4, 65, "16", 16.0, True])
     def test_impossible_dimensions(self, resolved: ResolvedModel, given: Any) -> None:
-        with pytest.raises(InvalidInput, match="truncate_dim="):
+        with pytest.raises(InvalidInput, match="truncate_dim"):
             BiEncoder(resolved, truncate_dim=given, allow_untrained_truncation=True)
 
 
