@@ -1,6 +1,6 @@
 """What a caller may do, decided in one place: writing, which collections, and as which tenant.
 
-What a caller may not use looks as if it were not there.
+A collection that a caller may not use gets the same error as one that does not exist.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SHOWN = 20
 
 
 class Access:
-    """The rules.
+    """The rules for all callers.
 
     Args:
         settings: the default collection, and whether anything may be written at all.
-        names: the collections there are.
+        names: lists the store's collections.
     """
 
     def __init__(self, settings: Settings, names: Callable[[], list[str]]) -> None:
@@ -59,13 +59,13 @@ class Access:
         return name
 
     def visible(self, caller: Caller) -> list[str]:
-        """The collections, of those there are, that the caller may use; asks the store."""
+        """The names of the collections that exist and that the caller may use; asks the store."""
         names = self._names()
         allowed = caller.collections
         return names if allowed is None else [name for name in names if name in allowed]
 
     def tenant(self, caller: Caller, tenant: str | None) -> str | None:
-        """As which tenant a call acts.
+        """The tenant that a call acts as; None for none.
 
         Raises:
             Forbidden: the caller has a tenant of its own and named another.
@@ -105,7 +105,7 @@ class Access:
             )
 
     def whole_collection(self, caller: Caller, name: str) -> None:
-        """Refuse what would reach beyond a caller's own tenant.
+        """Refuse a tenant what would change other tenants' documents, too.
 
         Raises:
             Forbidden: the caller is one of the collection's tenants.
@@ -118,10 +118,10 @@ class Access:
             )
 
     def manifest(self, caller: Caller, name: str, manifest: Manifest) -> Manifest:
-        """The manifest as it is, of a collection that the caller may use.
+        """The same manifest, where the caller may use a collection that was built so.
 
         Raises:
-            CollectionNotFound: it keeps no tenants apart, and the caller acts as one.
+            CollectionNotFound: the collection has no tenants, and the caller acts as one.
         """
         if caller.tenant is not None and not manifest.layout.tenants:
             raise self.missing(caller, name)
@@ -136,9 +136,9 @@ class Access:
             raise self.missing(caller, name) from None
 
     def missing(self, caller: Caller, name: str) -> CollectionNotFound:
-        """The error for a collection that is not there, or not for this caller."""
+        """The error for a collection that does not exist, or that the caller may not use."""
         if caller.tenant is not None:
-            # which collections there are beside it is nothing to a tenant
+            # a tenant does not learn which collections there are
             known: list[str] = []
         elif caller.collections is not None:
             known = sorted(caller.collections)

@@ -22,13 +22,13 @@ from app.backend.access import Access
 from app.backend.calls import Calls
 from app.backend.collections import Collections
 from app.backend.documents import Documents
-from app.backend.embeddings import Texts
 from app.backend.jobs import JobAccess
 from app.backend.loaded_models import LoadedModels
 from app.backend.models import Models
 from app.backend.open_collections import OpenCollections
 from app.backend.readiness import Checks
 from app.backend.search import SearchCall, Searching, warm_up
+from app.backend.texts import Texts
 from app.backend.writes import Writing
 from app.batching.deadline import Control, controlled
 from app.settings.settings import Settings, secret

@@ -1,4 +1,4 @@
-"""What every call goes through: admission, its time, the threads, and what is counted of it."""
+"""What every call goes through: admission, its deadline, a thread, and its counts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from retrieval._validate import number
 
 T = TypeVar("T")
 
-# Searches wait in threads for their models' batchers: as many can share batches.
+# Searches wait in threads for their models' batchers: this many can share batches.
 SEARCH_THREADS = 64
 WRITE_THREADS = 8
 OTHER_THREADS = 8
 
 
 class Calls:
-    """The ways of requests into the backend.
+    """Lets calls in and runs them in threads.
 
     Args:
         settings: limits.
-        access: whose words are used for collections that are not there.
-        observer: is told of stages, and of deadlines that passed.
+        access: words the error of a collection that does not exist.
+        observer: gets the times of stages, and the deadlines that passed.
     """
 
     def __init__(self, settings: Settings, access: Access, observer: Observer) -> None:
@@ -43,12 +43,12 @@ class Calls:
         self.others = Workers("backend", OTHER_THREADS)
 
     async def write(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
-        """What a blocking write returns; `name` of the collection that it is about."""
+        """The result of a blocking write to the collection `name`."""
         with self.admission.enter(caller.key_id):
             return await self._in_thread(self._writes, caller, call, name)
 
     async def other(self, caller: Caller, call: Callable[[], T], name: str | None = None) -> T:
-        """What a short blocking call returns; `name` of the collection that it is about."""
+        """The result of a short blocking call about the collection `name`."""
         with self.admission.enter(caller.key_id):
             return await self._in_thread(self.others, caller, call, name)
 
@@ -94,6 +94,6 @@ class Calls:
         return Control(client=caller.key_id, deadline=deadline)
 
     def close(self) -> None:
-        """Let go of the threads; what waits for one is dropped."""
+        """End the threads; a call that waits for one is dropped."""
         for workers in (self.searches, self._writes, self.others):
             workers.close()

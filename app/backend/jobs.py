@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from app.backend.access import Access
@@ -136,21 +137,17 @@ class JobAccess:
     ) -> IngestReport:
         control = Control(client=spec.key_id, background=True, cancelled=cancelled)
         with controlled(control):
-            what = f"the job {spec.id} runs"
-            if spec.path is not None:
-                return self._writing.upsert(
-                    self._allowed(spec.path), spec.collection, tenant=spec.tenant, what=what,
-                    prune=spec.prune, progress=progress, patience_s=PATIENCE_SECONDS,
-                )  # fmt: skip
-            given = documents_of(home, parse_limits(self._settings), cancelled)
-            report = self._writing.upsert(
-                given.read, spec.collection, tenant=spec.tenant, what=what, prune=spec.prune,
-                progress=progress, patience_s=PATIENCE_SECONDS,
+            write = partial(
+                self._writing.upsert, name=spec.collection, tenant=spec.tenant, prune=spec.prune,
+                what=f"the job {spec.id} runs", progress=progress, patience_s=PATIENCE_SECONDS,
             )  # fmt: skip
-            return given.report(report)
+            if spec.path is not None:
+                return write(self._allowed(spec.path))
+            sent = documents_of(home, parse_limits(self._settings), cancelled)
+            return sent.report(write(sent.read))
 
     def _allowed(self, path: str) -> str:
-        """A path on this machine, made absolute, where links lead to what may be read.
+        """The absolute path, with links resolved, of a file or folder that jobs may read.
 
         Raises:
             Forbidden: it is under none of the `ingest_roots`.

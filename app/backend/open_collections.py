@@ -1,8 +1,8 @@
-"""The collections that the service has open: each opened when it is first needed, and once.
+"""The collections that the service has open: each opened once, when it is first needed.
 
-An embedded collection can be open in one process, once; so searches and writes share its index.
-Searches go on while a collection is written to. Writers take turns. A collection that is rebuilt
-by another process (a new version, `retrieval reindex`) is followed.
+Only one index of an embedded collection can be open, so searches and writes share it. Searches go
+on while a collection is written to; writers take turns. Where another process rebuilds a
+collection (`retrieval reindex`), its new version is opened.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class OpenCollections:
 
         Raises:
             CollectionNotFound, ManifestCorrupt, StoreFault
-            InvalidInput: no name of a collection.
+            InvalidInput: the name is not one of a collection.
         """
         return self.store.manifest(_plain_name(name))
 
@@ -67,14 +67,14 @@ class OpenCollections:
         return None if following is None else following.retriever
 
     def notice(self, name: str) -> str:
-        """Why a collection's current version is not the one that answers; empty where it is."""
+        """Why an older version of a collection answers; empty where the current one does."""
         held = self._held.get(name)
         following = None if held is None else held.following.value
         return "" if following is None else following.notice
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[TwoStageRetriever]:
-        """The retriever over a collection's current version; stays open inside of the block.
+        """The retriever over a collection's current version; stays open inside the block.
 
         Raises:
             CollectionNotFound: there is none, or it is being deleted.
@@ -90,16 +90,16 @@ class OpenCollections:
 
     @contextlib.contextmanager
     def writing(self, name: str, what: str, *, patience_s: float) -> Iterator[None]:
-        """Inside of the block nobody else writes to that collection.
+        """Inside the block nobody else writes to that collection.
 
         Args:
             name: of a collection, which need not exist.
-            what: is done in the block, for the message to those who wait in vain.
+            what: the work in the block, for the error of those who wait in vain.
             patience_s: how long to wait for others.
 
         Raises:
             Conflict: another write took longer than `patience_s`.
-            DeadlinePassed, Cancelled: of the request that waits.
+            DeadlinePassed, Cancelled: the waiting request ended.
         """
         with self._hold(_plain_name(name)) as held:
             until = time.monotonic() + patience_s
@@ -119,15 +119,15 @@ class OpenCollections:
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[None]:
-        """Inside of the block nobody opens that collection, since it is being made.
+        """Inside the block the collection is being made: `using` it waits until the end.
 
-        Who asks for it meanwhile waits. Only for who is `writing` it.
+        Only inside `writing` it.
         """
         with self._hold(name) as held, held.following.held():
             yield
 
     def delete(self, name: str) -> None:
-        """Delete a collection, when its last searches have ended. Only for who is `writing` it.
+        """Delete a collection, when its last searches have ended. Only inside `writing` it.
 
         Raises:
             CollectionNotFound: there is none.
@@ -201,7 +201,7 @@ class OpenCollections:
 
 
 class _Held:
-    """A collection that somebody asked for.
+    """A collection that is in use, or was.
 
     users: blocks that hold it now. leaving: it is being deleted here. retired: it was deleted by
     somebody else, and is closed when its last user has gone.
@@ -217,10 +217,10 @@ class _Held:
 
 
 def _plain_name(name: str) -> str:
-    """A collection's name, which names no version of it.
+    """The same name, where it is one of a collection and not of a version.
 
     Raises:
-        InvalidInput: it names one; which is current is settled by `retrieval switch`.
+        InvalidInput: it names a version; `retrieval switch` chooses the current one.
     """
     if "@" in name:
         raise InvalidInput(

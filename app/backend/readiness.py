@@ -16,18 +16,18 @@ from app.types import Readiness
 from retrieval import Store
 from retrieval.errors import CollectionNotFound, ModelFault, ModelNotFound, RetrievalError
 
-# Whoever asks `/readyz` waits no longer than this; the check itself goes on.
+# A request of `/readyz` waits this long at most; the check itself goes on.
 ANSWER_SECONDS = 2.0
 # The embedded engine maps files into memory and must never meet a full disk.
 LEAST_FREE_BYTES = 128 * 1024 * 1024
 
 
 class Checks:
-    """Looks at the parts, one look at a time; each look also tries again what was missing.
+    """Looks at the parts, one check at a time; each check also tries again what was missing.
 
     Args:
         settings: of the service.
-        store, collections, models: what is looked at.
+        store, collections, models: the parts.
     """
 
     def __init__(
@@ -38,23 +38,23 @@ class Checks:
         self._collections = collections
         self._models = models
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ready")
-        self._look: Future[dict[str, str]] | None = None
+        self._check: Future[dict[str, str]] | None = None
 
     async def ready(self) -> Readiness:
-        """What there is to complain of, by part."""
-        if self._look is None or self._look.done():
-            self._look = self._pool.submit(self._problems)
-        look = asyncio.wrap_future(self._look)
-        done, _ = await asyncio.wait({look}, timeout=ANSWER_SECONDS)
+        """The result of a check: of the one that runs, or of a new one."""
+        if self._check is None or self._check.done():
+            self._check = self._pool.submit(self._problems)
+        check = asyncio.wrap_future(self._check)
+        done, _ = await asyncio.wait({check}, timeout=ANSWER_SECONDS)
         if not done:
             loading = not self._models.infos()
             part, what = ("models", "being loaded") if loading else ("index", "being asked")
             return Readiness(False, {part: f"It is still {what}."})
-        problems = look.result()
+        problems = check.result()
         return Readiness(not problems, problems)
 
     def close(self) -> None:
-        """Look no more."""
+        """End the thread of the checks."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _problems(self) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _not_writable(folder: Path) -> str:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # the store is made with its first collection
     if not folder.is_dir():
-        return f"{folder} is no folder."
+        return f"{folder} is not a folder."
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"The folder {folder} may not be written to by this user."
     free = shutil.disk_usage(folder).free
