@@ -338,7 +338,7 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
     thread.start()
     try:
         up.wait(30)
-        own: Any = backend._collections.opened("docs")
+        own: Any = backend._opened.opened("docs")
         models = own.encoder.inner, own.reranker.inner
         yield sockets.url_of(sock), retrieval.TwoStageRetriever(models[0], own.index, models[1])
     finally:
