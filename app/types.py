@@ -29,7 +29,7 @@ class Caller:
 
     key_id: the public name of the API key, "anonymous" without keys; requests of one caller share
     its turn in the queue. write: may change collections. collections: those it may use; None for
-    all. tenant: whose passages all its calls are about, whatever they say; None leaves that to
+    all. tenant: the tenant of all its calls, whatever they say; None leaves that to
     the call.
     """
 
@@ -132,8 +132,8 @@ class StoredDocument:
 class JobSource:
     """What a job reads: documents, files that were uploaded, or a path on the service's machine.
 
-    files: (name given by the client, where the upload lies now); the job takes the files over.
-    path: must lie under one of the folders in the setting `ingest_roots`.
+    files: (name given by the client, where the upload is now); the job takes the files over.
+    path: must be under one of the folders in the setting `ingest_roots`.
     """
 
     documents: Sequence[Document] | None = None

@@ -1,7 +1,7 @@
 """Every error of the library, as a tree.
 
     RetrievalError                 base; exit code 1
-    ├── UserError                  the caller can mend it; exit code 2
+    ├── UserError                  the caller can correct it; exit code 2
     │   ├── InvalidInput           an argument's value (also a ValueError)
     │   │   ├── InvalidQuery       blank or not text
     │   │   ├── InvalidFilter      a `where` that cannot be understood
@@ -58,7 +58,7 @@ class RetrievalError(Exception):
 
 
 class UserError(RetrievalError):
-    """The caller can mend it."""
+    """The caller can correct it."""
 
     exit_code = 2
 

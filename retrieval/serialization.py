@@ -141,5 +141,5 @@ def _thaw(value: Any) -> Any:
 
 
 def models_as_dicts(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> list[dict[str, Any]]:
-    """The model table in its stable JSON form; `cached` says which lie on this machine."""
+    """The model table in its stable JSON form; `cached` says which are on this machine."""
     return [{**asdict(spec), "cached": cached[spec.name]} for spec in specs]

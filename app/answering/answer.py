@@ -30,11 +30,12 @@ understood without the rest of the conversation: put names in place of words suc
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question and how it is to be answered.
+    """A question, and how to answer it.
 
     options: of `Backend.search`; min_relevance is applied here, and where it is left out the
-    service's own stands. query: what to search for instead of the question. condense: whether
-    the language model first rewrites the question so that it stands without the `history`.
+    service's own applies. query: what to search for instead of the question. condense: whether
+    the language model first rewrites the question so that it can be understood without the
+    `history`.
     """
 
     question: str
@@ -51,7 +52,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What an answer is to be written from. prompt: None where nothing relevant was found.
+    """What an answer is written from. prompt: None where nothing relevant was found.
 
     query: what was searched for. hits: those that are relevant enough. started: time.monotonic().
     """
@@ -130,7 +131,7 @@ class Answering:
         """Search, and build the prompt.
 
         Raises:
-            NoLanguageModel: the question is to be condensed, and there is no model.
+            NoLanguageModel: the question should be condensed, and there is no model.
             InvalidInput: the question leaves no room for what was found.
             RetrievalError: what `Backend.search` raises.
         """

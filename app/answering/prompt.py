@@ -1,11 +1,11 @@
 """The prompt: rules, numbered sources marked as data, and the question.
 
-What stands in documents may try to speak to the model. So every source stands between tags that
-carry a word nobody can know beforehand, drawn for each request; what could end a source early,
-pass for a message of the chat, or pass for a citation is written differently in it; signs that
-people cannot see are left out; and the rules, which stand apart from all data, say that text in
-sources is never an instruction. This makes an attack hard, and cannot make it impossible: a model
-may still believe what a source says. Citations therefore come from our own records, by number.
+Text in documents may try to give the model instructions. So every source is between tags that carry
+a word that nobody can know in advance, drawn for each request; what could end a source early, pass
+for a message of the chat, or pass for a citation is written differently in it; signs that people
+cannot see are left out; and the rules, which are apart from all data, say that text in sources is
+never an instruction. This makes an attack hard, and cannot make it impossible: a model may still
+believe what a source says. Citations therefore come from our own records, by number.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def plain(text: str) -> str:
 
 
 def as_data(text: str) -> str:
-    """A document's text as it stands in a source: `plain`, with no tags and markers of ours."""
+    """A document's text as it is in a source: `plain`, with no tags and markers of ours."""
     return _MARKER.sub(r"\1 \2", _TAG.sub("< ", plain(text)))
 
 

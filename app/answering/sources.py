@@ -20,7 +20,7 @@ _SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]]*(?=\s)|[。！？]["”’�
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stretch of one document: a passage, or several that lie side by side.
+    """A stretch of one document: a passage, or several adjacent ones.
 
     n: what the answer cites it by, from 1 in rank order. hit: the best of its hits.
     passage_ids: of all its passages, in the document's order. text: as stored; where blank lines
@@ -110,7 +110,7 @@ def _source(hit: Hit, passage: Passage) -> Source:
 
 
 def _with(chosen: Sequence[Source], more: Sequence[Source]) -> list[Source]:
-    """The sources with further ones, each joined to what it lies beside."""
+    """The sources with further ones, each joined to those it is adjacent to."""
     sources = list(chosen)
     for new in more:
         if any(new.passage_ids[0] in source.passage_ids for source in sources):
@@ -138,7 +138,7 @@ def _side_by_side(one: Source, other: Source) -> bool:
 def _joined(one: Source, other: Source) -> Source:
     first, second = (one, other) if one.positions < other.positions else (other, one)
     gap = second.start - first.end
-    # what lies between two passages of a document is blank
+    # the text between two passages of a document is blank
     text = first.text + ("\n" * min(gap, 2) + second.text if gap > 0 else second.text[-gap:])
     best = min(one.hit, other.hit, key=lambda hit: hit.rank)
     return replace(

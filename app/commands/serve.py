@@ -1,7 +1,7 @@
 """The commands that start the app: `retrieval serve`, `ui`, `demo` and `mcp`.
 
 Found by the command line through the entry points `retrieval.commands`. What happens is said on
-standard error, a line a step; errors are raised and shown by the command line.
+standard error, one line per step; errors are raised and shown by the command line.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _show(
 
     update: dict[str, object] = {"read_only": True, "page": True}
     if "log_level" not in chosen.model_fields_set:
-        update["log_level"] = "warning"  # a line a request is for services
+        update["log_level"] = "warning"  # one line per request is for services
     chosen = chosen.model_copy(update=update)
     logging.setup(chosen)
     metrics = Metrics()

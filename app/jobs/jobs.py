@@ -1,7 +1,7 @@
 """Ingestion in the background: jobs that run one after another and survive a restart.
 
 A job is accepted once what it reads and its row in the table are on disk. Jobs that had not ended
-when the process did run again at the next start: ingestion passes over what is written already.
+when the process did run again at the next start: ingestion skips what is written already.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def main(read: Read | None = None) -> int:
         read: as `retrieval.read_documents`, which is used where it is None.
     """
     order = json.loads(sys.stdin.readline())
-    # Parsers may print: what they do goes to stderr, and the lines have a stream of their own.
+    # Parsers may print: what they do goes to stderr, and the lines have their own stream.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
     from retrieval import read_documents

@@ -53,7 +53,7 @@ class JobSources:
     """The folders of what jobs read.
 
     Args:
-        state: the service's folder; what lies in it is for its owner alone.
+        state: the service's folder; only its owner can read what is in it.
     """
 
     def __init__(self, state: Path) -> None:

@@ -1,6 +1,6 @@
 """The table of jobs: SQLite, in the service's state folder.
 
-A job is durable once `add` has returned. What jobs read lies beside it, see `app.jobs.sources`.
+A job is durable once `add` has returned. What jobs read is beside it, see `app.jobs.sources`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _MARKS = ", ".join("?" * len(ENDED))
 class JobSpec:
     """What a job does.
 
-    tenant: whose the documents are. prune: also delete what the source no longer has. path: of a
+    tenant: the tenant of the documents. prune: also delete what the source no longer has. path: of
+        a
     file or folder on the service's machine; None for what was sent.
     """
 

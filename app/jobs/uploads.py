@@ -59,7 +59,7 @@ def read_uploads(
     """The documents of uploaded files, in their order.
 
     Args:
-        files: (name given by the client, where the upload lies; its suffix there says its kind).
+        files: (name given by the client, where the upload is; its suffix there says its kind).
         limits: of each file.
         on_problem: called with what cannot be read, under the name that the client gave.
         cancelled: once set, the worker is killed.
@@ -255,7 +255,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """What a worker needs of the environment: no keys, and where this package lies."""
+    """What a worker needs of the environment: no keys, and where this package is."""
     found = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     found["OPENBLAS_NUM_THREADS"] = "1"  # each thread would take its own memory
     found["MALLOC_ARENA_MAX"] = "1"  # and so would each of the C library's arenas

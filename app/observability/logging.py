@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MASK = "[secret]"
 
-# Whatever looks like a key, wherever it stands: also in tracebacks, and in what libraries log.
+# Everything that looks like a key, wherever it is: also in tracebacks, and in what libraries log.
 _LOOKS = re.compile(
     r"""
       (?P<key>\btsr_[A-Za-z0-9_-]{16,})
@@ -134,5 +134,5 @@ def _in_order(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
 
 
 def _one_line(logger: WrappedLogger, name: str, line: str) -> str:
-    # What stands in JSON strings is escaped but for these two, which some readers break lines at.
+    # JSON strings are escaped except for these two, at which some readers break lines.
     return line.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -65,7 +65,7 @@ def create_app(
     language_model: LanguageModel | None = None,
     hosts: Sequence[str] | None = None,
 ) -> FastAPI:
-    """The whole service, but for the page, which `app.ui.page.mount` puts at `/` last.
+    """The whole service, except the page, which `app.ui.page.mount` puts at `/` last.
 
     Args:
         backend: answers; shared by all protocols. It is opened, where it is not yet, when the

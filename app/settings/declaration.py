@@ -40,7 +40,7 @@ def setting(
     """A field of `Settings`.
 
     Args:
-        default: its value where none is given. None of a `Literal` stands for its first choice.
+        default: its value if none is given. None of a `Literal` means its first choice.
         text: what it is, for the help, the docs and messages: begins small, ends without a full
             stop. The choices of a `Literal` are added to it.
         section: its part of the help and of the docs.

@@ -57,7 +57,7 @@ def as_text(loaded: Loaded) -> str:
 def as_toml(loaded: Loaded) -> str:
     """A settings file that gives the same settings again.
 
-    What is not set, and secrets, stand in it as comments: the file may be shown to others.
+    Settings that are not set, and secrets, are in it as comments: the file may be shown to others.
     """
     text = "# The settings of `retrieval serve`, as they were in force. Secrets are left out.\n"
     # Tables last: whatever follows a table's head in TOML belongs to it.

@@ -219,7 +219,7 @@ def answerer(
     """The page's one action: yields what to show while searching, then what was found.
 
     Whatever goes wrong is shown as a sentence; only what the library didn't expect is logged.
-    Notices that stand at the head of the page are not repeated with every result.
+    Notices that are at the head of the page are not repeated with every result.
     """
 
     def answer(

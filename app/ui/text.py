@@ -12,7 +12,7 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _MAX_TERMS = 64
 
-# Words that stand in almost every question and would colour whole passages.
+# Words that are in almost every question and would colour whole passages.
 _STOP_TEXT = (
     "a about an and any are as at be by can could do does for from get has have how i if in into "
     "is it its me my no not of on or should so some something than that the their them then "
@@ -99,7 +99,7 @@ def highlight(text: str, terms: frozenset[str], best: tuple[int, int] | None = N
 
 
 def snippet(text: str, terms: frozenset[str], *, length: int = SNIPPET_CHARACTERS) -> str:
-    """About `length` characters of `text` where most different terms stand; "…" marks a cut.
+    """About `length` characters of `text` with the most different terms; "…" marks a cut.
 
     White space is folded to single blanks. Nothing is escaped yet.
     """

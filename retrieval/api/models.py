@@ -124,7 +124,7 @@ def encoder_of(
 ) -> Encoder:
     """The encoder a collection was built with, or the one asked for; the manifest decides later.
 
-    `settings` that are given (not None) stand before those the collection remembers.
+    `settings` that are given (not None) have precedence over those that the collection remembers.
     """
     if asked is not None and not isinstance(asked, str):
         return asked
@@ -145,7 +145,7 @@ def encoder_of(
         resolved = resolve(name, "encoder", **wanted)
         whole = resolved.spec.dimension
         if resolved.fingerprint == built.fingerprint and whole and built.dimension < whole:
-            # Whoever built the collection has settled that its vectors are to be cut.
+            # Whoever built the collection has decided that its vectors are cut.
             own |= {"truncate_dim": built.dimension, "allow_untrained_truncation": True}
     whole_output = layout.lexical or layout.token_dimension is not None
     whole_output = whole_output or (outputs_all and "truncate_dim" not in own)

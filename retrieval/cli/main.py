@@ -1,7 +1,7 @@
 """`retrieval …`: index, search, eval, info, models, and what the app adds (ui, demo).
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a fault of
-the machine or of this program, 2 something the caller can mend, 130 interrupted.
+the machine or of this program, 2 something the caller can correct, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def doctor(
     *,
     model_options: dict[str, Any],
 ) -> None:
-    """Look whether all is well with a collection, and say how to mend what is not."""
+    """Check a collection, and say how to correct what is wrong."""
     from dataclasses import asdict
 
     from retrieval.api.models import load_encoder_of

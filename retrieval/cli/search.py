@@ -141,7 +141,7 @@ def read_queries(place: str) -> list[tuple[str, str]]:
     """(id, text) of every query in a file, or of standard input where it is called "-".
 
     Lines that are JSON objects have `id` (or `_id`, as in BEIR) and `text`; others are a query
-    each, named by the number of its line. Empty lines are passed over. The first line decides
+    each, named by the number of its line. Empty lines are skipped. The first line decides
     which of both kinds a file is.
 
     Raises:

@@ -75,7 +75,7 @@ class Job:
         """The encoder that the collection was built with.
 
         Raises:
-            ManifestMismatch: what lies on this machine is another.
+            ManifestMismatch: the model on this machine is another.
         """
         if self.factory is None:
             loaded = load_encoder_of(self.manifest, self.model_options)

@@ -64,7 +64,7 @@ def ingest_with_ray(
 ) -> IngestReport:
     """`retrieval.ingest` on the machines of a Ray cluster; ends in the same collection.
 
-    Reading, splitting, encoding and writing run beside each other in processes of their own. A
+    Reading, splitting, encoding and writing run beside each other in separate processes. A
     worker that is killed is started again and its work done again, which changes nothing: ids are
     stable and a write replaces. A run that is stopped is continued by starting it again. The first
     documents of a new collection are indexed by one worker alone: they decide what it is.

@@ -31,7 +31,7 @@ class ReportTotals:
 
         Raises:
             RetrievalError: what a worker failed with.
-            CorpusError: a problem, where that is to end the run.
+            CorpusError: a problem, if problems end the run.
         """
         if isinstance(item, Failure):
             raise item.error()

@@ -155,7 +155,7 @@ def write_report(
         runs_folder: gets `<row name>.run` for each row and `qrels.txt`; made where missing.
 
     Raises:
-        InvalidInput: a path cannot be written, or an id has blanks and cannot stand in a TREC
+        InvalidInput: a path cannot be written, or an id has blanks and cannot be in a TREC
             file. The JSON file is written first and stays.
         DiskFull: no space left.
     """

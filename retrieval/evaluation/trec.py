@@ -93,7 +93,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[TextIO], obj
     """Let `write` fill a file that takes its place only when it is complete and on disk.
 
     Raises:
-        InvalidInput: the path cannot be written: no permission, or a folder stands there.
+        InvalidInput: the path cannot be written: no permission, or it is a folder.
         DiskFull: no space left.
     """
     target = Path(path)
@@ -137,6 +137,6 @@ def _strictly_decreasing(
 def _check_id(id_: str, what: str) -> None:
     if not id_ or any(character.isspace() for character in id_):
         raise InvalidInput(
-            f"{what} {id_!r} cannot stand in a TREC file: its columns are separated by blanks",
+            f"{what} {id_!r} cannot be in a TREC file: its columns are separated by blanks",
             fix="Use ids without blanks (a report's JSON takes any id).",
         )

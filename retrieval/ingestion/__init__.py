@@ -20,7 +20,7 @@ source_size.py          how far a run is; throughput.py how fast it is and how l
 input_checks.py         checks of a caller's arguments
 
 Memory does not grow with the corpus: queues between the threads are bounded, what the collection
-holds is asked for some documents at a time, and the ids seen in a run lie in a temporary file.
+holds is asked for some documents at a time, and the ids seen in a run are in a temporary file.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from retrieval.types import (
 )
 
 StorageOptions: TypeAlias = "Storage | Mapping[str, Any] | None"
-"""A `Storage`, all of whose values are meant, or some of its values by name."""
+"""A `Storage`, which gives all values, or some of its values by name."""
 
 FieldOptions: TypeAlias = "Literal['auto'] | Mapping[str, FieldKind] | None"
 
@@ -137,8 +137,8 @@ def _layout(
     """The layout that is asked for; an existing collection's own where the options say nothing.
 
     Raises:
-        InvalidInput: the encoder lacks an output that is to be stored, or the tenant is missing
-            or no usable name.
+        InvalidInput: the encoder lacks an output that the collection stores, or the tenant is
+            missing or no usable name.
     """
     own = Layout() if built is None else built.layout
     tenants = own.tenants or tenant is not None

@@ -44,7 +44,7 @@ def prune_scope(
 ) -> PruneScope:
     """What pruning may touch when this source is indexed.
 
-    A file or folder: documents whose source lies there. "python-docs": documents of its names.
+    A file or folder: documents with a source in it. "python-docs": documents of its names.
     Documents given by a program: all of the collection (of the tenant).
 
     Args:
@@ -157,7 +157,7 @@ class _Below:
         if not path.suffix:
             return False
         if has_line(source) and (path == self._root or name == "corpus.jsonl"):
-            return True  # rows of a file that was given, or of a BEIR folder: ids of their own
+            return True  # rows of a file that was given, or of a BEIR folder: their own ids
         return document_id == name or document_id.startswith(f"{name}#")
 
     def spares(self, source: str, was_read: Callable[[str], bool]) -> bool:

@@ -40,7 +40,7 @@ def ingest_documents(
 ) -> IngestReport:
     """Write documents to an open index; skip those it already holds unchanged.
 
-    Reading, splitting and writing run in threads of their own, the encoder and `progress` in the
+    Reading, splitting and writing run in separate threads, the encoder and `progress` in the
     caller's. Where the source or a document fails, everything read before it is written first.
     After any other failure, or an interrupt, what was acknowledged is kept, and running again
     goes on from there.
@@ -54,7 +54,7 @@ def ingest_documents(
             that cannot be stored; "raise" stops.
         progress: called about ten times a second.
         window: passages in one encoder call and one acknowledged write.
-        tenant: whose documents they are, where the collection has tenants.
+        tenant: the tenant of the documents, where the collection has tenants.
         prune_scope: delete, at the end, documents of this scope that were not read, if any was.
         size: how much of the source has been read, for the time that remains.
 

@@ -16,7 +16,7 @@ _PAGE = 500
 class SeenDocuments:
     """Ids, contents and files of one run. Memory is bounded; the file goes with the run.
 
-    SQLite's private temporary database (the name "") lies in the system's folder for temporary
+    SQLite's private temporary database (the name "") is in the system's folder for temporary
     files, is gone when the process is, however it ends, and stays in memory while it is small.
     Ids and paths are kept as 128-bit digests.
     """

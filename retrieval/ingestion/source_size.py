@@ -17,7 +17,7 @@ _LINE = re.compile(r":\d+$")
 class SourceSize:
     """Which share of a file or folder has been read, by bytes of its files.
 
-    The files are counted in a thread of their own, while reading has begun already.
+    The files are counted in a separate thread, while reading has begun already.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:

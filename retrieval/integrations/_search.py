@@ -111,7 +111,7 @@ STAGES = (
 def metadata_of(hit: Hit, notices: Sequence[str] = ()) -> dict[str, Any]:
     """A hit's place, scores and its document's own metadata, flat.
 
-    What the document has under a key that is used here lies in `metadata["metadata"]`; but where
+    What the document has under a key that is used here is in `metadata["metadata"]`; but where
     the passage has no source, the document's own `source` stays where it is. `best_span`,
     `before`, `after` and `notices` are there only where there is something to say.
     """

@@ -83,7 +83,7 @@ class RetrievalEmbeddings(Embeddings):
         return query_vector(self.encoder, text)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """The vectors of texts that are to be found, in their order."""
+        """The vectors of passages, in their order."""
         return passage_vectors(self.encoder, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
@@ -122,7 +122,7 @@ class TwoStageLangChainRetriever(_RetrieverFields):
     `start` and `end` (characters in the document), `source`, `title`, `headings`, `rank`, `score`
     (what the order follows), `relevance` (from 0 to 1, or None), `stage1_rank`, `stage1_score`,
     `stage2_rank`, `stage2_score`, and the document's own metadata beside them; what of it has one
-    of these names lies in `metadata["metadata"]`.
+    of these names is in `metadata["metadata"]`.
 
     Args:
         retriever: an open `TwoStageRetriever` or `FollowingRetriever`; stays the caller's to close.

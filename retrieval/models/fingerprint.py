@@ -55,7 +55,7 @@ def fingerprint(folder: Path, weights: Sequence[Path], *, cache: Path | None = N
     """`sha256:…` over what decides a model's output.
 
     Args:
-        folder: where config.json and the tokeniser lie.
+        folder: where config.json and the tokeniser are.
         weights: the weight files that will be loaded, shards in order.
         cache: the file that remembers digests; None is `default_cache()`.
 

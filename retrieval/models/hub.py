@@ -146,7 +146,7 @@ def fetch_files(
 
     Args:
         snapshot: a folder of the hub's cache, `…/models--owner--name/snapshots/commit`.
-        cache_dir: the hub's cache; None for the one in which the snapshot lies.
+        cache_dir: the hub's cache; None for the one that holds the snapshot.
 
     Raises:
         ModelNotFound: no hub answers, or it has no such commit.

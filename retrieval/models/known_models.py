@@ -315,7 +315,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         for spec in (*_bge(), *_bge_rerankers(), *_peer_encoders(), *_peer_rerankers())
     }
 )
-"""Every known model by its full name. `starter` stands for the second stage of that pair here."""
+"""Every known model by its full name. `starter` means the second stage of that pair here."""
 
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {

@@ -74,7 +74,7 @@ def load_encoder(
 def _is_m3(resolved: ResolvedModel) -> bool:
     """Whether a model gives bge-m3's three outputs; its dense ones must be as `BGEM3` makes them.
 
-    The hub's own may lie here without the two heads, which are fetched when they are needed.
+    The hub's own may be here without the two heads, which are fetched when they are needed.
     """
     from retrieval.models.encoders.bge_m3_heads import missing_heads
 

@@ -55,7 +55,7 @@ _NO_LIMIT = 1_000_000  # tokenisers without a limit write 1e30
 class ModelFolder:
     """A folder's own declarations; None or empty where it declares nothing.
 
-    root: the folder given. transformer: where config.json, tokeniser and weights lie (an old
+    root: the folder given. transformer: where config.json, tokeniser and weights are (an old
     sentence-transformers layout keeps them one level down). modules: the class names of
     modules.json in order. prompts: as declared, empty texts included.
     """

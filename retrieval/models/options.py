@@ -1,4 +1,4 @@
-"""How models are to be run, as named options, and which of the two models each one is for."""
+"""How models run, as named options, and which of the two models each one is for."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def checked(given: Mapping[str, Any], *, encoder: bool = True, reranker: bool = 
 
     Args:
         given: option → value; None leaves an option out.
-        encoder, reranker: whether such a model is to be loaded. One that the caller made has
+        encoder, reranker: whether such a model will be loaded. One that the caller made has
             its options already.
 
     Raises:

@@ -55,7 +55,7 @@ def resolve(
     Args:
         name: a registry name or short name, a folder, or a hub id, tried in this order; a
             path object is always a folder. A hub id may end in `@revision`.
-        kind: what it is to be used as.
+        kind: what it is used as.
         pooling, query_instruction, passage_instruction, max_length: replace what the model
             declares, or settle what it leaves open. Instructions are put before the text verbatim.
         score_head: how a plain language model scores, `yes-logit`, which its files do not say.

@@ -47,7 +47,7 @@ def weight_files(transformer: Path) -> list[Path]:
 
 
 def has_tokenizer(transformer: Path) -> bool:
-    """Whether a tokeniser's vocabulary lies there."""
+    """Whether a tokeniser's vocabulary is there."""
     return any((transformer / name).is_file() for name in TOKENIZER_FILES)
 
 

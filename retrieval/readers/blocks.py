@@ -18,7 +18,7 @@ _SEPARATOR = "\n\n"
 # give out for the characters they look like. Elsewhere NFKC would change what was written (x²).
 _FORMS = re.compile("[\ufb00-\ufb4f\ufb50-\ufdff\ufe70-\ufefc⺀-⿕]+")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\ufeff\uffff]+")
-# Bullets of the fonts Symbol and Wingdings, which have no Unicode of their own.
+# Bullets of the fonts Symbol and Wingdings, which have no Unicode characters.
 _BULLETS = str.maketrans({"\uf0a7": "•", "\uf0b7": "•", "\uf0d8": "•", "\uf0fc": "•"})
 
 

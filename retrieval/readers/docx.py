@@ -159,7 +159,7 @@ class _Reading:
         return {"decimal": f"{indent}{count}. ", "none": ""}.get(form, f"{indent}- ")
 
     def _inline(self, element: Any, after: list[Any]) -> Iterator[str]:
-        """The text of a paragraph; what stands beside it (notes, text boxes) goes to `after`."""
+        """The text of a paragraph; what is beside it (notes, text boxes) goes to `after`."""
         stack = list(reversed(element))
         while stack:
             node = stack.pop()

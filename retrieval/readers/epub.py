@@ -95,14 +95,14 @@ def _spine(
         if item is None:
             wrong.append(f"the chapter {identity!r} of its spine is not in its manifest")
             continue
-        # The table of contents repeats headings; pictures as pages hold no text.
+        # The table of contents repeats headings; pages that are pictures hold no text.
         is_chapter = item.get("media-type", _CHAPTERS[0]) in _CHAPTERS
         if not is_chapter or "nav" in item.get("properties", "").split():
             continue
         href = item.get("href", "")
         name = _inside(href, root)
         if name is None:
-            wrong.append(f"the chapter {href!r} lies outside of the book, and is not looked up")
+            wrong.append(f"the chapter {href!r} is outside the book, and is not read")
         elif name not in present:
             wrong.append(f"the chapter {href!r} is not in the file")
         elif name not in chapters:
@@ -146,7 +146,7 @@ def _xml(package: zipfile.ZipFile, name: str) -> ElementTree.Element:
 
 
 def _brief(bad: Unreadable) -> str:
-    """Without the advice, which is for files of their own."""
+    """Without the advice, which is for separate files."""
     return bad.reason.split("; ")[0]
 
 

@@ -34,7 +34,7 @@ class DocumentRow:
 def read_jsonl(
     path: Path, encoding: str | None, on_bad_row: Callable[[Unreadable], None]
 ) -> Iterator[DocumentRow]:
-    """One JSON object a line; blank lines are passed over.
+    """One JSON object per line; blank lines are skipped.
 
     Raises:
         Unreadable: the file as a whole cannot be read.

@@ -1,6 +1,6 @@
 """PDF → text page by page, through pypdfium2 (extra `files`); nothing is rendered or run.
 
-PDF has no paragraphs, only placed lines: layout.py finds them again by where the lines lie.
+PDF has no paragraphs, only placed lines: layout.py finds them again by the positions of the lines.
 """
 
 from __future__ import annotations
@@ -151,14 +151,14 @@ def _units(text: str) -> str:
 
 
 class _PlacedText:
-    """The text of a page as PDFium gives it, with where each character lies."""
+    """The text of a page as PDFium gives it, with the position of each character."""
 
     def __init__(self, textpage: Any, units: str) -> None:
         from pypdfium2 import raw
 
         self._raw = raw
         self._textpage = textpage
-        # PDFium's mark for hyphens stands for glyphs without a name as well.
+        # PDFium uses its mark for hyphens also for glyphs without a name.
         self._units = re.sub(HYPHEN, self._mark, units)
 
     def lines(self) -> Iterator[Line]:
@@ -199,7 +199,7 @@ class _PlacedText:
 
 
 def _samples(text: str) -> Iterator[int]:
-    """Where letters stand in a stripped text, five of them spread over it."""
+    """Positions of letters in a stripped text, five of them spread over it."""
     for part in (1, 3, 5, 7, 9):
         at = len(text) * part // 10
         while text[at].isspace():

@@ -37,7 +37,7 @@ _SPREAD = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text and where it lies, in points from the lower left corner of the page.
+    """A line of text and its position, in points from the lower left corner of the page.
 
     `height` is of its font, 0 where it is not known; `word` is the width of its first word.
     """
@@ -81,7 +81,7 @@ class _Page:
         self._margins = self._right_margins()
 
     def joint(self, number: int, before: Line, line: Line) -> str:
-        """What stands between a line, the page's `number`-th, and the next."""
+        """What is between a line, the page's `number`-th, and the next."""
         height = min(before.height, line.height)
         if before.text.endswith(HYPHEN):
             return HYPHEN
@@ -144,7 +144,7 @@ def _margins_within(run: Sequence[Line]) -> list[float]:
 
 
 def _follows(before: Line, line: Line) -> bool:
-    """Whether a line lies below another in the same column, without a picture between them."""
+    """Whether a line is below another in the same column, without a picture between them."""
     fall = before.bottom - line.bottom
     height = min(before.height, line.height)
     overlaps = line.left < before.right and before.left < line.right

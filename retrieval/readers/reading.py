@@ -108,7 +108,7 @@ class Reading:
             self.on_problem(
                 Problem(
                     _shown(example[suffix]),
-                    f"{files} {kind} and were passed over (this is the first); {READABLE} are read",
+                    f"{files} {kind} and were skipped (this is the first); {READABLE} are read",
                 )
             )
         if not readable:

@@ -104,7 +104,7 @@ _DROPPED = _names(
     "title script style noscript template nav footer aside svg math head iframe object form button "
     "select textarea input dialog canvas audio video"
 )
-# Footnotes are asides; headings of chapters stand in headers.
+# Footnotes are asides; headings of chapters are in headers.
 _KEPT_IN_BOOKS = _names("aside footer")
 _BLOCKS = _names(
     "address article blockquote body center dd details div dl dt fieldset figcaption figure "

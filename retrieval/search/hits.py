@@ -84,11 +84,11 @@ def best_span(
 ) -> tuple[int, int] | None:
     """A window of `passage.content`, given by `spans[row]`, as offsets in `passage.text`.
 
-    None where there are no windows, or where it lies before the text, in title and headings.
+    None where there are no windows, or where it is before the text, in title and headings.
     """
     if spans is None:
         return None
-    before = len(passage.content) - len(passage.text)  # the text stands last
+    before = len(passage.content) - len(passage.text)  # the text is last
     start = max(int(spans[row, 0]) - before, 0)
     end = min(int(spans[row, 1]) - before, len(passage.text))
     return (start, end) if start < end else None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from retrieval.types import FloatArray, Hit
 
 DECIMALS = 6
-"""Cosines are rounded to what float32 can tell apart: equal passages tie wherever they stand."""
+"""Cosines are rounded to what float32 can tell apart: equal passages tie wherever they are."""
 
 
 def diverse(

@@ -23,7 +23,7 @@ class SearchPlan:
         reranker: None for no second stage.
         depth: how many candidates the reranker reads.
         fetch: how deep the first stage goes at first.
-        mode, blend, fusion: of the options, or what stands for None.
+        mode, blend, fusion: of the options, or what None means.
         lexical: whether the query's term weights are encoded.
     """
 

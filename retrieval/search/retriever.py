@@ -55,7 +55,7 @@ class TwoStageRetriever(Closing):
         ManifestMismatch: the encoder is not the one that filled the collection.
 
     Example:
-        `retrieval.open` makes one; here from its parts, with models of one's own choice:
+        `retrieval.open` makes one; here from its parts, with models that the caller chooses:
 
         >>> import retrieval
         >>> encoder = retrieval.BiEncoder("starter")

@@ -27,7 +27,7 @@ from retrieval.types import TokenCounter
 _TOKENIZER_WINDOW = 64 * 1024
 """Characters handed to the tokeniser at once: its memory does not grow with the document."""
 _WIDE_TOKEN = 100
-"""A token of more characters stands for a word the vocabulary gives up on ([UNK])."""
+"""A token of more characters is a word that the vocabulary does not cover ([UNK])."""
 _CHARACTERS_PER_TOKEN = 4
 _NONBLANK = re.compile(r"\S")
 
@@ -209,7 +209,7 @@ class Division:
         return max(int(self.tokens[index]), fresh + 1)
 
     def _fence_around(self, position: int, *, closed: bool = False) -> tuple[int, int] | None:
-        """The code fence that `position` lies inside of; `closed` counts its start as inside."""
+        """The code fence around `position`; `closed` counts its start as inside."""
         index = bisect_right(self.fence_starts, position) - 1
         if index < 0:
             return None

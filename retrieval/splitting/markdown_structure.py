@@ -75,7 +75,7 @@ def find_structure(text: str) -> Structure:
     fence = ""  # the mark that opened the code we are in
     fence_start = 0
     blank = True  # the line before was blank
-    glued = False  # only a heading, and blank lines, lie before
+    glued = False  # only a heading, and blank lines, are before
     above: tuple[int, str, bool] | None = None  # the line before, if it may be a setext heading
     for start, end in _lines(text):
         line = text[start : min(end, start + _HEAD)]

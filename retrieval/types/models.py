@@ -53,7 +53,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model that lies on this machine: its spec, its folder, and what identifies its weights.
+    """A model that is on this machine: its spec, its folder, and what identifies its weights.
 
     `fingerprint` is the same on every machine for the same weights and tokeniser
     (`sha256:…` over the files), whatever the folder is called.

@@ -393,8 +393,8 @@ def test_other_suffixes_are_counted_and_never_fatal(tmp_path: Path) -> None:
     documents, problems = read_all(tmp_path, on_error="raise")
     assert list(documents) == ["a.txt"]
     assert [p.split("; ")[0] for p in told(problems, tmp_path)] == [
-        "Makefile: 1 file has no suffix and were passed over (this is the first)",
-        "b.ODT: 2 files have the suffix .odt and were passed over (this is the first)",
+        "Makefile: 1 file has no suffix and were skipped (this is the first)",
+        "b.ODT: 2 files have the suffix .odt and were skipped (this is the first)",
     ]
 
 

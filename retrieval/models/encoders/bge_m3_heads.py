@@ -91,7 +91,7 @@ def load_heads(folder: Path, hidden: int) -> M3Heads:
     """Read both layers of a bge-m3 folder.
 
     Args:
-        folder: where the model's weights lie.
+        folder: where the model's weights are.
         hidden: width of its hidden states, which the layers must have.
 
     Raises:

@@ -142,7 +142,7 @@ def calibration_key(texts: Sequence[str] | None) -> str:
 
 
 def built_in_texts() -> list[str]:
-    """The texts that calibrate where none are given, in an order of their own, always the same.
+    """The texts that calibrate if none are given, in an order that is always the same.
 
     An interpreter that strips docstrings (`python -OO`) leaves only the others.
     """
@@ -151,7 +151,7 @@ def built_in_texts() -> list[str]:
 
 
 def calibration_batches(path: Path, head: Head, texts: Sequence[str] | None) -> list[TokenBatch]:
-    """One batch a text, without padding, whose values would widen the scales.
+    """One batch per text, without padding, whose values would widen the scales.
 
     For `logits`, pairs: each text is the passage of two queries, the beginning of its own and that
     of another text.

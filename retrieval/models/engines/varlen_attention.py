@@ -1,4 +1,4 @@
-"""Attention over texts that lie one after the other, without padding.
+"""Attention over texts that are one after the other, without padding.
 
 Queries, keys and values are (tokens, heads, head dimension), all texts of a batch in one row of
 tokens. On a GPU FlashAttention takes that form as it is (Dao 2023, through

@@ -30,7 +30,7 @@ from retrieval.types import (
 )
 
 DEFAULT_BLEND: Blend = "rrf"
-"""Chosen by benchmarks/starter_blend.py on training splits; the figures stand in the docs."""
+"""Chosen by benchmarks/starter_blend.py on training splits; the figures are in the docs."""
 
 MAX_CACHE_BYTES = 256 * 2**20
 QUERY_CACHE_BYTES = 4 * 2**20
@@ -40,7 +40,7 @@ WORKING_BYTES = 128 * 2**20
 """Token vectors held at once beside the cache, whatever the number of pairs."""
 
 DECIMALS = 6
-"""Scores are rounded to what float32 can tell apart: equal texts tie wherever they stand."""
+"""Scores are rounded to what float32 can tell apart: equal texts tie wherever they are."""
 
 
 class TokenEncoder(Protocol):
@@ -134,7 +134,7 @@ class LateInteractionReranker:
         by_query: dict[str, list[int]] = {}
         for row, (query, _) in enumerate(pairs):
             by_query.setdefault(query, []).append(row)
-        # Pairs of one query stand together, so that one product serves all of its passages.
+        # Pairs of one query are together, so that one product serves all of its passages.
         order = [row for rows in by_query.values() for row in rows]
         done = 0
         for block in self._blocks([pairs[row] for row in order]):

@@ -1,6 +1,6 @@
 """Language models that score: one forward pass over a prompt, one number a prompt.
 
-How they come from files, and which there are, stands in `decoder_files.py`.
+`decoder_files.py` says which there are, and loads them from files.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Three kinds, by the architecture in config.json:
 - `CostWiseGemmaForCausalLM` (bge-reranker-v2.5-gemma2-lightweight): the same, and passage tokens
   can be averaged in groups on the way, as the model's card describes.
 
-The last two come with Python code of their own, which is not run: a MiniCPM is a Llama whose
+The last two come with their own Python code, which is not run: a MiniCPM is a Llama whose
 embeddings and residual branches are scaled, and a cost-wise Gemma is a Gemma 2, so transformers'
 own layers serve. Layers behind the cut-off are never loaded.
 """

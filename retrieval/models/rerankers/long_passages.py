@@ -2,7 +2,7 @@
 
 A passage's score is that of its best part: MaxP of Dai and Callan, "Deeper Text Understanding for
 IR with Contextual Neural Language Modeling", SIGIR 2019, with windows of tokens. The part also
-shows where in a long passage the answer stands.
+shows where in a long passage the answer is.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SAFE_SHARE = 0.8
 """Where all that is left should take less than this share of the time left, it is one chunk."""
 
 CHUNK_SHARE = 0.6
-"""Otherwise a chunk takes this share of the time left: what was estimated badly is mended after."""
+"""Otherwise a chunk takes this share of the time left: a bad estimate is corrected after it."""
 
 LAST_SHARE = 0.9
 LAST_PART = 1 / 8
@@ -67,7 +67,7 @@ def score_within(
     """
     seconds = checked_budget(budget_ms) / 1000.0
     started = clock()
-    # Where each pair of the common order stands: its group. Its rank is how often it came before.
+    # The group of each pair of the common order. Its rank is how often it came before.
     turns = list(_turns([len(group) for group in groups]))
     pairs = [groups[group][rank] for group, rank in turns]
     due = sum(1 for group in groups if group)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIRST, SECOND = -1, -2
-"""Where the text, or the two texts of a pair, stand in a `Template`."""
+"""Where the text, or the two texts of a pair, are in a `Template`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class PairIds:
 
 
 def joined(texts: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], Slices]:
-    """The texts' ids one after the other, int32 (total,), and where each of them lies."""
+    """The texts' ids one after the other, int32 (total,), and where each of them is."""
     lengths = np.fromiter((len(ids) for ids in texts), dtype=np.int64, count=len(texts))
     pool = np.concatenate(texts) if texts else np.zeros(0, dtype=np.int32)
     return pool, Slices(np.cumsum(lengths) - lengths, lengths)
@@ -115,7 +115,7 @@ def lay_out(
         pool: int32, bare token ids.
         first, second: the tokens of each row's texts, already cut to fit.
         full_lengths: int64 (n,), the rows' tokens before they were cut.
-        pad_id: stands for a row that would have no token at all.
+        pad_id: the token of a row that would have none.
         with_types: whether the model takes type ids.
     """
     rows, head = len(first.starts), len(template.ids) + 1

@@ -198,7 +198,7 @@ class Tokenizer:
     def token_places(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Of the text's bare tokens: character offsets (n, 2), and which start a word (n,).
 
-        A word is what the tokeniser never joins with what stands beside it.
+        A word is what the tokeniser never joins with what is beside it.
         """
         encoding = self._backend.encode(without_surrogates(text), add_special_tokens=False)
         offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
