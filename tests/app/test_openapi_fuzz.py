@@ -45,7 +45,6 @@ stateful.enabled = false
 include-path-regex = "^/(embed|embed_sparse|rerank|retrieval|v2/|v1/(rerank|embeddings|vector_stores|answer|chat))"
 checks.negative_data_rejection.enabled = false
 """  # noqa: E501
-MAX_SECONDS = 100
 
 
 @pytest.mark.slow
@@ -64,7 +63,6 @@ def test_every_operation_does_what_the_document_says(tmp_path: Path) -> None:
                 f"{service.url}/openapi.json",
                 "--continue-on-failure",
                 "--warnings=off",
-                f"--max-time={MAX_SECONDS}",
                 "--report=json",
                 f"--report-json-path={report_file}",
             ],
@@ -82,4 +80,4 @@ def test_every_operation_does_what_the_document_says(tmp_path: Path) -> None:
     assert report["test_cases"]["unique_failures"] == 0, run.stdout
     assert run.returncode == 0, run.stdout + run.stderr
     assert report["operations"]["tested"] == report["operations"]["total"] > 30
-    assert report["test_cases"]["generated"] > 100
+    assert report["test_cases"]["generated"] > 80
