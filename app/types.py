@@ -17,8 +17,8 @@ TextKind: TypeAlias = Literal["query", "passage"]
 """Whether a text gets the encoder's instruction for queries or that for passages."""
 
 OnTimeout: TypeAlias = Literal["error", "first_stage"]
-"""What a search does whose `timeout_ms` passes before all was re-ranked: fail, or answer with
-what was re-ranked until then, the first stage's order for the rest, and a notice."""
+"""What a search does when its `timeout_ms` passes before everything was re-ranked: fail, or answer
+with what was re-ranked until then, the first stage's order for the rest, and a notice."""
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -29,8 +29,8 @@ class Caller:
 
     key_id: the public name of the API key, "anonymous" without keys; requests of one caller share
     its turn in the queue. write: may change collections. collections: those it may use; None for
-    all. tenant: the tenant of all its calls, whatever they say; None leaves that to
-    the call.
+    all. tenant: the tenant of all its calls, which may name no other one; None leaves it to the
+    call.
     """
 
     key_id: str = "anonymous"
@@ -184,9 +184,9 @@ class Readiness:
 
 
 class Observer:
-    """Gets what happens in the service, and does nothing with it.
+    """Gets the events of the service, and does nothing with them.
 
-    `app.observability.metrics.Metrics` counts it. Methods are called from any thread; they must
+    `app.observability.metrics.Metrics` counts them. Methods are called from any thread; they must
     return at once and never raise.
     """
 

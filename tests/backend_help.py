@@ -53,7 +53,7 @@ class WordReranker:
 
 
 class Counting(Observer):
-    """Counts what it is told."""
+    """Keeps the stages and refusals."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []

@@ -56,7 +56,7 @@ class Backend:
 
     Args:
         settings: of the service.
-        observer: is told what happens, for metrics.
+        observer: gets the events, for metrics.
         encoder, reranker: models made by the caller, who closes them; None loads those of the
             settings and of the collections.
 

@@ -36,7 +36,7 @@ class LoadedModels:
 
     Args:
         settings: which models, and how they run.
-        observer: is told what the batchers do.
+        observer: gets the events of the batchers.
         encoder: made by the caller, who closes it; the default where the default collection does
             not name another one.
         reranker: made by the caller, who closes it; goes with every encoder.

@@ -192,7 +192,7 @@ class OpenCollections:
             held.users -= 1
             idle = held.users == 0
             following = held.following.value
-            # names of which there is no collection leave nothing behind
+            # a name without a collection leaves nothing behind
             if idle and (held.retired or following is None) and self._held.get(name) is held:
                 del self._held[name]
             self._changed.notify_all()

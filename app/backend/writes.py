@@ -216,7 +216,7 @@ def _documents(source: Source) -> Iterable[Document]:
 
 
 def _joined(first: IngestReport, whole: IngestReport) -> IngestReport:
-    """The report of a run whose first documents were written before the rest; it read all."""
+    """One report of a run that wrote its first documents before it read all of them again."""
     return replace(
         whole,
         new=first.new + whole.new,

@@ -1,4 +1,4 @@
-"""Jobs of callers: what they read, whose they are, and other writers beside them."""
+"""Jobs of callers: what they read, who sees them, and other writers beside them."""
 
 from __future__ import annotations
 
