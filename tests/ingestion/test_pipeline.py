@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,18 @@ def _no_thread_stays() -> Iterator[None]:
     assert threads() == []
 
 
+class Hooked(HashingEncoder):
+    """An encoder that calls `before(passages, progress)` before it encodes."""
+
+    def __init__(self, before: Callable[[Sequence[str], Any], object]) -> None:
+        super().__init__()
+        self._before = before
+
+    def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
+        self._before(passages, progress)
+        return super().encode_passages(passages, progress=progress)
+
+
 class Watched:
     """An index whose calls can be made to fail or be listened to."""
 
@@ -88,10 +101,7 @@ def test_the_stages_run_in_threads_of_their_own_and_the_encoder_in_the_callers(
     def note(what: str) -> None:
         where[what].add(threading.current_thread().name)
 
-    class Encoder(HashingEncoder):
-        def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
-            note("encode")
-            return super().encode_passages(passages, progress=progress)
+    encoder = Hooked(lambda *_: note("encode"))
 
     def source() -> Iterator[Document]:
         for document in documents(50):
@@ -100,7 +110,7 @@ def test_the_stages_run_in_threads_of_their_own_and_the_encoder_in_the_callers(
 
     with open_index(tmp_path) as index:
         watched = Watched(index, upsert=lambda: note("write"))
-        run(watched, source(), Encoder(), window=8, progress=lambda event: note("tell"))
+        run(watched, source(), encoder, window=8, progress=lambda event: note("tell"))
     me = threading.current_thread().name
     assert where == {
         "read": {"retrieval-reader"}, "encode": {me}, "write": {"retrieval-writer"}, "tell": {me},
@@ -111,18 +121,14 @@ def test_encoding_goes_on_while_a_write_is_slow(tmp_path: Path) -> None:
     encoding_during_write = threading.Event()
     writing = threading.Event()
 
-    class Encoder(HashingEncoder):
-        def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
-            if writing.is_set():
-                encoding_during_write.set()
-            return super().encode_passages(passages, progress=progress)
+    encoder = Hooked(lambda *_: writing.is_set() and encoding_during_write.set())
 
     def slow() -> None:
         writing.set()
         assert encoding_during_write.wait(10)
 
     with open_index(tmp_path) as index:
-        report = run(Watched(index, upsert=slow), documents(30), Encoder(), window=8)
+        report = run(Watched(index, upsert=slow), documents(30), encoder, window=8)
     assert report.new == 30
 
 
@@ -139,16 +145,14 @@ def test_reading_ahead_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             given += 1
             yield document
 
-    class Encoder(HashingEncoder):
-        def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
-            nonlocal most_ahead, encoded
-            time.sleep(0.01)
-            most_ahead = max(most_ahead, given - encoded)
-            encoded += len(passages)
-            return super().encode_passages(passages, progress=progress)
+    def measure(passages: Sequence[str], progress: Any) -> None:
+        nonlocal most_ahead, encoded
+        time.sleep(0.01)
+        most_ahead = max(most_ahead, given - encoded)
+        encoded += len(passages)
 
     with open_index(tmp_path) as index:
-        run(index, source(), Encoder(), window=50)
+        run(index, source(), Hooked(measure), window=50)
     # Two queues of 20,000 characters at 460 or more a document, states asked for 256 at once,
     # and one window at hand.
     assert 50 <= most_ahead < 256 + 2 * 20_000 // 460 + 2 * 50
@@ -205,24 +209,16 @@ def test_everything_before_a_failing_document_is_written(tmp_path: Path) -> None
 def test_an_interrupt_or_a_failing_encoder_stops_at_once(
     error: BaseException, tmp_path: Path
 ) -> None:
-    class Encoder(HashingEncoder):
-        calls = 0
+    calls = itertools.count(1)
 
-        def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
-            self.calls += 1
-            if self.calls == 6:
-                raise error
-            return super().encode_passages(passages, progress=progress)
+    def fail(*_: Any) -> None:
+        if next(calls) == 6:
+            raise error
 
-    def endless() -> Iterator[Document]:
-        number = 0
-        while True:
-            yield Document(f"d{number}", "some text")
-            number += 1
-
+    endless = (Document(f"d{number}", "some text") for number in itertools.count())
     with open_index(tmp_path) as index:
         with pytest.raises(type(error)):
-            run(index, endless(), Encoder(), window=4)
+            run(index, endless, Hooked(fail), window=4)
         assert 4 <= index.count() <= 20
         assert threads() == []
 
@@ -264,16 +260,14 @@ def test_duplicates_by_content_are_counted_and_named(tmp_path: Path) -> None:
 
 
 def test_progress_knows_the_rate_and_the_time_that_remains(tmp_path: Path) -> None:
-    class Encoder(HashingEncoder):
-        def encode_passages(self, passages: Sequence[str], *, progress: Any = None) -> Encoding:
-            for done in range(0, len(passages), 10):
-                time.sleep(0.03)
-                progress(done, len(passages))
-            return super().encode_passages(passages, progress=progress)
+    def slowly(passages: Sequence[str], progress: Any) -> None:
+        for done in range(0, len(passages), 10):
+            time.sleep(0.03)
+            progress(done, len(passages))
 
     events: list[IngestProgress] = []
     with open_index(tmp_path) as index:
-        run(index, documents(300), Encoder(), window=100, progress=events.append)
+        run(index, documents(300), Hooked(slowly), window=100, progress=events.append)
     middle = [e for e in events if e.total_documents == 300 and 0 < e.documents < 300]
     assert middle
     assert all(e.passages_per_second > 0 for e in middle)

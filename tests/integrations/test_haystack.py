@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import Secret
 
 import retrieval
-from retrieval.errors import InvalidFilter, InvalidInput, InvalidQuery, MissingExtra
+from retrieval.errors import InvalidFilter, InvalidInput, InvalidQuery
 from retrieval.integrations.haystack import (
     RetrievalDocumentEmbedder,
     RetrievalRanker,
@@ -256,15 +254,10 @@ def test_objects_cannot_be_saved(
             component.to_dict()
 
 
-def test_what_was_given_open_stays_open(opened: retrieval.TwoStageRetriever) -> None:
-    component = TwoStageHaystackRetriever(opened)
-    component.close()
-    assert opened.search(QUERY).hits
-
-
 def test_async_answers_are_the_same(opened: retrieval.TwoStageRetriever) -> None:
     component = TwoStageHaystackRetriever(opened, top_k=2)
     found = asyncio.run(component.run_async(QUERY, top_k=3))
+    component.close()  # which leaves open what it was given
     assert found["documents"] == component.run(QUERY, top_k=3)["documents"]
     assert len(found["documents"]) == 3
 
@@ -346,15 +339,6 @@ def test_filter_policies(
 def test_filters_that_cannot_be_understood(wrong: Any) -> None:
     with pytest.raises(InvalidFilter):
         where_of(wrong)
-
-
-def test_without_haystack_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = "retrieval.integrations.haystack"
-    monkeypatch.setitem(sys.modules, "haystack", None)
-    for module in [name for name in sys.modules if name.startswith(ours)]:
-        monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(MissingExtra, match=r"two-stage-retrieval\[haystack\]"):
-        importlib.import_module(ours)
 
 
 def test_wrong_settings_are_refused_at_once(opened: retrieval.TwoStageRetriever) -> None:

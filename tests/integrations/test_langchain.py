@@ -254,8 +254,7 @@ def test_asynchronous_searches_leave_the_loop_free(office: TwoStageRetriever) ->
     async def main() -> list[Document]:
         retriever = TwoStageLangChainRetriever(Slow(), top_k=2)  # type: ignore[arg-type]
         task = asyncio.create_task(retriever.ainvoke(QUERY))
-        while not inside.is_set():
-            await asyncio.sleep(0.005)
+        assert await asyncio.to_thread(inside.wait, 20)
         assert not task.done()
         go.set()
         return await task
@@ -286,8 +285,7 @@ def test_a_cancelled_search_ends_at_the_next_batch(office: TwoStageRetriever) ->
     async def main() -> None:
         retriever = TwoStageLangChainRetriever(Long())  # type: ignore[arg-type]
         task = asyncio.create_task(retriever.ainvoke(QUERY))
-        while not begun.is_set():
-            await asyncio.sleep(0.005)
+        assert await asyncio.to_thread(begun.wait, 20)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -411,6 +409,8 @@ def test_the_documented_chain_of_another_retriever_and_the_reranker(
     [
         ("langchain", "langchain_core", "langchain"),
         ("llama_index", "llama_index", "llama-index"),
+        ("haystack", "haystack", "haystack"),
+        ("mteb", "mteb", "mteb"),
     ],
 )
 def test_without_its_framework_a_module_names_the_extra(

@@ -109,8 +109,8 @@ def test_asynchronous_searches_find_the_same(office: TwoStageRetriever) -> None:
         task = asyncio.create_task(
             TwoStageLlamaIndexRetriever(Slow(), top_k=3).aretrieve(QUERY)  # type: ignore[arg-type]
         )
-        while not inside.is_set():  # the loop goes on while the search is stuck in its thread
-            await asyncio.sleep(0.005)
+        # the loop goes on while the search is stuck in its thread
+        assert await asyncio.to_thread(inside.wait, 20)
         go.set()
         return await task
 

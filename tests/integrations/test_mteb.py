@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from mteb.models import CrossEncoderProtocol, EncoderProtocol, SearchProtocol  #
 from mteb.types import PromptType  # noqa: E402
 
 import retrieval  # noqa: E402
-from retrieval.errors import InvalidInput, MissingExtra  # noqa: E402
+from retrieval.errors import InvalidInput  # noqa: E402
 from retrieval.integrations.mteb import MtebCrossEncoder, MtebEncoder  # noqa: E402
 
 CORPUS = {
@@ -173,13 +171,6 @@ def test_a_model_by_name() -> None:
     assert reranker.predict([{"text": ["a"]}], [{"text": ["b"]}]).shape == (1,)
     assert reranker.predict([], []).shape == (0,)
     reranker.close()
-
-
-def test_without_mteb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mteb.models", None)
-    monkeypatch.delitem(sys.modules, "retrieval.integrations.mteb")
-    with pytest.raises(MissingExtra, match=r"two-stage-retrieval\[mteb\]"):
-        importlib.import_module("retrieval.integrations.mteb")
 
 
 def test_what_is_no_text_is_refused(opened: retrieval.TwoStageRetriever) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models.batches import cosines
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
 from retrieval.models.encoders import bge_m3_scores
@@ -20,8 +21,9 @@ from retrieval.models.encoders.bge_m3 import BGEM3
 from retrieval.models.encoders.bge_m3_heads import multi_vector_score
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.rerankers.late_interaction import LateInteractionReranker
-from retrieval.types import Encoder, LexicalWeights
+from retrieval.types import Encoder, FloatArray, LexicalWeights
 
+EXACT: dict[str, Any] = {"engine": "transformers", "device": "cpu", "dtype": "fp32"}
 TEXTS = [
     "what is a bi-encoder?",
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
@@ -47,7 +49,7 @@ def folder(make_tiny_model: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def m3(folder: Path) -> BGEM3:
-    return BGEM3(folder, engine="transformers", device="cpu", dtype="fp32")
+    return BGEM3(folder, **EXACT)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +84,14 @@ def expected(flag: Any) -> dict[str, Any]:
     return output
 
 
-def cosines(ours: Any, theirs: Any) -> Any:
-    lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
-    return (ours * theirs).sum(-1) / lengths
+def outputs(
+    model: BGEM3, texts: list[str], kind: Any
+) -> tuple[FloatArray, list[LexicalWeights], list[FloatArray]]:
+    output = model.encode(texts, kind)
+    assert output.dense is not None
+    assert output.sparse is not None
+    assert output.multi_vectors is not None
+    return output.dense, output.sparse, output.multi_vectors
 
 
 # --- parity ---------------------------------------------------------------------------------
@@ -94,16 +101,14 @@ def cosines(ours: Any, theirs: Any) -> Any:
 def test_all_three_outputs_are_those_of_flagembedding(
     folder: Path, expected: dict[str, Any], engine: Any
 ) -> None:
-    output = BGEM3(folder, engine=engine, device="cpu", dtype="fp32").encode(TEXTS, "passage")
-    assert output.dense is not None
-    assert output.sparse is not None
-    assert output.multi_vectors is not None
-    assert cosines(output.dense, expected["dense_vecs"]).min() >= 0.99999
-    for ours, theirs in zip(output.sparse, expected["lexical_weights"], strict=True):
+    model = BGEM3(folder, engine=engine, device="cpu", dtype="fp32")
+    dense, sparse, multi_vectors = outputs(model, TEXTS, "passage")
+    assert cosines(dense, expected["dense_vecs"]).min() >= 0.99999
+    for ours, theirs in zip(sparse, expected["lexical_weights"], strict=True):
         theirs = {int(token): float(weight) for token, weight in theirs.items()}
         assert ours.as_dict() == pytest.approx(theirs, abs=1e-4)
-    assert sum(map(len, output.sparse)) > 20
-    for vectors, theirs in zip(output.multi_vectors, expected["colbert_vecs"], strict=True):
+    assert sum(map(len, sparse)) > 20
+    for vectors, theirs in zip(multi_vectors, expected["colbert_vecs"], strict=True):
         assert vectors.shape == theirs.shape
         assert vectors.dtype == np.float32
         assert cosines(vectors, theirs).min() >= 0.99999
@@ -122,15 +127,13 @@ def test_scores_are_those_of_flagembedding(m3: BGEM3, flag: Any, weights: Any) -
 
 
 def test_helpers_are_those_of_flagembedding(m3: BGEM3, flag: Any, expected: dict[str, Any]) -> None:
-    output = m3.encode(TEXTS, "passage")
-    assert output.sparse is not None
-    assert output.multi_vectors is not None
+    _, sparse, multi_vectors = outputs(m3, TEXTS, "passage")
     lexical = flag.compute_lexical_matching_score(
         expected["lexical_weights"], expected["lexical_weights"]
     )
-    ours = [[one.dot(other) for other in output.sparse] for one in output.sparse]
+    ours = [[one.dot(other) for other in sparse] for one in sparse]
     np.testing.assert_allclose(ours, lexical, atol=1e-4)
-    one, two = output.multi_vectors[:2]
+    one, two = multi_vectors[:2]
     theirs = flag.colbert_score(*expected["colbert_vecs"][:2])
     assert multi_vector_score(one, two) == pytest.approx(float(theirs), abs=1e-5)
 
@@ -161,7 +164,7 @@ def test_only_what_is_asked_for_is_computed(m3: BGEM3) -> None:
 
 def test_it_stands_where_a_bi_encoder_does(m3: BGEM3, folder: Path) -> None:
     assert isinstance(m3, Encoder)
-    bi_encoder = BiEncoder(folder, engine="transformers", device="cpu", dtype="fp32")
+    bi_encoder = BiEncoder(folder, **EXACT)
     assert m3.info == bi_encoder.info, "a collection must not tell them apart"
     np.testing.assert_allclose(
         m3.encode_queries(TEXTS), bi_encoder.encode_queries(TEXTS), atol=1e-6
@@ -178,8 +181,7 @@ def test_it_stands_where_a_bi_encoder_does(m3: BGEM3, folder: Path) -> None:
 def test_it_serves_late_interaction(m3: BGEM3) -> None:
     reranker = LateInteractionReranker(m3, default_blend="none")
     scores = reranker.score(PAIRS)
-    vectors = m3.encode(TEXTS, "passage").multi_vectors
-    assert vectors is not None
+    vectors = outputs(m3, TEXTS, "passage")[2]
     expected = [
         multi_vector_score(vectors[TEXTS.index(q)], vectors[TEXTS.index(p)]) for q, p in PAIRS
     ]
@@ -187,27 +189,15 @@ def test_it_serves_late_interaction(m3: BGEM3) -> None:
 
 
 def test_order_and_company_change_nothing(m3: BGEM3, folder: Path) -> None:
-    alone = [m3.encode([text], "passage") for text in TEXTS]
-    together = m3.encode([*TEXTS, *TEXTS[::-1]], "passage")
-    assert together.dense is not None
-    assert together.sparse is not None
-    assert together.multi_vectors is not None
-    order = [*range(len(TEXTS)), *range(len(TEXTS))[::-1]]
-    for place, index in enumerate(order):
-        one = alone[index]
-        assert one.dense is not None
-        assert one.sparse is not None
-        assert one.multi_vectors is not None
-        np.testing.assert_allclose(together.dense[place], one.dense[0], atol=1e-5)
-        assert together.sparse[place].as_dict() == pytest.approx(one.sparse[0].as_dict(), abs=1e-5)
-        np.testing.assert_allclose(together.multi_vectors[place], one.multi_vectors[0], atol=1e-5)
-    exact = BGEM3(folder, engine="transformers", device="cpu", dtype="fp32", deterministic=True)
-    one_by_one = [exact.encode([text], "passage").multi_vectors for text in TEXTS]
-    all_at_once = exact.encode(TEXTS, "passage").multi_vectors
-    assert all_at_once is not None
-    for vectors, single in zip(all_at_once, one_by_one, strict=True):
-        assert single is not None
-        np.testing.assert_array_equal(vectors, single[0])
+    alone = [outputs(m3, [text], "passage") for text in TEXTS]
+    together = outputs(m3, [*TEXTS, *TEXTS[::-1]], "passage")
+    for place, (dense, sparse, vectors) in enumerate([*alone, *alone[::-1]]):
+        np.testing.assert_allclose(together[0][place], dense[0], atol=1e-5)
+        assert together[1][place].as_dict() == pytest.approx(sparse[0].as_dict(), abs=1e-5)
+        np.testing.assert_allclose(together[2][place], vectors[0], atol=1e-5)
+    exact = BGEM3(folder, **EXACT, deterministic=True)
+    for text, vectors in zip(TEXTS, outputs(exact, TEXTS, "passage")[2], strict=True):
+        np.testing.assert_array_equal(vectors, outputs(exact, [text], "passage")[2][0])
 
 
 def test_scoring_in_small_blocks_gives_the_same(m3: BGEM3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +213,7 @@ def test_scoring_in_small_blocks_gives_the_same(m3: BGEM3, monkeypatch: pytest.M
 
 
 def test_closing_ends_its_engines_and_a_later_call_loads_them_again(folder: Path) -> None:
-    with BGEM3(folder, engine="transformers", device="cpu", dtype="fp32") as model:
+    with BGEM3(folder, **EXACT) as model:
         before = model.encode_queries(TEXTS[:2])
         assert model._engines
     assert not model._engines
@@ -267,7 +257,7 @@ def test_without_the_heads_there_are_dense_vectors_only(
     folder: Path, tmp_path: Path, m3: BGEM3
 ) -> None:
     bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.pt"))
-    model = BGEM3(bare, engine="transformers", device="cpu", dtype="fp32")
+    model = BGEM3(bare, **EXACT)
     np.testing.assert_allclose(model.encode_queries(TEXTS), m3.encode_queries(TEXTS), atol=1e-6)
     with pytest.raises(ModelNotFound, match=r"no sparse_linear\.pt and no colbert_linear\.pt"):
         model.encode(TEXTS, "query")
@@ -289,7 +279,7 @@ def test_damaged_heads_are_named(folder: Path, tmp_path: Path, state: Any, words
         (broken / "sparse_linear.pt").write_bytes(state)
     else:
         torch.save(state, broken / "sparse_linear.pt")
-    model = BGEM3(broken, engine="transformers", device="cpu", dtype="fp32")
+    model = BGEM3(broken, **EXACT)
     with pytest.raises(ModelFault, match=words):
         model.encode(TEXTS, "query")
 
@@ -302,7 +292,7 @@ class Evil:
 def test_no_code_in_a_pickle_is_run(folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(folder, tmp_path / "broken")
     torch.save({"weight": Evil(), "bias": Evil()}, broken / "colbert_linear.pt")
-    model = BGEM3(broken, engine="transformers", device="cpu", dtype="fp32")
+    model = BGEM3(broken, **EXACT)
     with pytest.raises(ModelFault, match="cannot be read as a linear layer"):
         model.encode(TEXTS, "query")
 

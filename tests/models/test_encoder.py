@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models.batches import change_weights, cosines, in_threads
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.encoders.bi_encoder import BiEncoder
@@ -18,6 +19,7 @@ from retrieval.models.engines.base import TokenBatch
 from retrieval.models.tokenization import prefetch
 from retrieval.types import Encoder, EncoderInfo, FloatArray, ModelSpec, ResolvedModel
 
+EXACT: dict[str, Any] = {"engine": "transformers", "device": "cpu", "dtype": "fp32"}
 INSTRUCTION = "Represent this sentence for searching relevant passages: "
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -29,10 +31,6 @@ TEXTS = [
 ]
 
 
-def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
-    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-
-
 @pytest.fixture(params=["tiny_bert_encoder", "tiny_xlmr_encoder"])
 def resolved(request: pytest.FixtureRequest, make_resolved_encoder: Any) -> ResolvedModel:
     return make_resolved_encoder(
@@ -42,7 +40,17 @@ def resolved(request: pytest.FixtureRequest, make_resolved_encoder: Any) -> Reso
 
 @pytest.fixture
 def exact(resolved: ResolvedModel) -> BiEncoder:
-    return BiEncoder(resolved, engine="transformers", device="cpu", dtype="fp32")
+    return BiEncoder(resolved, **EXACT)
+
+
+def sentence_transformers(path: Path, *, truncate_dim: int | None = None, **options: Any) -> Any:
+    """What sentence-transformers makes of `TEXTS`, without its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(str(path), device="cpu", truncate_dim=truncate_dim)
+        return model.encode(TEXTS, show_progress_bar=False, **options)
 
 
 def test_it_is_an_encoder(exact: BiEncoder) -> None:
@@ -76,9 +84,7 @@ def test_shapes_and_norms(exact: BiEncoder) -> None:
 def test_queries_carry_the_instruction_and_passages_never_do(
     exact: BiEncoder, resolved: ResolvedModel
 ) -> None:
-    plain = BiEncoder(
-        resolved, engine="transformers", device="cpu", dtype="fp32", query_instruction=""
-    )
+    plain = BiEncoder(resolved, query_instruction="", **EXACT)
     assert plain.info.query_instruction == ""
     by_hand = plain.encode_passages([INSTRUCTION + text for text in TEXTS]).vectors
     np.testing.assert_allclose(exact.encode_queries(TEXTS), by_hand, atol=1e-5)
@@ -214,13 +220,7 @@ class TestParity:
     def test_sentence_transformers_on_a_trained_model(
         self, starter_encoder: BiEncoder, starter_path: Path, engine: Any, dtype: Any, least: float
     ) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from sentence_transformers import SentenceTransformer
-
-            theirs = SentenceTransformer(str(starter_path), device="cpu").encode(
-                TEXTS, show_progress_bar=False, normalize_embeddings=True
-            )
+        theirs = sentence_transformers(starter_path, normalize_embeddings=True)
         spec = ModelSpec("MiniLM", "encoder", max_length=256, dimension=384, pooling="mean")
         ours = BiEncoder(
             ResolvedModel(spec, starter_path, ""), engine=engine, device="cpu", dtype=dtype
@@ -233,16 +233,9 @@ class TestParity:
         self, make_tiny_model: Callable[..., Path], make_resolved_encoder: Any, pooling: Any
     ) -> None:
         path = make_tiny_model("bert", "encoder", pooling=pooling)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from sentence_transformers import SentenceTransformer
-
-            theirs = SentenceTransformer(str(path), device="cpu").encode(
-                TEXTS, show_progress_bar=False
-            )
-        resolved = make_resolved_encoder(path, pooling=pooling)
-        ours = BiEncoder(resolved, engine="transformers", device="cpu", dtype="fp32")
-        assert cosines(ours.encode_passages(TEXTS).vectors, theirs).min() >= 0.99999
+        ours = BiEncoder(make_resolved_encoder(path, pooling=pooling), **EXACT)
+        vectors = ours.encode_passages(TEXTS).vectors
+        assert cosines(vectors, sentence_transformers(path)).min() >= 0.99999
 
 
 def test_the_starter_knows_what_belongs_together(starter_encoder: BiEncoder) -> None:
@@ -260,10 +253,7 @@ class TestTruncation:
     ) -> None:
         """As sentence-transformers does it."""
         resolved = make_resolved_encoder(tiny_bert_encoder, matryoshka=(16, 32))
-        whole = BiEncoder(resolved, engine="transformers", device="cpu", dtype="fp32")
-        cut = BiEncoder(
-            resolved, engine="transformers", device="cpu", dtype="fp32", truncate_dim=16
-        )
+        whole, cut = BiEncoder(resolved, **EXACT), BiEncoder(resolved, truncate_dim=16, **EXACT)
         assert (whole.info.dimension, cut.info.dimension) == (64, 16)
         expected = whole.encode_passages(TEXTS).vectors[:, :16]
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
@@ -273,22 +263,17 @@ class TestTruncation:
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
         tokens = cut.encode_tokens(TEXTS, "passage")
         assert {states.shape[1] for states in tokens} == {16}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from sentence_transformers import SentenceTransformer
-
-            theirs = SentenceTransformer(
-                str(tiny_bert_encoder), device="cpu", truncate_dim=16
-            ).encode(TEXTS, show_progress_bar=False, normalize_embeddings=True)
+        theirs = sentence_transformers(
+            tiny_bert_encoder, truncate_dim=16, normalize_embeddings=True
+        )
         assert cosines(vectors, theirs).min() >= 0.99999
 
     def test_not_normalised_where_the_model_is_not(
         self, tiny_bert_encoder: Path, make_resolved_encoder: Any
     ) -> None:
         resolved = make_resolved_encoder(tiny_bert_encoder, matryoshka=(16,), normalize=False)
-        options: Any = {"engine": "transformers", "device": "cpu", "dtype": "fp32"}
-        cut = BiEncoder(resolved, truncate_dim=16, **options).encode_passages(TEXTS).vectors
-        whole = BiEncoder(resolved, **options).encode_passages(TEXTS).vectors
+        cut = BiEncoder(resolved, truncate_dim=16, **EXACT).encode_passages(TEXTS).vectors
+        whole = BiEncoder(resolved, **EXACT).encode_passages(TEXTS).vectors
         np.testing.assert_allclose(cut, whole[:, :16], atol=1e-6)
 
     def test_untrained_only_where_insisted(self, resolved: ResolvedModel) -> None:
@@ -387,15 +372,12 @@ def test_damaged_weights_give_no_vectors(
     tiny_bert_encoder: Path, make_resolved_encoder: Any, tmp_path: Path, engine: Any
 ) -> None:
     """One NaN in an embedding spoils only the texts that use it: they must not be stored."""
-    from safetensors.torch import load_file, save_file
-
-    path = tmp_path / "model"
-    shutil.copytree(tiny_bert_encoder, path)
+    path = shutil.copytree(tiny_bert_encoder, tmp_path / "model")
     encoder = BiEncoder(make_resolved_encoder(path), engine=engine, device="cpu", dtype="fp32")
     offset = encoder._tokenizer.encode(["dog"]).row(0)[1]
-    tensors = load_file(path / "model.safetensors")
-    tensors["embeddings.word_embeddings.weight"][offset] = float("nan")
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    change_weights(
+        path, lambda tensors: tensors["embeddings.word_embeddings.weight"][offset].fill_(np.nan)
+    )
     damaged = BiEncoder(make_resolved_encoder(path), engine=engine, device="cpu", dtype="fp32")
     assert np.isfinite(damaged.encode_queries(["fox", "file"])).all()
     with pytest.raises(ModelFault, match="zero or not finite for text 1"):
@@ -408,7 +390,7 @@ def test_not_normalised_where_the_model_is_not(
     tiny_bert_encoder: Path, make_resolved_encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolved = make_resolved_encoder(tiny_bert_encoder, normalize=False)
-    encoder = BiEncoder(resolved, engine="transformers", device="cpu", dtype="fp32")
+    encoder = BiEncoder(resolved, **EXACT)
     vectors = encoder.encode_passages(TEXTS).vectors
     assert np.linalg.norm(vectors, axis=1).max() > 1.5
 
@@ -422,17 +404,7 @@ def test_not_normalised_where_the_model_is_not(
 
 def test_from_several_threads(starter_encoder: BiEncoder) -> None:
     expected = starter_encoder.encode_queries(TEXTS)
-    results: list[FloatArray] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(starter_encoder.encode_queries(TEXTS)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(results) == 4
-    for result in results:
+    for result in in_threads(lambda _: starter_encoder.encode_queries(TEXTS)):
         np.testing.assert_allclose(result, expected, atol=1e-6)
 
 

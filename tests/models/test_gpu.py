@@ -5,14 +5,14 @@ Skipped where there is no CUDA device.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from models.batches import cosines, in_threads, ragged, real
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines import load_engine
@@ -61,21 +61,6 @@ def limit_memory() -> Iterator[Callable[[int], None]]:
     torch.cuda.empty_cache()
 
 
-def ragged(lengths: Sequence[int], *, seed: int = 0, padding: int = 0) -> TokenBatch:
-    rng = np.random.default_rng(seed)
-    mask = (np.arange(max(lengths))[None] < np.array(lengths)[:, None]).astype(np.int64)
-    return TokenBatch(np.where(mask, rng.integers(5, 100, mask.shape), padding), mask)
-
-
-def real(batch: TokenBatch, output: FloatArray, head: Head) -> FloatArray:
-    return output[batch.attention_mask.astype(bool)] if head == "tokens" else output
-
-
-def least_cosine(a: FloatArray, b: FloatArray) -> float:
-    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return float(((a * b).sum(-1) / norms).min())
-
-
 def assert_close(head: Head, output: FloatArray, expected: FloatArray) -> None:
     """What may differ between half precision and fp32."""
     assert output.dtype == np.float32
@@ -83,7 +68,7 @@ def assert_close(head: Head, output: FloatArray, expected: FloatArray) -> None:
     if head == "logits":
         np.testing.assert_allclose(output, expected, atol=0.05)
     else:
-        assert least_cosine(output, expected) >= 0.999
+        assert cosines(output, expected).min() >= 0.999
 
 
 def model_path(family: str, head: Head, request: pytest.FixtureRequest) -> Path:
@@ -204,22 +189,12 @@ class TestInFlight:
         plain = TransformersEngine(tiny_bert_encoder, "mean", device="cpu", dtype="fp32")
         batches = [ragged(lengths) for lengths in RAGGED]
         expected = [plain.run(batch) for batch in batches]
-        failures: list[Exception] = []
 
         def work(seed: int) -> None:
-            try:
-                for index in np.random.default_rng(seed).integers(len(batches), size=60).tolist():
-                    assert_close("mean", engine.run(batches[index]), expected[index])
-            except (AssertionError, ModelFault) as error:
-                failures.append(error)
+            for index in np.random.default_rng(seed).integers(len(batches), size=60).tolist():
+                assert_close("mean", engine.run(batches[index]), expected[index])
 
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
-            assert not thread.is_alive()
-        assert failures == []
+        in_threads(work)
 
 
 class TestDeterminism:
@@ -363,7 +338,7 @@ class TestOutOfMemory:
         default = engine.token_budget
         limit_memory(200 * MiB)  # the widest states of all tokens alone are 256 MiB
         output = engine.run(batch)
-        assert least_cosine(output, np.concatenate(parts)) >= 0.999
+        assert cosines(output, np.concatenate(parts)).min() >= 0.999
         ceiling = engine._backoff.budget(2**31)
         assert ceiling < 512 * 256
         assert engine.token_budget == min(default, ceiling)

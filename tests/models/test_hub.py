@@ -25,6 +25,7 @@ from retrieval.models.resolve import choose_models, is_cached, resolve
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BGE = "BAAI/bge-small-en-v1.5"
 RERANKER = "BAAI/bge-reranker-base"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT = {
     "architectures": ["BertModel"],
     "model_type": "bert",
@@ -372,21 +373,57 @@ def choose(tmp_path: Path):
     return call
 
 
-def test_the_bge_pair_of_the_device_where_a_hub_answers(choose):
-    cpu, gpu = choose(hub=True), choose(device="cuda:0", hub=True)
-    assert (cpu.encoder, cpu.reranker) == (BGE, RERANKER)
-    assert (gpu.encoder, gpu.reranker) == ("BAAI/bge-base-en-v1.5", "BAAI/bge-reranker-v2-m3")
-    (notice,) = cpu.notices
-    for word in (BGE, RERANKER, "downloaded", "--encoder", "--reranker", "`retrieval models`"):
-        assert word in notice
+GPU_PAIR = ("BAAI/bge-base-en-v1.5", "BAAI/bge-reranker-v2-m3")
+OPTIONS = "--encoder, --reranker, `retrieval models`"
 
 
-def test_starter_for_both_where_none_does(choose):
-    choice = choose()
-    assert (choice.encoder, choice.reranker) == ("starter", "starter")
-    (notice,) = choice.notices
-    for word in ("starter", BGE, "no model hub", "--encoder", "--reranker", "`retrieval models`"):
-        assert word in notice
+@pytest.mark.parametrize(
+    ("names", "device", "hub", "chosen", "words"),
+    [
+        ((), "cpu", True, (BGE, RERANKER), f"{BGE}, {RERANKER}, downloaded, {OPTIONS}"),
+        ((), "cuda:0", True, GPU_PAIR, "downloaded"),
+        ((), "cpu", False, ("starter", "starter"), f"starter, {BGE}, no model hub, {OPTIONS}"),
+        (("starter", "auto"), "cpu", True, ("starter", RERANKER), ""),
+        (("starter", "auto"), "cpu", False, ("starter", "starter"), "late interaction"),
+        ((MINILM, "auto"), "cpu", True, (MINILM, RERANKER), ""),
+        ((MINILM, "auto"), "cpu", False, (MINILM, "starter"), "late interaction"),
+        (("some/encoder", "auto"), "cpu", True, ("some/encoder", RERANKER), ""),
+        (("BAAI/bge-m3",), "cpu", True, ("BAAI/bge-m3", "BAAI/bge-reranker-v2-m3"), ""),
+        (
+            ("some/encoder", "auto"),
+            "cpu",
+            False,
+            ("some/encoder", None),
+            "No re-ranking, --reranker",
+        ),
+        (("auto", "none"), "cpu", True, (BGE, None), ""),
+        (("auto", "none"), "cpu", False, ("starter", None), ""),
+        (("auto", "some/reranker"), "cpu", False, ("starter", "some/reranker"), ""),
+    ],
+)
+def test_what_is_chosen(choose, names, device, hub, chosen, words):
+    choice = choose(*names, device=device, hub=hub)
+    assert (choice.encoder, choice.reranker) == chosen
+    for word in filter(None, words.split(", ")):
+        assert word in choice.notices[0]
+    if not names:
+        assert len(choice.notices) == 1
+    assert names[1:] != ("some/reranker",) or RERANKER not in choice.notices[0]
+    if hub and choice.encoder == BGE:
+        assert MODELS[choice.encoder].query_instruction == BGE_ENGLISH_INSTRUCTION
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("none", "auto"), "there must be an encoder"),
+        (("", "auto"), "there must be an encoder"),
+        (("auto", " "), "the reranker is ' '"),
+    ],
+)
+def test_names_of_which_nothing_can_be_chosen(choose, names, words):
+    with pytest.raises(InvalidInput, match=words):
+        choose(*names)
 
 
 def test_cached_weights_need_no_hub(server, find, tmp_path):
@@ -426,23 +463,6 @@ def test_the_real_probe_asks_the_given_hub_and_keeps_the_deadline(server, silent
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("encoder", ["starter", "sentence-transformers/all-MiniLM-L6-v2"])
-def test_reranker_alone_automatic_with_the_starter_encoder(choose, encoder):
-    assert choose(encoder, "auto", hub=True).reranker == RERANKER
-    choice = choose(encoder, "auto")
-    assert (choice.encoder, choice.reranker) == (encoder, "starter")
-    assert "late interaction" in choice.notices[0]
-
-
-def test_reranker_alone_automatic_with_another_encoder(choose):
-    assert choose("some/encoder", "auto", hub=True).reranker == RERANKER
-    assert choose("BAAI/bge-m3", hub=True).reranker == "BAAI/bge-reranker-v2-m3"
-    choice = choose("some/encoder", "auto")
-    assert (choice.encoder, choice.reranker) == ("some/encoder", None)
-    assert "No re-ranking" in choice.notices[0]
-    assert "--reranker" in choice.notices[0]
-
-
 def test_what_is_named_is_kept_and_nothing_is_asked(tmp_path):
     def never(repo: str, seconds: float) -> bool:
         raise AssertionError("nothing is automatic, so nothing is asked")
@@ -451,26 +471,3 @@ def test_what_is_named_is_kept_and_nothing_is_asked(tmp_path):
     named = choose_models("some/encoder", "some/reranker", **options)
     assert (named.encoder, named.reranker, named.notices) == ("some/encoder", "some/reranker", ())
     assert choose_models("some/encoder", "none", **options).reranker is None
-
-
-def test_encoder_alone_automatic(choose):
-    assert (choose("auto", "none", hub=True).encoder) == BGE
-    assert (choose("auto", "none").encoder, choose("auto", "none").reranker) == ("starter", None)
-    kept = choose("auto", "some/reranker")
-    assert (kept.encoder, kept.reranker) == ("starter", "some/reranker")
-    assert RERANKER not in kept.notices[0]
-
-
-@pytest.mark.parametrize("names", [("none", "auto"), ("", "auto")])
-def test_there_must_be_an_encoder(choose, names):
-    with pytest.raises(InvalidInput, match="there must be an encoder"):
-        choose(*names)
-
-
-def test_a_blank_reranker_is_not_taken_for_a_missing_encoder(choose):
-    with pytest.raises(InvalidInput, match="the reranker is ' '"):
-        choose("auto", " ")
-
-
-def test_the_instruction_of_a_chosen_model_is_known(choose):
-    assert MODELS[choose(hub=True).encoder].query_instruction == BGE_ENGLISH_INSTRUCTION

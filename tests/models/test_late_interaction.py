@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from models.batches import in_threads
 
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.encoders.bi_encoder import BiEncoder
@@ -281,17 +281,7 @@ def test_may_be_called_from_several_threads(
 ) -> None:
     shared = LateInteractionReranker(starter_encoder, max_cache_bytes=20_000)
     expected = reranker.score(PAIRS).values
-    results: list[Any] = []
-
-    def work() -> None:
-        results.append([shared.score(PAIRS).values for _ in range(3)])
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4
+    results = in_threads(lambda _: [shared.score(PAIRS).values for _ in range(3)])
     for values in (value for result in results for value in result):
         np.testing.assert_allclose(values, expected, atol=2e-3)
     assert shared._caches["passage"][0]._bytes == sum(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from models.batches import ragged
 
 from retrieval.errors import ModelFault
 from retrieval.models.engines.base import Pending, TokenBatch
@@ -17,12 +17,6 @@ from retrieval.models.engines.oom_backoff import Backoff, is_out_of_memory
 from retrieval.models.engines.packed import PackedEngine
 from retrieval.models.engines.transformers import TransformersEngine
 from retrieval.types import FloatArray
-
-
-def ragged(lengths: Sequence[int], *, seed: int = 0) -> TokenBatch:
-    rng = np.random.default_rng(seed)
-    mask = (np.arange(max(lengths))[None] < np.array(lengths)[:, None]).astype(np.int64)
-    return TokenBatch(rng.integers(5, 100, mask.shape) * mask, mask)
 
 
 class Holding:

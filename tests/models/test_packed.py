@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.batches import cosines, in_threads, real
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
@@ -91,15 +91,6 @@ def reference(path: Path, head: Head, batch: TokenBatch) -> FloatArray:
     with torch.inference_mode():
         output: FloatArray = module(*map(torch.from_numpy, inputs)).numpy()
     return output
-
-
-def real(batch: TokenBatch, output: FloatArray, head: Head) -> FloatArray:
-    return np.asarray(output[batch.attention_mask.astype(bool)]) if head == "tokens" else output
-
-
-def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
-    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.asarray((a * b).sum(-1) / norms)
 
 
 def cpu_engine(path: Path, head: Head, dtype: Any = "fp32") -> PackedEngine:
@@ -265,22 +256,12 @@ def test_from_several_threads(folders: dict[tuple[str, bool], Path]) -> None:
     engine = cpu_engine(folders["xlmr", False], "mean")
     batches = [ragged(lengths, "xlmr") for lengths in RAGGED]
     expected = [engine.run(batch) for batch in batches]
-    failures: list[int] = []
 
     def work(seed: int) -> None:
-        failures.extend(
-            index
-            for index in np.random.default_rng(seed).integers(len(batches), size=20).tolist()
-            if not np.allclose(engine.run(batches[index]), expected[index], atol=1e-5)
-        )
+        for index in np.random.default_rng(seed).integers(len(batches), size=20).tolist():
+            np.testing.assert_allclose(engine.run(batches[index]), expected[index], atol=1e-5)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert failures == []
+    in_threads(work, 3)
 
 
 @pytest.mark.parametrize("kind", [PackedEngine, TransformersEngine])

@@ -11,111 +11,78 @@ from retrieval.models.registry import MODELS, UNSUPPORTED, find, list_models, ne
 
 ENGLISH = "Represent this sentence for searching relevant passages: "
 CHINESE = "为这个句子生成表示以用于检索相关文章："
-SIZES = [("small", 384), ("base", 768), ("large", 1024)]
-
-
-@pytest.mark.parametrize("version", ["", "-v1.5"])
-@pytest.mark.parametrize(("size", "dimension"), SIZES)
-def test_bge_english_takes_the_class_token_and_the_english_instruction(size, dimension, version):
-    spec = MODELS[f"BAAI/bge-{size}-en{version}"]
-    assert (spec.kind, spec.pooling, spec.normalize) == ("encoder", "cls", True)
-    assert (spec.dimension, spec.max_length) == (dimension, 512)
-    assert spec.query_instruction == ENGLISH
-    assert spec.query_instruction.endswith(": ")
-    assert spec.passage_instruction == ""
-    assert (spec.licence, spec.languages) == ("MIT", ("en",))
-
-
-@pytest.mark.parametrize("version", ["", "-v1.5"])
-@pytest.mark.parametrize(("size", "dimension"), [("small", 512), ("base", 768), ("large", 1024)])
-def test_bge_chinese_has_the_full_width_colon_and_a_small_model_of_512(size, dimension, version):
-    spec = MODELS[f"BAAI/bge-{size}-zh{version}"]
-    assert (spec.pooling, spec.dimension, spec.max_length) == ("cls", dimension, 512)
-    assert spec.query_instruction.encode() == CHINESE.encode()
-    assert spec.query_instruction[-1] == "\uff1a"
-    assert spec.passage_instruction == ""
-    assert (spec.licence, spec.languages) == ("MIT", ("zh",))
-
-
-def test_bge_m3_takes_long_texts_and_no_instruction():
-    spec = MODELS["BAAI/bge-m3"]
-    assert (spec.pooling, spec.dimension, spec.max_length) == ("cls", 1024, 8192)
-    assert (spec.query_instruction, spec.passage_instruction) == ("", "")
-    assert (spec.licence, spec.languages) == ("MIT", ("multilingual",))
-
-
-@pytest.mark.parametrize(
-    ("name", "dimension", "licence"),
-    [
-        ("BAAI/bge-en-icl", 4096, "Apache-2.0"),
-        ("BAAI/bge-multilingual-gemma2", 3584, "Gemma"),
-    ],
+TASK = (
+    "<instruct>Given a web search query, retrieve relevant passages that answer the query.\n<query>"
 )
-def test_bge_language_models_pool_the_last_token_after_a_task_instruction(name, dimension, licence):
-    spec = MODELS[name]
-    assert (spec.pooling, spec.dimension, spec.licence) == ("last", dimension, licence)
-    assert spec.query_instruction == (
-        "<instruct>Given a web search query, retrieve relevant passages that answer the query.\n"
-        "<query>"
-    )
-    assert spec.passage_instruction == ""
+ENCODERS = {
+    # pooling, dimension, max_length, instruction of queries and of passages
+    "BAAI/bge-small-en-v1.5": ("cls", 384, 512, ENGLISH, ""),
+    "BAAI/bge-base-en-v1.5": ("cls", 768, 512, ENGLISH, ""),
+    "BAAI/bge-large-en-v1.5": ("cls", 1024, 512, ENGLISH, ""),
+    "BAAI/bge-small-zh-v1.5": ("cls", 512, 512, CHINESE, ""),
+    "BAAI/bge-base-zh-v1.5": ("cls", 768, 512, CHINESE, ""),
+    "BAAI/bge-large-zh-v1.5": ("cls", 1024, 512, CHINESE, ""),
+    "BAAI/bge-small-en": ("cls", 384, 512, ENGLISH, ""),
+    "BAAI/bge-base-en": ("cls", 768, 512, ENGLISH, ""),
+    "BAAI/bge-large-en": ("cls", 1024, 512, ENGLISH, ""),
+    "BAAI/bge-small-zh": ("cls", 512, 512, CHINESE, ""),
+    "BAAI/bge-base-zh": ("cls", 768, 512, CHINESE, ""),
+    "BAAI/bge-large-zh": ("cls", 1024, 512, CHINESE, ""),
+    "BAAI/bge-m3": ("cls", 1024, 8192, "", ""),
+    "BAAI/bge-multilingual-gemma2": ("last", 3584, 4096, TASK, ""),
+    "BAAI/bge-en-icl": ("last", 4096, 4096, TASK, ""),
+    "intfloat/e5-small-v2": ("mean", 384, 512, "query: ", "passage: "),
+    "intfloat/e5-base-v2": ("mean", 768, 512, "query: ", "passage: "),
+    "intfloat/e5-large-v2": ("mean", 1024, 512, "query: ", "passage: "),
+    "intfloat/multilingual-e5-small": ("mean", 384, 512, "query: ", "passage: "),
+    "intfloat/multilingual-e5-base": ("mean", 768, 512, "query: ", "passage: "),
+    "intfloat/multilingual-e5-large": ("mean", 1024, 512, "query: ", "passage: "),
+    "thenlper/gte-small": ("mean", 384, 512, "", ""),
+    "thenlper/gte-base": ("mean", 768, 512, "", ""),
+    "thenlper/gte-large": ("mean", 1024, 512, "", ""),
+    "mixedbread-ai/mxbai-embed-large-v1": ("cls", 1024, 512, ENGLISH, ""),
+    "Snowflake/snowflake-arctic-embed-m-v1.5": ("cls", 768, 512, ENGLISH, ""),
+    "Snowflake/snowflake-arctic-embed-l-v2.0": ("cls", 1024, 8192, "query: ", ""),
+    "Alibaba-NLP/gte-multilingual-base": ("cls", 768, 8192, "", ""),
+    "sentence-transformers/all-MiniLM-L6-v2": ("mean", 384, 256, "", ""),
+}
+RERANKERS = {
+    "BAAI/bge-reranker-base": ("classification", 512),
+    "BAAI/bge-reranker-large": ("classification", 512),
+    "BAAI/bge-reranker-v2-m3": ("classification", 1024),
+    "BAAI/bge-reranker-v2-gemma": ("yes-logit", 1024),
+    "BAAI/bge-reranker-v2-minicpm-layerwise": ("layerwise-yes-logit", 1024),
+    "BAAI/bge-reranker-v2.5-gemma2-lightweight": ("layerwise-yes-logit", 1024),
+    "cross-encoder/ms-marco-MiniLM-L6-v2": ("classification", 512),
+    "cross-encoder/ms-marco-MiniLM-L12-v2": ("classification", 512),
+    "starter": ("maxsim", 256),
+}
+CUT = {
+    "mixedbread-ai/mxbai-embed-large-v1": (512,),
+    "Snowflake/snowflake-arctic-embed-m-v1.5": (256,),
+    "Snowflake/snowflake-arctic-embed-l-v2.0": (256,),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "max_length", "licence", "languages"),
-    [
-        ("BAAI/bge-reranker-base", 512, "MIT", ("zh", "en")),
-        ("BAAI/bge-reranker-large", 512, "MIT", ("zh", "en")),
-        ("BAAI/bge-reranker-v2-m3", 1024, "Apache-2.0", ("multilingual",)),
-        ("cross-encoder/ms-marco-MiniLM-L6-v2", 512, "Apache-2.0", ("en",)),
-        ("cross-encoder/ms-marco-MiniLM-L12-v2", 512, "Apache-2.0", ("en",)),
-    ],
-)
-def test_cross_encoders_have_a_classification_head_and_no_instruction(
-    name, max_length, licence, languages
-):
-    spec = MODELS[name]
-    assert (spec.kind, spec.score_head) == ("reranker", "classification")
-    assert (spec.max_length, spec.licence, spec.languages) == (max_length, licence, languages)
-    assert (spec.pooling, spec.query_instruction, spec.passage_instruction) == (None, "", "")
+def test_each_encoder_has_the_settings_of_its_model_card() -> None:
+    found = {
+        name: (
+            spec.pooling, spec.dimension, spec.max_length, spec.query_instruction,
+            spec.passage_instruction,
+        )
+        for name, spec in MODELS.items()
+        if spec.kind == "encoder"
+    }  # fmt: skip
+    assert found == ENCODERS
+    assert CHINESE[-1] == "\uff1a", "the colon of full width"
+    assert all(MODELS[name].normalize for name in ENCODERS)
+    assert {name: spec.matryoshka for name, spec in MODELS.items() if spec.matryoshka} == CUT
+    assert all(cut < ENCODERS[name][1] for name, cuts in CUT.items() for cut in cuts)
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "licence"),
-    [
-        ("BAAI/bge-reranker-v2-gemma", "yes-logit", "Apache-2.0"),
-        ("BAAI/bge-reranker-v2-minicpm-layerwise", "layerwise-yes-logit", "Apache-2.0"),
-        ("BAAI/bge-reranker-v2.5-gemma2-lightweight", "layerwise-yes-logit", "Gemma"),
-    ],
-)
-def test_language_model_rerankers_score_the_yes_logit(name, head, licence):
-    spec = MODELS[name]
-    assert (spec.kind, spec.score_head, spec.max_length) == ("reranker", head, 1024)
-    assert (spec.licence, spec.languages) == (licence, ("multilingual",))
-
-
-@pytest.mark.parametrize(
-    ("name", "dimension", "length", "query", "cut"),
-    [
-        ("mixedbread-ai/mxbai-embed-large-v1", 1024, 512, "bge", (512,)),
-        ("Snowflake/snowflake-arctic-embed-m-v1.5", 768, 512, "bge", (256,)),
-        ("Snowflake/snowflake-arctic-embed-l-v2.0", 1024, 8192, "query: ", (256,)),
-    ],
-)
-def test_models_whose_vectors_may_be_cut(name, dimension, length, query, cut):
-    spec = MODELS[name]
-    prefix = "Represent this sentence for searching relevant passages: "
-    assert spec.query_instruction == (prefix if query == "bge" else query)
-    assert spec.passage_instruction == ""
-    assert (spec.pooling, spec.dimension, spec.max_length) == ("cls", dimension, length)
-    assert (spec.matryoshka, spec.licence) == (cut, "Apache-2.0")
-
-
-def test_vectors_may_be_cut_only_where_a_model_was_trained_for_it():
-    declared = {name for name, spec in MODELS.items() if spec.matryoshka}
-    assert len(declared) == 3
-    for name in declared:
-        assert all(0 < cut < MODELS[name].dimension for cut in MODELS[name].matryoshka)
+def test_each_reranker_has_the_head_of_its_model_card_and_no_instruction() -> None:
+    found = {n: (m.score_head, m.max_length) for n, m in MODELS.items() if m.kind == "reranker"}
+    assert found == RERANKERS
 
 
 def test_models_that_cannot_be_run_are_listed_only():
@@ -124,27 +91,9 @@ def test_models_that_cannot_be_run_are_listed_only():
     assert {name for name, spec in MODELS.items() if "listed only" in spec.note} == set(UNSUPPORTED)
 
 
-@pytest.mark.parametrize(("size", "dimension"), SIZES)
-@pytest.mark.parametrize("pattern", ["intfloat/e5-{}-v2", "intfloat/multilingual-e5-{}"])
-def test_e5_marks_both_sides_and_averages(pattern, size, dimension):
-    spec = MODELS[pattern.format(size)]
-    assert (spec.pooling, spec.dimension, spec.max_length) == ("mean", dimension, 512)
-    assert (spec.query_instruction, spec.passage_instruction) == ("query: ", "passage: ")
-    assert spec.licence == "MIT"
-
-
-@pytest.mark.parametrize(("size", "dimension"), SIZES)
-def test_gte_averages_and_takes_no_instruction(size, dimension):
-    spec = MODELS[f"thenlper/gte-{size}"]
-    assert (spec.pooling, spec.dimension, spec.max_length) == ("mean", dimension, 512)
-    assert (spec.query_instruction, spec.passage_instruction, spec.licence) == ("", "", "MIT")
-
-
 def test_the_starter_pair_is_minilm_twice():
     encoder, reranker = find("starter", "encoder"), find("starter", "reranker")
     assert encoder is MODELS["sentence-transformers/all-MiniLM-L6-v2"]
-    assert (encoder.pooling, encoder.dimension, encoder.max_length) == ("mean", 384, 256)
-    assert (encoder.query_instruction, encoder.licence) == ("", "Apache-2.0")
     assert reranker is MODELS["starter"]
     assert (reranker.kind, reranker.score_head, reranker.dimension) == ("reranker", "maxsim", 384)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models.batches import change_weights
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models.rerankers import cross_encoder
@@ -233,12 +235,21 @@ def test_a_pair_scores_the_same_alone_and_among_others(reference: CrossEncoderRe
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("token_budget", [1, 200, 100_000])
-def test_the_token_budget_changes_no_score(
-    path: Path, reference: CrossEncoderReranker, token_budget: int
+@pytest.mark.parametrize(
+    ("token_budget", "slice_"), [(1, 8192), (200, 8192), (100_000, 8192), (None, 7)]
+)
+def test_budgets_and_slices_change_no_score(
+    path: Path,
+    reference: CrossEncoderReranker,
+    monkeypatch: pytest.MonkeyPatch,
+    token_budget: int | None,
+    slice_: int,
 ) -> None:
-    ours = reranker(path, token_budget=token_budget).score(PAIRS)
-    np.testing.assert_allclose(ours.values, reference.score(PAIRS).values, atol=1e-5)
+    expected = reference.score(PAIRS)
+    monkeypatch.setattr(cross_encoder, "SLICE", slice_)
+    scores = reranker(path, token_budget=token_budget).score(PAIRS)
+    np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
+    np.testing.assert_array_equal(scores.truncated, expected.truncated)
 
 
 def test_a_slice_holds_a_bounded_number_of_characters(
@@ -260,16 +271,6 @@ def test_a_slice_holds_a_bounded_number_of_characters(
     assert max(sizes) <= 3000
     np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
     np.testing.assert_array_equal(scores.tokens, expected.tokens)
-
-
-def test_more_pairs_than_a_slice(
-    monkeypatch: pytest.MonkeyPatch, reference: CrossEncoderReranker
-) -> None:
-    expected = reference.score(PAIRS)
-    monkeypatch.setattr(cross_encoder, "SLICE", 7)
-    scores = reference.score(PAIRS)
-    np.testing.assert_allclose(scores.values, expected.values, atol=1e-5)
-    np.testing.assert_array_equal(scores.truncated, expected.truncated)
 
 
 def test_equal_pairs_are_computed_once_and_score_alike(
@@ -538,15 +539,8 @@ def test_numbers_that_cannot_be_used_are_refused(path: Path, options: dict[str, 
 
 
 def test_scores_that_are_no_numbers_are_a_fault(tiny_bert_reranker: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_bert_reranker, broken)
-    weights = load_file(broken / "model.safetensors")
-    weights["classifier.weight"].fill_(float("nan"))
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    broken = shutil.copytree(tiny_bert_reranker, tmp_path / "broken")
+    change_weights(broken, lambda weights: weights["classifier.weight"].fill_(np.nan))
     with pytest.raises(ModelFault, match="nan as the score of 2 of 2 pairs"):
         reranker(broken).score([("a", "b"), ("a", "c")])
 

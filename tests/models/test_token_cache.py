@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.batches import in_threads
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, RetrievalError, StoreFault
@@ -165,7 +166,6 @@ def test_threads_share_it(tokenizer: Tokenizer) -> None:
     texts = [f"the fox {number} jumps over dog {number % 7}" for number in range(60)]
     expected = {text: tokenizer.bare_ids([text])[0].tolist() for text in texts}
     cache = cache_of(tokenizer, 20 * (ENTRY_BYTES + 60))
-    wrong: list[str] = []
     start = threading.Barrier(4)
 
     def work(seed: int) -> None:
@@ -173,16 +173,10 @@ def test_threads_share_it(tokenizer: Tokenizer) -> None:
         start.wait()
         for _ in range(40):
             chosen = [texts[place] for place in order.permutation(60)[:12]]
-            for text, ids in zip(chosen, cache.ids(chosen, tokenizer.bare_ids), strict=True):
-                if ids.tolist() != expected[text]:
-                    wrong.append(text)
+            found = [ids.tolist() for ids in cache.ids(chosen, tokenizer.bare_ids)]
+            assert found == [expected[text] for text in chosen]
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    in_threads(work)
     kept = list(cache._kept.values())
     assert 0 < cache.nbytes == sum(ids.nbytes + ENTRY_BYTES for ids in kept) <= cache.max_bytes
 
@@ -206,22 +200,13 @@ def test_a_saved_cache_spares_the_tokenizer(tokenizer: Tokenizer, tmp_path: Path
         np.testing.assert_array_equal(ours, expected)
 
 
-def test_an_empty_cache_can_be_saved(tmp_path: Path) -> None:
-    plain(100).save(tmp_path / "ids.npz")
-    cache = plain(100)
-    assert cache.load(tmp_path / "ids.npz") == 0
-    assert len(cache) == 0
-
-
-def test_saving_again_replaces_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "ids.npz"
-    cache, reader = plain(2**20), Reader()
-    cache.ids(["a"], reader)
-    cache.save(path)
-    cache.ids(["b"], reader)
-    cache.save(path)
-    again = plain(2**20)
-    assert again.load(path) == 2
+def test_saving_again_replaces_the_file_even_an_empty_one(tmp_path: Path) -> None:
+    path, cache, reader = tmp_path / "ids.npz", plain(2**20), Reader()
+    for count, text in enumerate(["", "a", "b"]):
+        cache.ids([text] if text else [], reader)
+        cache.save(path)
+        again = plain(2**20)
+        assert again.load(path) == len(again) == count
 
 
 def test_of_a_file_too_large_the_last_used_stay(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models.batches import in_threads
 
 from retrieval.errors import InvalidInput, MissingExtra, ModelFault
 from retrieval.models.encoders.bi_encoder import BiEncoder
@@ -118,17 +119,7 @@ def test_many_batches_ahead_do_not_block(pair: BiEncoder) -> None:
 
 def test_from_several_threads(pair: BiEncoder) -> None:
     expected = pair.encode_passages(TEXTS).vectors
-    results: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(pair.encode_passages(TEXTS).vectors))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(results) == 3
-    for result in results:
+    for result in in_threads(lambda _: pair.encode_passages(TEXTS).vectors, 3):
         assert np.array_equal(result, expected)
 
 

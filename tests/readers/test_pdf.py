@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -283,13 +283,6 @@ def test_threads_may_read_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([lines(f"Page {n}.") for n in range(40)]))
     expected = list(read(path))
-    results: list[list[Document]] = []
-    threads = [
-        threading.Thread(target=lambda: results.extend(list(read(path)) for _ in range(5)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: list(read(path)), range(20)))
     assert results == [expected] * 20
