@@ -195,8 +195,7 @@ class SearchOptions:
     min_relevance: float | None = _option(
         None,
         "Leave out hits below this relevance, from 0 to 1.",
-        fix="Relevance is the sigmoid of the reranker's score; try 0.3 and see "
-        "the "
+        fix="Relevance is the sigmoid of the reranker's score; try 0.3 and see the "
         "`relevance` of your own hits.",
         least=0,
         most=1,
