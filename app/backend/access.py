@@ -68,7 +68,7 @@ class Access:
         """The tenant that a call acts as; None for none.
 
         Raises:
-            Forbidden: the caller has a tenant of its own and named another.
+            Forbidden: the caller has its own tenant and named another.
         """
         if caller.tenant is None or tenant is None or tenant == caller.tenant:
             return tenant if caller.tenant is None else caller.tenant

@@ -51,7 +51,7 @@ class Backend:
     not), `Overloaded`, `Stopping`, `DeadlinePassed` (after its `timeout_ms`), and the library's
     errors. A call whose task is cancelled leaves the queue. `collection` None is the service's
     default one; `model` None the default model, else one of `ModelInfo.names` (`NotHere`
-    otherwise). `tenant` may be given only by callers that have none of their own (`Forbidden`
+    otherwise). `tenant` may be given only by callers that have no tenant themselves (`Forbidden`
     otherwise).
 
     Args:
@@ -99,7 +99,7 @@ class Backend:
     def open(self) -> None:
         """Load what the first request needs, and let it run once; a second call does nothing.
 
-        A default collection that does not exist yet is no error. After an error the backend can
+        A default collection that does not exist yet is not an error. After an error the backend can
         be used all the same: what was missing is tried again when it is needed.
 
         Raises:
@@ -248,7 +248,7 @@ class Backend:
             return found
         if self._opening.locked():
             return Readiness(False, {"models": "They are being loaded and warmed up."})
-        # What kept it from opening at the start is over.
+        # The cause that kept it from opening at the start is gone.
         try:
             await self._calls.others.run(Control(), self.open)
         except RetrievalError as error:

@@ -15,7 +15,7 @@ from retrieval import Document, IngestReport
 from retrieval.types import Passage
 
 _OF_PASSAGES = ("page", "last_page")
-"""Metadata that a passage has beside its document's: on which pages it stands."""
+"""Metadata that a passage has beside its document's: the pages that it is on."""
 
 
 class Documents:

@@ -100,7 +100,7 @@ class JobAccess:
         if not _may_see(caller, job):
             raise NotHere(
                 f"there is no job {job_id!r}",
-                fix="Look at the jobs there are: GET /v1/jobs.",
+                fix="GET /v1/jobs lists the jobs.",
                 what="job",
             )
         return job

@@ -126,7 +126,7 @@ class LoadedModels:
         return list(dict.fromkeys([*first, *self._rerankers.values()]))
 
     def close(self) -> None:
-        """Close batchers and models, but for models that the caller made."""
+        """Close batchers and models, except models that the caller made."""
         with self._loading:
             running: list[BatchedReranker | BatchedEncoder] = [*self._rerankers.values()]
             for one in [*running, *self._encoders.values()]:
@@ -142,7 +142,7 @@ class LoadedModels:
         try:
             return load_encoder_of(manifest, options, outputs_all=True)
         except ModelNotFound:
-            # The same weights may lie here by the name that the settings give.
+            # The same weights may be here under the name that the settings give.
             asked = self._settings.encoder
             if asked is None:
                 raise

@@ -20,7 +20,7 @@ from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.types import Manifest
 
 _TURN_SECONDS = 0.02
-# How long a collection that is to be deleted waits for its last searches.
+# How long the deletion of a collection waits for its last searches.
 LEAVE_SECONDS = 10.0
 CHECK_SECONDS = 1.0
 # How long a failure to open a collection is remembered.

@@ -48,7 +48,7 @@ class Texts:
             timeout_ms: None for the setting's.
 
         Raises:
-            InvalidInput: no text, a blank one, or dimensions the model was not trained for.
+            InvalidInput: no texts, a blank one, or dimensions the model was not trained for.
         """
         found, name = await self._encoded(
             caller, texts, kind, model, timeout_ms, dimensions=dimensions
@@ -67,7 +67,7 @@ class Texts:
         """Term weights of texts; takes what `embed` takes, but no dimensions.
 
         Raises:
-            InvalidInput: no text, a blank one, or a model without term weights; says which has.
+            InvalidInput: no texts, a blank one, or a model without term weights; says which has.
         """
         found, name = await self._encoded(caller, texts, kind, model, timeout_ms, lexical=True)
         assert found.lexical is not None
@@ -85,7 +85,7 @@ class Texts:
         """Scores of texts, which may be blank, for a query.
 
         Raises:
-            InvalidInput: no text, or a blank query.
+            InvalidInput: no texts, or a blank query.
             NotHere: the service has no reranker.
         """
         control = self._calls.control(caller, timeout_ms)

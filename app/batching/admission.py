@@ -1,9 +1,10 @@
-"""How much is let in: of every caller as much as will be answered in time.
+"""How many requests are admitted: of every caller, as many as can be answered in time.
 
 A request counts from the moment it is let in until it ends, with the tokens that it will ask of
 each model. What a caller has to wait for follows from the order in which `FairQueue` serves:
-all of its own tokens, and of every other caller as many and no more. So a caller that floods the
-service waits, and is refused, for what it sent itself; others are let in as if it were one more.
+all of its own tokens, and of every other caller at most the same number. So a caller that floods
+the service waits, and is refused, for what it sent itself; others are let in as if it were one
+more.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Admission:
         max_requests: how many may be in work. Where they are reached, a caller with less than its
             equal share of them is let in all the same.
         max_wait_ms: how long a request may wait at any model that it needs.
-        observer: is told of refusals.
+        observer: gets refusals.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Admission:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody in any more; who is inside goes on."""
+        """Let no more requests in; those that are inside go on."""
         with self._changed:
             self._closing = True
 
@@ -113,7 +114,7 @@ class Admission:
             for batcher, tokens in self._tokens.items()
         )
         raise Overloaded(
-            f"{total} requests are in work, as many as the service takes",
+            f"{total} requests are in work, and the service takes no more",
             fix="Ask again a little later, or raise the setting max_requests.",
             retry_after_s=max([LEAST_RETRY_S, *waits]),
         )

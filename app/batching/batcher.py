@@ -25,7 +25,7 @@ from retrieval.errors import ModelFault
 from retrieval.types import ProgressCallback
 
 CROWD_S = 0.05
-"""For so long after a batch of several requests, an idle model waits for company."""
+"""How long after a batch of several requests an idle model still waits for others to join."""
 
 PROGRESS_S = 0.1
 """How often progress is reported."""
@@ -43,7 +43,7 @@ class Batcher(Generic[Item, Value]):
         budget: tokens that a batch may have; an item over it goes alone.
         window_ms: how long an idle model waits for others to join, where others came lately.
         joined: False makes a batch of each request.
-        observer: is told of batches and of what waits.
+        observer: gets batches, and what waits.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class Batcher(Generic[Item, Value]):
         except BaseException as error:  # noqa: BLE001  (a batcher lives as long as its service)
             if len(batch) == 1:
                 self._end(batch[0].request, self._as_exception(error))
-            else:  # whose input is at fault?
+            else:  # which request's input is at fault?
                 for part in batch:
                     self._run_batch([part])
             return
@@ -283,7 +283,7 @@ class Batcher(Generic[Item, Value]):
             return error
         fault = ModelFault(
             f"{self.name!r} failed with {type(error).__name__}: {error}",
-            fix="Look into the service's log; start the service again if it goes on.",
+            fix="See the service's log; restart the service if the error persists.",
         )
         fault.__cause__ = error
         return fault

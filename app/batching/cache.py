@@ -1,4 +1,5 @@
-"""Values that were computed before, within a number of bytes: query vectors and scores of pairs."""
+"""Values that were computed before, in a bounded number of bytes: query vectors and scores of
+pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ class ByteCache(Generic[Value]):
         name: for the observer: "queries" or "scores".
         max_bytes: what all entries may take together.
         size_of: bytes that a value takes in memory, with what it refers to.
-        observer: is told of every look.
+        observer: gets every lookup.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ByteCache(Generic[Value]):
             return len(self._kept)
 
     def get(self, keys: Sequence[bytes]) -> list[Value | None]:
-        """The value of each key, None where it is not kept. One look for the observer."""
+        """The value of each key, None where it is not kept. One lookup for the observer."""
         if not self._max_bytes:
             return [None] * len(keys)
         with self._lock:

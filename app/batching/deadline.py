@@ -1,4 +1,4 @@
-"""Who a piece of work is for, how long it may take, and whether it is still wanted.
+"""For whom a piece of work is done, how long it may take, and whether it is still wanted.
 
 A `Control` goes with a request through all its stages, in a context variable: a batcher reads it
 where the library calls a model, and so the library itself need not know of it. Worker threads

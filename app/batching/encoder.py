@@ -90,7 +90,7 @@ class BatchedEncoder:
         window_ms, joined: see `Batcher`.
         cache: where the vectors of queries are kept; None keeps none.
         settings: what changes vectors beside what `info` says (dtype), where a cache is shared.
-        observer: is told what the batcher does.
+        observer: gets the events of the batcher.
     """
 
     encode_all: Callable[..., Encoding]

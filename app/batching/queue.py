@@ -1,4 +1,4 @@
-"""What waits for one model, and whose turn it is: the caller that was served the fewest tokens.
+"""What waits for one model, and which caller is next: the one that was served the fewest tokens.
 
 Callers that wait get equal shares of the model in tokens, however much each of them asks for
 (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). A caller that asks for little is
@@ -144,7 +144,7 @@ class FairQueue(Generic[Item, Value]):
         return late
 
     def take_request(self) -> list[Part[Item, Value]]:
-        """Take out all of the one request whose turn it is. Something must wait."""
+        """Take out the whole request that is next. Something must wait."""
         caller = min(self._callers.values(), key=lambda one: one.served)
         request = next(iter(caller.requests))
         tokens = sum(request.costs[index] for index in request.waiting)
@@ -199,7 +199,7 @@ class FairQueue(Generic[Item, Value]):
     def _next_of(
         self, caller: _Caller[Item, Value], batch: dict[Request[Item, Value], Part[Item, Value]]
     ) -> Request[Item, Value]:
-        """The oldest request, but for one that has had its part of this batch."""
+        """The oldest request, except one that has had its part of this batch."""
         most = self._budget * LARGEST_PART
         for request in caller.requests:
             if request not in batch or batch[request].tokens < most:

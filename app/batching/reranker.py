@@ -59,7 +59,7 @@ class BatchedReranker:
         settings: what changes scores beside the weights and the longest input (long_passages,
             window_overlap, dtype). Rerankers of the same weights and settings share what a cache
             holds; None shares nothing with any other.
-        observer: is told what the batcher does.
+        observer: gets the events of the batcher.
     """
 
     def __init__(

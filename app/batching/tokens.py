@@ -68,5 +68,6 @@ class Rate:
         self._seconds_per_token = self._seconds / self._tokens if known else 0.0
 
     def seconds(self, tokens: float) -> float:
-        """What so many tokens will take; 0 while too little was measured. From any thread."""
+        """Seconds that this number of tokens will take; 0 while too little was measured. From any
+        thread."""
         return tokens * self._seconds_per_token

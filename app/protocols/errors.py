@@ -62,7 +62,7 @@ class FrameworkError(ServiceError):
 class ErrorForm:
     """How a protocol answers errors.
 
-    prefixes: its addresses; one that ends in "/" stands for all addresses below it. body: makes
+    prefixes: its addresses; one that ends in "/" means all addresses below it. body: makes
     the body of an error and the request's id. status: the HTTP status of an error.
     """
 
@@ -152,7 +152,7 @@ def install(app: FastAPI, forms: Sequence[ErrorForm] = ()) -> None:
 
     Args:
         app: gets the handlers.
-        forms: of the protocols that have one of their own; all else is answered in `NATIVE`.
+        forms: of the protocols that have their own; all other errors are answered in `NATIVE`.
     """
 
     def answered(

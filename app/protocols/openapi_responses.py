@@ -67,7 +67,7 @@ _DESCRIPTIONS = {
     413: "the body is too large",
     415: "a content type that is not read here",
     422: "a field or an option that cannot be used",
-    429: "too much to do, or the key's own limit; see Retry-After",
+    429: "overloaded, or the key's own limit; see Retry-After",
     500: "a fault of the service; its log has more under the request id",
     501: "not installed or not configured",
     502: "the language model's endpoint failed",
@@ -86,5 +86,5 @@ def responses(*statuses: int, model: type[BaseModel] = ErrorBody) -> Responses:
 
 
 def described(model: type[BaseModel], descriptions: Mapping[int, str]) -> Responses:
-    """The same for a protocol that gives statuses reasons of its own."""
+    """The same for a protocol that gives statuses its own reasons."""
     return {status: {"model": model, "description": text} for status, text in descriptions.items()}

@@ -20,7 +20,8 @@ class ClientGone(Exception):
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks, as the guard in front of all routes found out; anybody where there are no keys."""
+    """The caller, as the guard in front of all routes identified it; anybody where there are no
+    keys."""
     caller = getattr(request.state, "caller", ANYONE)
     assert isinstance(caller, Caller)
     return caller

@@ -15,7 +15,7 @@ def unit_scores(hits: Sequence[Hit]) -> list[float]:
     """A score in [0, 1] of each hit, never rising along them.
 
     - With a reranker, and for vectors alone: `Hit.relevance`, as it is. Where the final order
-      blends in the first stage's, a passage may stand before a more relevant one: such
+      blends in the first stage's, a passage may come before a more relevant one: such
       neighbours share their mean (the nearest falling sequence by least squares).
     - Hits that the reranker did not read, after those it did: the lowest relevance that was
       read, times s / (1 + s) of the first stage's score s.

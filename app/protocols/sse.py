@@ -42,7 +42,7 @@ def event(data: Mapping[str, Any] | str, *, name: str | None = None) -> bytes:
 
 
 def failed(request: Request, error: Exception) -> dict[str, object]:
-    """The body that tells of an error after the response has begun; the log has the rest."""
+    """The body that reports an error after the response has begun; the log has the rest."""
     request_id = request_id_of(request)
     if isinstance(error, RetrievalError):
         log.warning("request %s failed midway: %s", request_id, error)

@@ -81,7 +81,7 @@ _SAMPLE_TEXTS, _SAMPLE_CHARS = 200, 4_000
 
 
 def bm25_info(language: str, sample: Iterable[str] = ()) -> Bm25Info:
-    """How BM25 terms are to be made for a language.
+    """How BM25 terms are made for a language.
 
     Languages written without blanks between words (and mixed corpora) get the multilingual
     tokeniser: nDCG@10 on cmrc2018 is 0.98 with it and 0.15 with the word tokeniser, while on
@@ -132,7 +132,7 @@ class Bm25Terms:
         return _terms(self._model.embed_document(text))
 
     def query(self, text: str) -> SparseTerms:
-        """Terms of a query; one that stands n times has the weight 9 n / (8 + n), once 1.
+        """Terms of a query; one that occurs n times has the weight 9 n / (8 + n), once 1.
 
         None for a query of only stop words. Method: the query's part of BM25, (k3 + 1) n / (k3 +
         n), Robertson et al., "Okapi at TREC-3", 1994, with k3 = 8 as in Terrier. Questions seldom
@@ -162,7 +162,7 @@ def _model(language: str, tokenizer: Tokenizer, avg_len: float, counts: bool = F
             "stopwords": edge.StopwordsSet(languages=stop),
         }
     if counts:
-        # without saturation and length a term's weight is how often it stands there
+        # without saturation and length a term's weight is how often it occurs there
         options |= {"k": 1e9, "b": 0.0}
     try:
         return edge.Bm25(edge.Bm25Config(**options))

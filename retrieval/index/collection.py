@@ -210,7 +210,7 @@ class CollectionIndex(Closing):
         return self._passages.neighbours(passages, width, self._tenancy.check(tenant))
 
     def delete_passages(self, passage_ids: Sequence[str], *, tenant: str | None = None) -> None:
-        """Delete passages by id; ids that are not stored are passed over.
+        """Delete passages by id; ids that are not stored are skipped.
 
         Raises:
             InvalidBatch: an id is not a UUID; nothing was deleted.
@@ -224,7 +224,7 @@ class CollectionIndex(Closing):
             self._points.delete_ids(ids[start : start + _BATCH])
 
     def delete_documents(self, document_ids: Sequence[str], *, tenant: str | None = None) -> None:
-        """Delete all passages of documents; unknown documents are passed over, [] does nothing.
+        """Delete all passages of documents; unknown documents are skipped, [] does nothing.
 
         Raises:
             InvalidInput: one text instead of a list of texts; nothing was deleted.

@@ -14,13 +14,13 @@ def parse_where(text: str) -> dict[str, Any]:
     In pairs a value is read as JSON where it is JSON (`year=2020`, `draft=false`), else as text.
 
     Args:
-        text: as typed.
+        text: what the user typed.
 
     Returns:
         The filter, as `where=` takes it.
 
     Raises:
-        InvalidFilter: neither form fits.
+        InvalidFilter: the text has neither form.
 
     Example:
         >>> from retrieval import parse_where

@@ -236,7 +236,7 @@ def _mapping(value: Any, at: str) -> Mapping[Any, Any]:
     return value
 
 
-# --- a Qdrant filter as it is, but for booleans ---------------------------------------------
+# --- a Qdrant filter as it is, except booleans ---------------------------------------------
 
 
 def as_list(value: Any) -> list[Any]:

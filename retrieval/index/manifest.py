@@ -170,11 +170,11 @@ def read_manifest_file(path: Path) -> Manifest:
 def check_manifest(stored: Manifest, expected: Manifest) -> None:
     """Refuse to go on with other models or settings than those that built the collection.
 
-    The encoder's name does not decide where the fingerprints agree: the same weights may lie in
+    The encoder's name does not decide where the fingerprints agree: the same weights may be in
     another folder, or go by another name.
 
     Raises:
-        ManifestMismatch: names every field that differs, but for `created`.
+        ManifestMismatch: names every field that differs, except `created`.
     """
     was, asked = _flat(manifest_to_dict(stored)), _flat(manifest_to_dict(expected))
     free = {"created"}
@@ -187,7 +187,7 @@ def check_manifest(stored: Manifest, expected: Manifest) -> None:
     ]
     if different:
         raise ManifestMismatch(
-            f"the collection {stored.collection!r} was built otherwise than asked: "
+            f"the collection {stored.collection!r} was built with other settings: "
             + "; ".join(different)
             + ". Nothing was changed",
             fix=f"Use what built it (encoder {stored.encoder.model!r} and the stored values "

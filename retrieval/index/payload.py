@@ -82,7 +82,7 @@ def payload_to_passage(passage_id: str, payload: Mapping[str, Any] | None) -> Pa
         metadata = json.loads(stored[EXACT]) if EXACT in stored else stored[METADATA]
     except (KeyError, TypeError, ValueError) as error:
         raise StoreFault(
-            f"the point {passage_id} is no passage of this library (missing or wrong: {error})",
+            f"the point {passage_id} is not a passage of this library (missing or wrong: {error})",
             fix="The collection was written to by something else: index into a new collection.",
         ) from error
     return Passage(id=passage_id, headings=headings, metadata=metadata, **strings, **numbers)
@@ -141,7 +141,7 @@ def _json(value: Any, at: str, depth: int) -> Any:
         return copy
     if isinstance(value, list):
         return [_json(item, f"{at}[{i}]", depth + 1) for i, item in enumerate(value)]
-    raise _invalid(f"{at} is a {type(value).__name__}, which is no JSON value")
+    raise _invalid(f"{at} is a {type(value).__name__}, which is not a JSON value")
 
 
 def _read_exactly(value: Any) -> bool:

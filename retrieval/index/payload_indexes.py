@@ -1,6 +1,6 @@
 """Payload indexes: which paths have one, and that having one changes no filter's meaning.
 
-Qdrant answers some conditions from an index otherwise than by reading payloads (tried on Edge
+Qdrant answers some conditions from an index differently from reading payloads (tried on Edge
 0.9, which shares the server's code): an index for numbers takes dates for seconds since 1970, one
 for dates takes numbers likewise, both lose texts that are UUIDs, and one for keywords loses
 values that are not text when asked for everything except some. Such conditions are said in another

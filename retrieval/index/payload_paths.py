@@ -1,4 +1,4 @@
-"""Where the fields that `where` and payload indexes name lie in a payload."""
+"""Where in a payload the fields are that `where` and payload indexes name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def payload_path(key: str, *, at: str = "fields", flags: bool = False) -> str:
 
     Args:
         key: the field as `where` names it, see `filters.py`.
-        at: where the key stands, for messages.
+        at: where the key is, for messages.
         flags: the path of the field's booleans, which are stored a second time as keywords.
 
     Raises:

@@ -29,7 +29,7 @@ its token vectors; the last two only where the collection's layout has them."""
 
 @dataclass(frozen=True, slots=True)
 class SparseTerms:
-    """A sparse vector: term ids, each once, and as many finite weights.
+    """A sparse vector: term ids, each once, and a finite weight for each.
 
     Raises:
         InvalidBatch: lengths differ, an id repeats or a weight is not finite. Edge panics on
@@ -112,7 +112,7 @@ class PointStore(Protocol):
         ...
 
     def delete_ids(self, ids: Sequence[str]) -> None:
-        """Delete points by id; ids that are not stored are passed over."""
+        """Delete points by id; ids that are not stored are skipped."""
         ...
 
     def delete_matching(self, where: Filter) -> None:

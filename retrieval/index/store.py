@@ -33,8 +33,8 @@ class Store:
     """Where collections are kept.
 
     Args:
-        location: a folder, or the http:// or https:// URL of a Qdrant server. What `ServerOptions`
-            holds may stand in the URL, but for the key, as in
+        location: a folder, or the http:// or https:// URL of a Qdrant server. The URL may contain
+            the fields of `ServerOptions`, except the key, as in
             `https://host:6333?grpc=true&timeout_s=30`.
         options: how a server is reached; for a server only, and not with such a URL.
         api_key: shorthand for `ServerOptions(api_key=…)`.
@@ -124,7 +124,7 @@ class Store:
 
         Args:
             name: of a collection, or of one version of it.
-            expect: what must have built it, but for `created`.
+            expect: the manifest it must match, except `created`.
 
         Raises:
             CollectionNotFound, ManifestMismatch, StoreLocked, ManifestCorrupt: see the indexes.
@@ -186,7 +186,7 @@ class Store:
         return embedded.current(self._folder, name)
 
     def next_version(self, name: str) -> str:
-        """What the next version of a collection is to be called."""
+        """The name that the next version of a collection gets."""
         return version_name(name, max(_number(one) for one in self.versions(name)) + 1)
 
     def switch(self, name: str, version: str) -> str:
@@ -260,7 +260,7 @@ def _options_in(query: str) -> ServerOptions:
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name == "api_key":
             raise InvalidInput(
-                "an API key stands in the URL of the store, where logs and `ps` show it",
+                "an API key is in the URL of the store, where logs and `ps` show it",
                 fix="Give it as api_key, --api-key @FILE or RETRIEVAL_API_KEY.",
             )
         try:

@@ -50,7 +50,7 @@ def measure_recall(
     Args:
         index: an open collection.
         vectors: float32 (n, dimension) of real queries; None takes vectors of stored passages,
-            which lie closer to the others than queries do, so that recall looks a little too good.
+            which are closer to the others than queries are, so that recall looks a little too good.
         depths: the k of recall@k.
         sample: how many stored passages serve as queries.
         tenant: the owner of the passages, where the collection has tenants.

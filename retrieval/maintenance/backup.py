@@ -2,7 +2,7 @@
 
 Of a folder: the engine's files, taken while nobody has the collection open, with a checksum of
 each (`.tar.gz`). Of a server: one of its own snapshots (`.snapshot`), which it takes while it goes
-on answering; of a cluster, a snapshot holds what lies on the node that was asked, so export those
+on answering; of a cluster, a snapshot holds what is on the node that was asked, so export those
 (`retrieval export`) or snapshot every node.
 """
 
@@ -94,7 +94,7 @@ def restore_collection(
 
     Raises:
         CollectionExists: there is one of that name; it was not touched.
-        CorpusError: the file is no backup, or a part of it is damaged; nothing was changed.
+        CorpusError: the file is not a backup, or a part of it is damaged; nothing was changed.
     """
     place, source = Store.of(store), Path(path)
     _check_ending(source, place)
@@ -239,6 +239,6 @@ def _digest(path: Path) -> str:
 
 def _damaged(source: Path, what: str) -> CorpusError:
     return CorpusError(
-        f"{source} is no whole backup: {what}",
+        f"{source} is not a complete backup: {what}",
         fix="Use another copy of it. Nothing was changed.",
     )

@@ -1,4 +1,4 @@
-"""Is a collection as it should be? Each finding says what was looked at, and how to mend it."""
+"""Whether a collection is sound. Each finding says what was checked, and how to correct it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _engine_findings(index: CollectionIndex) -> Iterable[Finding]:
     if status.state == "failed":
         yield Finding(
             "engine", "error", "; ".join(status.notes) or "the engine reports a failure",
-            "Look into the server's log, or restore a backup.",
+            "See the server's log, or restore a backup.",
         )  # fmt: skip
     else:
         idle = f"{status.indexed:,} of {status.points:,} vectors in the approximate index"
@@ -222,7 +222,7 @@ class _Seen:
         yield _finding(
             "payloads",
             self._foreign,
-            "points that are no passages of this library",
+            "points that are not passages of this library",
             "Something else writes to this collection: index into a new one.",
         )
         yield _finding(

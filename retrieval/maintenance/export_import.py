@@ -108,7 +108,7 @@ def import_collection(
 
     Raises:
         CollectionExists: there is one of that name.
-        CorpusError: the file is no export, or is damaged; the message names the line.
+        CorpusError: the file is not an export, or is damaged; the message names the line.
     """
     source = Path(path)
     kind = _kind(source)
@@ -192,7 +192,7 @@ def _fill(
 
 
 class _Counted:
-    """Points on their way: counted, and told of."""
+    """Points on their way: counted and reported."""
 
     def __init__(
         self, points: Iterable[PointData], total: int | None, progress: Progress | None
@@ -221,7 +221,7 @@ def _checked(one: PointData, manifest: Manifest) -> PointData:
         layout.token_dimension is not None
     ):
         raise InvalidBatch(
-            f"the point {one.id} does not have the vectors that its manifest tells of",
+            f"the point {one.id} does not have the vectors that its manifest describes",
             fix="The file is damaged: export it again.",
         )
     return point(one.id, dense, one.sparse, one.payload, one.lexical, one.tokens)

@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[Manifest, Iterator[PointData], int]:
     """The manifest, the points a row group at a time, and how many there are.
 
     Raises:
-        CorpusError: the file is no export, or is damaged.
+        CorpusError: the file is not an export, or is damaged.
         MissingExtra, OSError
     """
     pa, pq = _arrow()

@@ -337,7 +337,7 @@ def test_what_an_open_retriever_has_already_is_refused(tmp_path: Path) -> None:
                 ingest(more, retriever, **options)  # type: ignore[arg-type]
             assert "s3cret" not in str(caught.value)
         for options in ({"max_tokens": 20}, {"overlap_tokens": 3}, {"language": "german"}):
-            with pytest.raises(ManifestMismatch, match="built otherwise"):
+            with pytest.raises(ManifestMismatch, match="built with other settings"):
                 ingest(more, retriever, **options)  # type: ignore[arg-type]
         with pytest.raises(ManifestMismatch, match="tenants is False, asked for True"):
             ingest(more, retriever, tenant="a")

@@ -139,7 +139,7 @@ def test_a_switch_that_makes_no_sense_is_refused(manifest: Manifests) -> None:
     ServerIndex.create(client, "other", manifest("other"))
     with pytest.raises(CollectionNotFound, match="of 'docs' there are: 'docs@v1'"):
         switch(client, "docs", "docs@v2")
-    with pytest.raises(InvalidInput, match="no version of the collection 'docs'"):
+    with pytest.raises(InvalidInput, match="not a version of the collection 'docs'"):
         switch(client, "docs", "other@v1")
     assert current(client, "docs") == "docs@v1"
 
@@ -310,5 +310,5 @@ def test_nobody_answers(manifest: Manifests, url: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("url", ["ftp://localhost", "http://localhost:99999"])
 def test_no_url(url: str) -> None:
-    with pytest.raises(InvalidInput, match="no address of a Qdrant server"):
+    with pytest.raises(InvalidInput, match="not the address of a Qdrant server"):
         list_collections(url)

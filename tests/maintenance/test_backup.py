@@ -127,7 +127,7 @@ def test_a_damaged_backup_changes_nothing(store: Store, tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         restore_collection(path, store=to)
     path.write_bytes(b"no archive")
-    with pytest.raises(CorpusError, match="no whole backup"):
+    with pytest.raises(CorpusError, match="not a complete backup"):
         restore_collection(path, store=to)
     assert to.names() == []
     assert not (tmp_path / "evil").exists()

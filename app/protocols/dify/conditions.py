@@ -104,7 +104,7 @@ class MetadataCondition(BaseModel):
 class Selection:
     """Which passages are meant: those that `where` finds and of which `holds` is true.
 
-    where: None for all passages. holds: None where the index can do it all. nothing: no passage
+    where: None for all passages. holds: None where the index does everything. nothing: no passage
     can be meant (`in` an empty list).
     """
 

@@ -138,7 +138,7 @@ _RESPONSES = described(
         403: "no key, an unknown one, or one that may not do this (1001, 1002)",
         404: "no such knowledge (2001)",
         422: "a field that cannot be used",
-        429: "too much to do; see Retry-After",
+        429: "overloaded; see Retry-After",
         503: "the index or a model cannot be reached",
         504: "not answered in time",
     },
@@ -201,7 +201,7 @@ async def _fulfilling(
 ) -> tuple[list[Passage], list[str]]:
     """The best passages by the first stage that fulfil the conditions, with notices.
 
-    At most as many as are then re-ranked. The first stage goes deeper until it has found enough
+    At most the number that is then re-ranked. The first stage goes deeper until it has found enough
     or has no more candidates, and ends at the last of `DEPTHS`.
     """
     assert selection.holds is not None

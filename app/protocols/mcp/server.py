@@ -1,6 +1,6 @@
 """MCP: the tools by which agents search, read and, where they may, add documents.
 
-One server for both transports. Over HTTP every request stands alone (no sessions to lose when the
+One server for both transports. Over HTTP every request is independent (no sessions to lose when the
 service restarts or has several copies) and the caller is whom the guard let in; over stdio it is
 whoever started the process. Addresses and origins are checked in front of all routes, not here.
 """

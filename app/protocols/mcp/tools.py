@@ -85,7 +85,7 @@ class DocumentInput(_Input):
     max_characters: int = Field(
         20_000, ge=1, le=MOST_CHARACTERS, description="How much text to return at most."
     )
-    tenant: Text | None = Field(None, description="Whose document it is, as in `search`.")
+    tenant: Text | None = Field(None, description="Tenant of the document, as in `search`.")
 
 
 class DocumentOutput(BaseModel):
@@ -146,7 +146,7 @@ class AddInput(_Input):
     collection: Text | None = Field(
         None, description="Collection to add to; leave out for the default one."
     )
-    tenant: Text | None = Field(None, description="Whose documents they are, as in `search`.")
+    tenant: Text | None = Field(None, description="Tenant of the documents, as in `search`.")
 
 
 class AddOutput(BaseModel):
@@ -300,7 +300,8 @@ TOOLS = (
     Tool(
         "add_documents",
         "Add documents",
-        "Store texts, so that later searches find them. A document whose id is there already is "
+        "Store texts, so that later searches find them. A document with an id that exists "
+        "already is "
         "replaced. Only add what you were asked to.",
         AddInput,
         AddOutput,

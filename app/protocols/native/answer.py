@@ -86,7 +86,7 @@ def router(answering: Answering) -> APIRouter:
                     whole = models.answered(grounds, piece).model_dump(exclude={"passages"})
                     yield event({"citations": whole["citations"]}, name="citations")
                     yield event(whole, name="done")
-        except Exception as error:  # noqa: BLE001 - told to the client, and logged
+        except Exception as error:  # noqa: BLE001 - sent to the client, and logged
             yield event(failed(request, error), name="error")
 
     return routes

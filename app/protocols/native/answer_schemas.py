@@ -76,9 +76,7 @@ class UsedPassage(BaseModel):
     n: int = Field(description="the number that the answer cites it by")
     document_id: str
     passage_id: str = Field(description="the best of its passages")
-    passage_ids: list[str] = Field(
-        description="all its passages: those that lie side by side are one source"
-    )
+    passage_ids: list[str] = Field(description="all its passages: adjacent ones are one source")
     title: str
     headings: list[str]
     source: str

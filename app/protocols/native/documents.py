@@ -1,7 +1,7 @@
 """Collections and their documents, natively: `/v1/collections…` and `/v1/documents…`.
 
-What lies under `/v1/documents` is about the default collection, and otherwise the same as what
-lies under `/v1/collections/{collection}/documents`.
+The routes under `/v1/documents` are for the default collection, and otherwise the same as those
+under `/v1/collections/{collection}/documents`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from retrieval import Document
 from retrieval.serialization import report_as_dict
 
 Collection = Annotated[Name, Path(description="name of the collection")]
-Tenant = Annotated[Name | None, Query(description="whose, where tenants are kept apart")]
+Tenant = Annotated[
+    Name | None, Query(description="tenant, where the collection keeps tenants apart")
+]
 Chosen = Callable[..., Awaitable[str | None]]
 Identity = Annotated[DocumentId, Path(description="id of the document; may have slashes")]
 
@@ -160,7 +162,7 @@ def _add_many(routes: APIRouter, backend: Backend, name: str, chosen: Chosen) ->
             operation_id=f"{operation}_{name}documents",
             summary="Write documents",
             description=f"At most {MOST_DOCUMENTS:,}; durable when answered. A document of an id "
-            "that is there is replaced; one that has not changed is passed over. "
+            "that is there is replaced; one that has not changed is skipped. "
             "`POST /v1/ingest` takes more.",
         )
 

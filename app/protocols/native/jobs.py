@@ -163,7 +163,7 @@ async def _events(
                 yield event(job_body(job), name="job")
                 if job.finished is not None:
                     return
-                # Changes in between are passed over: the next event has the newest state.
+                # Changes in between are skipped: the next event has the newest state.
                 await asyncio.sleep(LEAST_PAUSE_SECONDS)
     except RetrievalError as error:
         yield event(error_body(error, request_id_of(request)), name="error")
@@ -175,7 +175,7 @@ def _ingest_request(body: bytes) -> IngestRequest:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise BadRequest(
-            f"the body is no JSON: {reason}",
+            f"the body is not JSON: {reason}",
             fix="Send one JSON value in UTF-8, with Content-Type: application/json.",
         ) from None
     try:
@@ -231,7 +231,7 @@ def _form_fields(form: FormData) -> tuple[IngestRequest, list[UploadFile]]:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             if name not in ("files", "file"):
-                raise _invalid(name, "is no field for files", "Send files in the field 'files'.")
+                raise _invalid(name, "is not a field for files", "Send files in the field 'files'.")
             uploads.append(value)
         elif name in ("collection", "tenant"):
             options[name] = value or None
@@ -240,7 +240,9 @@ def _form_fields(form: FormData) -> tuple[IngestRequest, list[UploadFile]]:
                 raise _invalid(name, f"is {value[:50]!r}", "Send true or false.")
             options[name] = _FLAGS[value.lower()]
         else:
-            raise _invalid(name, "is no field here", "Send files, collection, tenant and prune.")
+            raise _invalid(
+                name, "is not a field of this form", "Send files, collection, tenant and prune."
+            )
     if not uploads:
         raise _invalid("files", "is missing", "Send at least one file in the field 'files'.")
     try:

@@ -82,7 +82,7 @@ class CreateCollection(Strict):
 
 
 class DocumentIn(Strict):
-    """A document to write. One of the same id is replaced; an unchanged one is passed over."""
+    """A document to write. One with the same id is replaced; an unchanged one is skipped."""
 
     id: DocumentId
     text: Annotated[

@@ -3,8 +3,9 @@
 The last message is the question, and what is searched for. Earlier messages go to the language
 model as the conversation so far, but do not take part in the search; a question such as "and in
 winter?" finds little by itself. `"retrieval": {"condense": true}` lets the language model first
-rewrite it into one that stands alone (one more call), and `"retrieval": {"query": …}` says what
-to search for. System messages go to the model as the application's wishes, after the rules.
+rewrite it into one that can be understood alone (one more call), and `"retrieval": {"query": …}`
+says what to search for. System messages go to the model as the application's wishes, after the
+rules.
 """
 
 from __future__ import annotations

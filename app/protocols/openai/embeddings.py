@@ -49,7 +49,7 @@ def _checked_input(value: object) -> object:
     """The unchanged input, where it can be texts; what pydantic says of the rest is good enough.
 
     Raises:
-        BadRequest: tokens of another model's tokenizer, no text, too many, or an empty one.
+        BadRequest: tokens of another model's tokenizer, no texts, too many, or an empty one.
     """
     if isinstance(value, list) and not value:
         raise _BadInput(
@@ -113,7 +113,7 @@ class EmbeddingRequest(BaseModel):
         None,
         max_length=512,
         description="a name that `/v1/models` lists; without one the default encoder. `:query`, "
-        "`:passage` or `:document` behind it stands for `input_type`",
+        "`:passage` or `:document` after it sets `input_type`",
     )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: of the vector's bytes as little-endian float32"
@@ -174,7 +174,7 @@ def router(backend: Backend) -> APIRouter:
         encoded_as: TextKind = kind
         if body.instruction:
             _check_instruction(model_info(backend, "encoder", model))
-            # the encoder adds nothing of its own to passages
+            # the encoder itself adds nothing to passages
             texts, encoded_as = [body.instruction + text for text in texts], "passage"
         embedded = await until_gone(
             request,

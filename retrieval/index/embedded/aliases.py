@@ -47,7 +47,7 @@ def read_aliases(root: Path) -> dict[str, str]:
         raise _corrupt(path, "it is not an object")
     for name, target in values.items():
         if not isinstance(target, str) or split_name(target)[0] != name:
-            raise _corrupt(path, f"{name!r} points at {target!r}, which is no version of it")
+            raise _corrupt(path, f"{name!r} points at {target!r}, which is not a version of it")
     return values
 
 
@@ -64,7 +64,7 @@ def resolve_name(root: Path, name: str) -> str:
 
 
 def version_folder(root: Path, physical: str) -> Path:
-    """Where a version lies. The first one is called by the collection's plain name, unless it was
+    """Where a version is. The first one is called by the collection's plain name, unless it was
     copied here, which gives it its name when it is whole."""
     collection, version = split_name(physical)
     path = root / physical

@@ -1,6 +1,6 @@
 """A qdrant_client filter as a Qdrant Edge filter, part by part.
 
-Edge has classes of its own and reads no JSON, so each condition is built anew. What Edge has no
+Edge has its own classes and reads no JSON, so each condition is built anew. What Edge has no
 counterpart for is refused, never left out: a dropped condition would widen the result.
 """
 

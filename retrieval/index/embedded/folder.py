@@ -128,7 +128,7 @@ def unknown_version(
     """The error for a version that is not there."""
     known = ", ".join(map(repr, versions)) if versions else "none"
     return CollectionNotFound(
-        f"{physical!r} is no version of the collection {collection!r} in {where}; there are: "
+        f"{physical!r} is not a version of the collection {collection!r} in {where}; there are: "
         f"{known}",
         fix="Name one of them, or build a new one: retrieval reindex PATH.",
     )

@@ -1,7 +1,7 @@
 """The embedded index: Qdrant Edge in this process, one folder a collection, no server.
 
 `edge_points.py` walls off the engine's sharp edges, `store.py` keeps the folder, and
-`collection.py` says what it all means.
+`collection.py` describes the methods.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class EmbeddedIndex(CollectionIndex):
         Args:
             store: folder of collections.
             collection: its name (then its current version is opened), or a version, `docs@v2`.
-            expect: what must have built it, but for `created`; None takes it as it is.
+            expect: the manifest it must match, except `created`; None accepts any.
             min_free_bytes: disk space that writing never touches.
             free_space: free bytes at a path (the operating system's answer by default).
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 MANIFEST_KEY = "retrieval_manifest"
-"""Where the manifest lies in the collection's metadata (Qdrant 1.16 or newer)."""
+"""Where the manifest is in the collection's metadata (Qdrant 1.16 or newer)."""
 
 _T = TypeVar("_T")
 
@@ -94,7 +94,7 @@ class Catalog:
         """Make a collection with its indexes and, where `name` is not a version, its alias.
 
         What a killed create left behind is completed: an empty version that nothing points at,
-        with the same manifest. Any other version that nothing points at is passed over and left
+        with the same manifest. Any other version that nothing points at is skipped and left
         as it is.
 
         Returns:
@@ -138,7 +138,7 @@ class Catalog:
         collection, number = split_name(name)
         if number is not None or _parts(physical)[0] != collection:
             raise InvalidInput(
-                f"{physical!r} is no version of the collection {name!r}",
+                f"{physical!r} is not a version of the collection {name!r}",
                 fix=f"Name one such as {version_name(collection, 2)!r}.",
             )
         present = self._collections()
@@ -183,7 +183,7 @@ class Catalog:
             return
         if target is not None and target not in versions:
             raise InvalidInput(
-                f"{name!r} is an alias of {target!r}, which is no version of it; nothing was "
+                f"{name!r} is an alias of {target!r}, which is not a version of it; nothing was "
                 "deleted",
                 fix=f"Delete {target!r} by its own name, or the alias in Qdrant itself.",
             )

@@ -128,7 +128,7 @@ def translated(
     elif kind == "stranger":
         fix = (
             "Check the URL and port (http://localhost:6333 by default), and that the versions of "
-            "the server and of qdrant-client lie close together."
+            "the server and of qdrant-client are close together."
         )
     elif kind == "tls":
         fix = (
@@ -141,7 +141,7 @@ def translated(
     elif kind == "refused":
         fix = "The server refuses what was sent; its own words are above, its log may say more."
     else:
-        fix = "Look into the server's log; repeating the call is safe."
+        fix = "See the server's log; repeating the call is safe."
     if resumable:
         fix += " A run that is repeated goes on from there: what was acknowledged is kept."
     return StoreFault(problem, fix=fix)
@@ -155,7 +155,7 @@ def _of_transport(source: Exception) -> Failure:
     if isinstance(source, ValidationError):
         return Failure("stranger", "the answer is not that of a Qdrant server this client knows")
     if isinstance(source, httpx.TimeoutException):
-        # a connection that cannot be made in time is no sign that the request was too much
+        # a connection that cannot be made in time does not mean that the request was too much
         away = isinstance(source, httpx.ConnectTimeout)
         return Failure("away" if away else "slow", text or kind)
     if "SSL" in text or "CERTIFICATE" in text:

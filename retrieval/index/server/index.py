@@ -2,7 +2,7 @@
 
 Also runs on the client's in-memory mode (`QdrantClient(":memory:")`), which scans everything and
 keeps nothing: a double for tests, not a store. `server_catalog.py` says how collections and their
-versions lie on a server, `server_connection.py` how it is reached and for how long it is tried.
+versions are on a server, `server_connection.py` how it is reached and for how long it is tried.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ServerIndex(CollectionIndex):
         Args:
             server: a URL or a client.
             name: of a collection, which means its current version, or of one version.
-            expect: what must have built it, but for `created`; None takes it as it is.
+            expect: the manifest it must match, except `created`; None accepts any.
             options: how the server is reached.
             api_key: shorthand for ServerOptions(api_key=…).
 

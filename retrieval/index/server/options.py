@@ -167,13 +167,13 @@ def _address(url: str) -> SplitResult:
 
 def _no_address(url: str, why: str) -> InvalidInput:
     return InvalidInput(
-        f"{url!r} is no address of a Qdrant server ({why})",
+        f"{url!r} is not the address of a Qdrant server ({why})",
         fix="Write it as http://localhost:6333.",
     )
 
 
 def _is_near(host: str) -> bool:
-    """Whether a host is this machine or lies in a private network, by its name or address."""
+    """Whether a host is this machine or is in a private network, by its name or address."""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
@@ -183,7 +183,7 @@ def _is_near(host: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _warn_of_plain_key(address: str) -> None:
-    """Once a server: whoever stands in between can read the key, and all that is searched."""
+    """Once per server: others on the way can read the key, and all that is searched."""
     logger.warning(
         "the API key goes to %s without encryption; give an https:// URL where the server has one",
         address,

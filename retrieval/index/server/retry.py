@@ -53,7 +53,7 @@ def repeat(
 
     Args:
         call: what is tried; repeating it must be safe.
-        again: of an error None, where repeating is no use, else the seconds that the other side
+        again: of an error None if repeating does not help, else the seconds that the other side
             asked to wait (0: it did not).
         since: when trying began, by `clock`; calls that belong together share one deadline.
         within_s: seconds from `since` on; the last attempt is made when they are over.

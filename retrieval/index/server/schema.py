@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def creation(manifest: Manifest) -> dict[str, Any]:
-    """Arguments of `create_collection`, but for the name and the metadata."""
+    """Arguments of `create_collection`, except the name and the metadata."""
     from qdrant_client import models
 
     layout, storage = manifest.layout, manifest.storage

@@ -151,7 +151,7 @@ def _checked(answer: httpx.Response, what: str) -> httpx.Response:
     if answer.is_error:
         raise StoreFault(
             f"could not {what}: status {answer.status_code}: {_reason(answer)}",
-            fix="Look into the server's log.",
+            fix="See the server's log.",
         )
     return answer
 
