@@ -1,4 +1,4 @@
-"""The service's nouns: who asks (`Caller`), what is answered, and who counts it (`Observer`)."""
+"""The service's nouns: the caller (`Caller`), the answers, and who counts them (`Observer`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and what they may do.
+    """A caller, and what they may do.
 
     key_id: the public name of the API key, "anonymous" without keys; requests of one caller share
     its turn in the queue. write: may change collections. collections: those it may use; None for

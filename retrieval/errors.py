@@ -80,7 +80,7 @@ class InvalidBatch(InvalidInput):
 
 
 class MissingExtra(UserError, ImportError):
-    """An optional package is needed for what was asked.
+    """The call needs an optional package.
 
     Args:
         package: the package that could not be imported.
@@ -116,7 +116,7 @@ class CollectionExists(UserError):
 
 
 class ManifestMismatch(UserError):
-    """A collection was built with other models or settings than those asked for."""
+    """A collection was built with other models or settings than requested."""
 
 
 class StoreLocked(UserError):

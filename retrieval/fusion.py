@@ -18,7 +18,7 @@ nDCG@10 of vectors and BM25 with k = 2, 20, 60: 0.793, 0.782, 0.776 on training 
 (k = 2) and 0.529 (k = 20) on six test sets, see benchmarks/fusion.py."""
 
 _MOST = 1e100
-"""Of a score, so that its square is a number too."""
+"""Largest score, so that its square is a number too."""
 
 
 def rrf(

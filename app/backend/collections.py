@@ -77,7 +77,7 @@ class Collections:
         """A new, empty collection.
 
         Args:
-            caller: who asks.
+            caller: the caller.
             name: of the collection.
             options: encoder, language, max_tokens, overlap_tokens, fields, storage, lexical,
                 token_vectors and tenants, as `retrieval.ingest` has them.

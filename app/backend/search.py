@@ -1,4 +1,4 @@
-"""One search under its deadline: what is asked of the retriever, and what if time runs out."""
+"""One search under its deadline: what the retriever does, and what happens if time runs out."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Searching:
             costs[encoder.batcher] = encoder.tokens(texts)
         if isinstance(reranker, BatchedReranker) and options.rerank:
             most = max(options.candidates or retriever.candidates, options.top_k)
-            # A small collection, or a narrow filter, gives fewer candidates than are asked for.
-            # Before the first answer nothing is known, and nobody is refused for a guess.
+            # A small collection, or a narrow filter, gives fewer candidates than requested.
+            # Before the first answer nothing is known, and no request is refused for a guess.
             read = min(most, self._read.get(retriever.index.collection, 1))
             pairs = math.ceil(len(texts) * read)
             costs[reranker.batcher] = reranker.likely_tokens(pairs)

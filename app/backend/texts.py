@@ -40,7 +40,7 @@ class Texts:
         """Vectors of texts.
 
         Args:
-            caller: who asks.
+            caller: the caller.
             texts: at least one, none of them blank.
             kind: whether they get the encoder's instruction for queries or that for passages.
             model: which encoder; None for the default.

@@ -16,7 +16,7 @@ from app.batching.deadline import Control, controlled, deadline_passed
 T = TypeVar("T")
 
 LARGEST_SHARE = 3 / 4
-"""Of the threads: what one caller may hold, so that another one finds a thread at once."""
+"""Share of the threads that one caller may hold, so that another one finds a thread at once."""
 
 
 class Workers:
@@ -111,7 +111,7 @@ async def settled(
         DeadlinePassed: it was not done at `until`, in `time.monotonic()` seconds.
     """
     work = asyncio.ensure_future(work)
-    # Once it was left nobody looks at its error, which asyncio would report.
+    # After that, nothing reads its error, which asyncio would report.
     work.add_done_callback(lambda done: done.cancelled() or done.exception())
     patience = None if until is None else max(0.0, until - time.monotonic())
     try:

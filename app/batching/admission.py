@@ -100,7 +100,7 @@ class Admission:
             self._closing = True
 
     def drained(self, timeout: float | None = None) -> bool:
-        """Wait until nobody is inside; False where that takes longer than `timeout` seconds."""
+        """Wait until no request is inside; False where that takes longer than `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._requests, timeout)
 

@@ -152,7 +152,7 @@ class Batcher(Generic[Item, Value]):
         finally:
             self._end(request, Cancelled())
             if not values.cancel() and not values.cancelled():
-                values.exception()  # asyncio reports one that nobody has looked at
+                values.exception()  # asyncio reports one that nothing has read
 
     def close(self) -> None:
         """Finish what was accepted, then end the thread. Later submissions raise `Stopping`."""

@@ -35,7 +35,7 @@ UNCOUNTED = -1
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What is asked of the model for a text; texts that ask the same share a call of it."""
+    """What the model computes for a text; texts with the same outputs share a call of it."""
 
     kind: TextKind
     lexical: bool = False
@@ -185,8 +185,8 @@ class BatchedEncoder:
         outputs = Outputs(kind, lexical, token_vectors)
         if self._inner_all is None and not outputs.one_vector:
             raise InvalidInput(
-                f"the encoder {self.info.model} gives one vector a text; term weights or token "
-                "vectors were asked of it",
+                f"the encoder {self.info.model} gives one vector per text; term weights or token "
+                "vectors were requested from it",
                 fix="Use BAAI/bge-m3, which gives both.",
             )
         items = [(outputs, text) for text in texts]

@@ -21,21 +21,21 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 HEAD_START = 1 / 4
-"""Of the budget: how far a caller that waited for nothing lately is ahead of the others."""
+"""Share of the budget: how far a caller that waited for nothing lately is ahead of the others."""
 
 SMALL_BATCH = 1 / 8
-"""Of the budget: a batch that several callers share may end here, see `FairQueue.take`."""
+"""Share of the budget: a batch that several callers share may end here, see `FairQueue.take`."""
 
 LARGEST_PART = 1 / 2
-"""Of the budget: what a request gets of a batch while others of its caller wait, so that a huge
-one does not hold up the small ones behind it."""
+"""Share of the budget: what a request gets of a batch while others of its caller wait, so that a
+huge one does not hold up the small ones behind it."""
 
 BACKGROUND_WEIGHT = 4
 """Background work is charged this many times its tokens: it gets a fifth beside one caller."""
 
 BACKGROUND_SHARE = 1 / 4
-"""Of the budget: what background work may have of a batch while other callers are active, so that
-a request that comes in the meantime does not wait long."""
+"""Share of the budget: what background work may have of a batch while other callers are active, so
+that a request that comes in the meantime does not wait long."""
 
 ACTIVE_S = 1.0
 """Other callers count as active until this long after they were last served."""
@@ -155,7 +155,7 @@ class FairQueue(Generic[Item, Value]):
         """Take out the next batch. Something must wait.
 
         The batch ends at the budget, and earlier where several callers share it: once one of them
-        has got all that it waits for, the batch is worth running, and nobody is left who has a
+        has got all that it waits for, the batch is worth running, and no caller is left that has a
         head start. So a small request beside a huge one takes little more than its own time, and
         not that of a full batch.
         """

@@ -10,7 +10,7 @@ model makes its own batches by exact counts.
 from __future__ import annotations
 
 LEAST_TOKENS = 4
-"""Of any text: special tokens, and what a call costs for even the shortest."""
+"""Tokens of any text: special tokens, and what a call costs for even the shortest."""
 
 CHARACTERS_PER_TOKEN = 4
 

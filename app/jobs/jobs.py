@@ -270,7 +270,7 @@ class Jobs:
         home = self._sources.of(running.spec.id)
         try:
             report = self._run(running.spec, home, progress, running.cancelled)
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the others
+        except Exception as error:  # noqa: BLE001 - any error ends this job, not the others
             self._ended_by(running, error)
             return
         done = replace(

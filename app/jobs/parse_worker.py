@@ -87,7 +87,7 @@ def _read(path: Path, out: TextIO, read: Read) -> None:
 
 
 def _line(out: TextIO, value: dict[str, Any]) -> None:
-    # ASCII-escaped: whatever a parser makes of a file's bytes can be written.
+    # ASCII-escaped, so that any text from a parser can be written.
     out.write(json.dumps(value) + "\n")
     # At once: what was read before a parser fails is kept.
     out.flush()

@@ -70,7 +70,7 @@ def observed(metrics: Metrics, scope: Scope) -> Iterator[RequestStats]:
 
 
 def template(scope: Scope, outer: Any) -> str:
-    """The template of a request's route; few different ones, whatever addresses are asked for.
+    """The template of a request's route; few different ones, whatever addresses are called.
 
     Args:
         scope: after the request was routed.

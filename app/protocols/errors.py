@@ -34,7 +34,7 @@ from retrieval.errors import InvalidInput, RetrievalError
 log = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
-"""What nginx writes into its log for a client that did not wait; nobody reads the answer."""
+"""What nginx writes into its log for a client that did not wait, so the answer is not read."""
 
 _MOST_SHOWN = 3
 _MOST_CHARACTERS = 2000
@@ -288,7 +288,8 @@ def _framework_error(request: Request, error: HTTPException) -> ServiceError:
 
 
 def _clean(value: Any) -> Any:
-    """With what UTF-8 cannot hold written out, so that an answer can always be sent."""
+    """The text with characters that UTF-8 cannot encode escaped, so that an answer can always be
+    sent."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):

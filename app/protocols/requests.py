@@ -1,4 +1,4 @@
-"""What all wire formats need: who asks, and calls that end when the client has gone."""
+"""What all wire formats need: the caller, and calls that end when the client has gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANYONE = Caller()
 
 
 class ClientGone(Exception):
-    """The client closed the connection; there is nobody to answer."""
+    """The client closed the connection; no answer can be sent."""
 
 
 def caller_of(request: Request) -> Caller:

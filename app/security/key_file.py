@@ -59,7 +59,7 @@ class Key:
 
     @property
     def caller(self) -> Caller:
-        """Who asks with this key."""
+        """The caller with this key."""
         return Caller(self.id, self.write, self.collections, self.tenant)
 
     def expired(self, now: datetime | None = None) -> bool:

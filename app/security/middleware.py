@@ -48,7 +48,7 @@ _SMALL_BODY = 65_536
 class Guard:
     """Middleware: lets a request through, or answers it with 401, 403, 408, 413 or 429.
 
-    Sets `scope["state"]`: "request_id", and "caller" (a `Caller`) once it is known who asks.
+    Sets `scope["state"]`: "request_id", and "caller" (a `Caller`) once the caller is known.
 
     Args:
         app: what it guards; asked for its handler of `RetrievalError`.
@@ -123,7 +123,7 @@ class Guard:
                 await self._refuse(scope, body, answer, body.refusal)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Find out who asks and whether they may now.
+        """Identify the caller, and check that they may call now.
 
         Raises:
             Unauthorized, Forbidden, RateLimited
@@ -163,7 +163,7 @@ class Guard:
         return key
 
     def _check_page(self, key: Key) -> None:
-        """The page searches the default collection, as nobody in particular."""
+        """The page searches the default collection, without a caller."""
         allowed = key.caller.collections
         if key.caller.tenant is not None or not (allowed is None or self._collection in allowed):
             raise Forbidden(

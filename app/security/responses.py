@@ -67,7 +67,7 @@ class GuardedAnswer:
 
 
 async def fault_response(scope: Scope, error: Exception) -> Response:
-    """The answer to an error that nobody expected."""
+    """The answer to an unexpected error."""
     handler = getattr(scope.get("app"), "exception_handlers", {}).get(Exception)
     scope["state"].setdefault("error_code", "internal")
     if handler is None:

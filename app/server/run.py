@@ -36,8 +36,9 @@ def reserved(chosen: Settings) -> Iterator[socket.socket]:
     if not sockets.is_loopback(chosen.host) and chosen.keys_file is None:
         if not chosen.public:
             raise InvalidInput(
-                f"the host {chosen.host!r} can be reached by other machines, and without API keys "
-                "nobody is asked for one",
+                f"the host {chosen.host!r} can be reached by other machines, and there "
+                f"are "
+                "no API keys",
                 fix="Keep --host 127.0.0.1, make keys (`retrieval keys create`) and give their "
                 "file as --keys-file, or add --public if everyone there may use it.",
             )
@@ -163,7 +164,7 @@ def end_within(seconds: float) -> None:
 
 def say(line: str) -> None:
     """Write a line to standard error, for whoever started the program."""
-    with suppress(OSError):  # the service goes on where nobody listens any more (`2>&1 | head`)
+    with suppress(OSError):  # nothing may read the stream any more (`2>&1 | head`)
         typer.echo(line, err=True)
 
 

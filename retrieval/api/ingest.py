@@ -234,7 +234,7 @@ def _encoder(
     options: Mapping[str, Any],
     notify: Callable[[Iterable[str]], None],
 ) -> Encoder:
-    """The encoder of the open retriever, of the existing collection, or the one asked for."""
+    """The encoder of the open retriever, of the existing collection, or the requested one."""
     settings = {name: options.get(name) for name in SETTINGS}
     running = {name: value for name, value in options.items() if name not in SETTINGS}
     checked(running, encoder=isinstance(encoder, str), reranker=False)

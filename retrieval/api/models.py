@@ -122,7 +122,7 @@ def encoder_of(
     *,
     outputs_all: bool = False,
 ) -> Encoder:
-    """The encoder a collection was built with, or the one asked for; the manifest decides later.
+    """The encoder a collection was built with, or the requested one; the manifest decides later.
 
     `settings` that are given (not None) have precedence over those that the collection remembers.
     """

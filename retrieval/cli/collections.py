@@ -186,9 +186,7 @@ def delete(
     if split_name(collection)[1] is None:
         gone = place.versions(collection)  # which says so where there is none of that name
     if not yes and not _confirmed(f"Delete {', '.join(gone)} in {store}, with all passages?"):
-        raise InvalidInput(
-            "nothing was deleted", fix="Answer y, or use --yes where nobody can be asked."
-        )
+        raise InvalidInput("nothing was deleted", fix="Answer y, or use --yes without a terminal.")
     place.delete(collection)
     write(f"Deleted {', '.join(gone)}.")
 
@@ -196,5 +194,5 @@ def delete(
 def _confirmed(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
-    except typer.Abort:  # nobody there to ask
+    except typer.Abort:  # no terminal to ask at
         return False

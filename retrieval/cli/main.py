@@ -91,7 +91,7 @@ def evaluate(
         str | None, typer.Option(help="Index this source in place of corpus.jsonl.")
     ] = None,
     collection: Annotated[
-        str | None, typer.Option(help="Search this collection as it is, index nothing.")
+        str | None, typer.Option(help="Search this existing collection; index nothing.")
     ] = None,
     store: Store = ".retrieval",
     passages: Annotated[

@@ -24,7 +24,7 @@ def write(text: str) -> None:
     """A result, to standard output.
 
     Raises:
-        ReaderGone: nobody reads any more.
+        ReaderGone: the reader has closed the stream.
         Fault: it could not be written.
     """
     try:
@@ -59,7 +59,7 @@ def _write_json(value: Any, indent: int | None) -> None:
 
 def complain(message: str) -> None:
     """A sentence to standard error."""
-    with suppress(OSError):  # nobody may be reading; the exit code says it, too
+    with suppress(OSError):  # the stream may have no reader; the exit code says it, too
         typer.echo(message, err=True)
 
 

@@ -87,7 +87,8 @@ def show_notices(notices: Sequence[str], *, label: str = "note", most: int = 10)
 
 
 def say(line: str) -> None:
-    """A line on standard error, where there is one: work never fails because nobody listens."""
+    """A line on standard error, where there is one: work never fails because it cannot be
+    written."""
     if sys.stderr is not None:  # None where the process was started without (`2>&-`)
         with suppress(OSError):  # its reader has gone (`2>&1 | head`)
             sys.stderr.write(f"{line}\n")

@@ -42,7 +42,7 @@ class BeirSet:
     corpus_path: Path | None
 
     def documents(self) -> Iterator[Document] | None:
-        """The corpus, one document a line, read as it is iterated; None where there is none.
+        """The corpus, one document per line, read as it is iterated; None where there is none.
 
         Raises:
             CorpusError: while iterating, where a line is bad; the message names it.
@@ -83,7 +83,7 @@ def load_beir(folder: str | os.PathLike[str], split: str = "test") -> BeirSet:
         raise CorpusError(
             f"query {missing[0]!r}{more} is judged in {qrels_path} but has no text in "
             f"{queries_path}",
-            fix="Add its text, or remove its judgements: left as it is, figures would be wrong.",
+            fix="Add its text, or remove its judgements: otherwise the figures would be wrong.",
         )
     judged = {query: text for query, text in texts.items() if query in qrels}
     return BeirSet(

@@ -49,7 +49,7 @@ class BatchSearch(Protocol):
         """One result a query, in order.
 
         `candidates` of a result are the first `fetch` passages in first-stage order; its `hits`
-        are the first `candidates` of those re-ranked, followed by the others as they were.
+        are the first `candidates` of those re-ranked, followed by the others in their old order.
         """
         ...
 

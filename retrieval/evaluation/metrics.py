@@ -26,8 +26,8 @@ DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "recall@100")
 PerQuery: TypeAlias = dict[str, dict[str, float]]
 """Measure's display name → query id → value."""
 
-# What may be asked for, in lower case → (name in ir-measures, display name). Measures that need
-# subtopics, costs or a second qrels file are left out.
+# Measures that can be requested, in lower case → (name in ir-measures, display name). Measures that
+# need subtopics, costs or a second qrels file are left out.
 _NAMES = {
     "ndcg": ("nDCG", "nDCG"),
     "mrr": ("RR", "MRR"),
@@ -60,7 +60,7 @@ def display_name(measure: str) -> str:
 
 
 def measure(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES) -> dict[str, float]:
-    """Means over all judged queries, by display name, in the order asked for.
+    """Means over all judged queries, by display name, in the requested order.
 
     Args:
         qrels: query id → document id → grade. Grades below 1 are not relevant; negative ones
@@ -109,7 +109,7 @@ def measure_per_query(
 class Comparison:
     """How much better `run` is than `baseline` in one measure, and how sure that is.
 
-    `difference` is run minus baseline; `low` and `high` bound it at the confidence asked for.
+    `difference` is run minus baseline; `low` and `high` bound it at the requested confidence.
     `better`, `worse` and `equal` count queries.
     """
 

@@ -147,7 +147,7 @@ class CollectionIndex(Closing):
         min_score: float | None = None,
         tenant: str | None = None,
     ) -> list[list[Candidate]]:
-        """Of each query the best `limit` passages, best first, ties by id, ranks from 1.
+        """The best `limit` passages of each query, best first, ties by id, ranks from 1.
 
         Scores are cosines (dense, to 6 decimals), BM25 scores or lexical products (sparse,
         lexical, to 5 decimals), sums of `fusion` over all legs (hybrid, each leg giving

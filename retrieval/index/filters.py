@@ -245,7 +245,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def _says_nothing(where: models.Filter) -> bool:
-    """Whether a filter matches everything because nothing is asked of it."""
+    """Whether a filter matches everything because it has no conditions."""
     from qdrant_client import models
 
     if as_list(where.must_not) or where.min_should is not None:

@@ -26,7 +26,7 @@ TEXT_FIELDS = ("document_id", "source", "title")
 """Passage fields holding text that `where=` addresses by their own name."""
 
 RESERVED = (*TEXT_FIELDS, "position")
-"""All passage fields that it addresses so."""
+"""All passage fields that it addresses."""
 
 MAX_DEPTH = 64
 """Levels of nesting in metadata; the engine cannot read back more than 128 in all."""

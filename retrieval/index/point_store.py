@@ -90,7 +90,7 @@ class PointStore(Protocol):
         ...
 
     def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
-        """Of each request (id, score) of the best `limit` points, ties in any order."""
+        """For each request, (id, score) of the best `limit` points, ties in any order."""
         ...
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

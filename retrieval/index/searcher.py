@@ -65,7 +65,7 @@ class IndexSearcher:
         exact: bool,
         min_score: float | None = None,
     ) -> list[Scored]:
-        """Of each query the best `limit` (id, score); the engine is asked once a stage."""
+        """The best `limit` (id, score) of each query; the engine is called once per stage."""
         depth = max(limit, refine or 0)
         if depth > _MANY:
             depth = min(depth, self._points.count(None))

@@ -41,8 +41,8 @@ class BatchCheck:
         """Points for a batch that was checked as a whole: Edge applies a bad batch in part.
 
         Args:
-            vectors: float (n, dimension), one row a passage.
-            lexical, token_vectors: one a passage where the layout has them, else None.
+            vectors: float (n, dimension), one row per passage.
+            lexical, token_vectors: one per passage where the layout has them, else None.
             tenant: the owner of the passages, checked by the caller.
 
         Raises:

@@ -231,6 +231,6 @@ def _multi(encoder: Encoder, what: str) -> MultiEncoder:
     if isinstance(encoder, MultiEncoder):
         return encoder
     raise InvalidInput(
-        f"{what} are to be stored, and the encoder {encoder.info.model!r} gives one vector a text",
+        f"{what} were requested, and the encoder {encoder.info.model!r} gives one vector per text",
         fix="Use an encoder that has them, such as bge-m3.",
     )

@@ -28,7 +28,7 @@ from retrieval.types import (
 # length saves padding (2,048 would save another 1.5% of the encoder's time), short enough that a
 # killed run loses seconds of work.
 WINDOW_PASSAGES = 512
-# Of a window's token vectors, where they are stored.
+# Bytes of a window's token vectors, where they are stored.
 WINDOW_BYTES = 128 * 1024 * 1024
 # How far the threads may run ahead of each other, in characters: of documents that were read, and
 # of passages that wait for the encoder (their texts overlap and carry titles).
@@ -48,7 +48,7 @@ IngestProgressCallback = Callable[[IngestProgress], None]
 
 
 def is_plain(layout: Layout) -> bool:
-    """Whether a collection stores one vector a passage and nothing else of an encoder."""
+    """Whether a collection stores one vector per passage and nothing else of an encoder."""
     return not layout.lexical and layout.token_dimension is None
 
 
@@ -271,7 +271,7 @@ def _ends(channel: Channel[Any]) -> Iterator[None]:
 
 
 def _bounded(window: int, manifest: Manifest) -> int:
-    """Passages a window: fewer where each brings a vector a token."""
+    """Passages a window: fewer where each brings a vector per token."""
     width = manifest.layout.token_dimension
     if width is None:
         return window

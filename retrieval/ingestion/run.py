@@ -112,7 +112,7 @@ def _check(manifest: Manifest, encoder: Encoder, splitter: DocumentSplitter, win
     if is_plain(manifest.layout) or isinstance(encoder, MultiEncoder):
         return
     raise InvalidInput(
-        f"the collection {manifest.collection!r} stores more than one vector a passage, and the "
+        f"the collection {manifest.collection!r} stores more than one vector per passage, and the "
         f"encoder {encoder.info.model!r} gives one",
         fix="Give an encoder that has encode_all, such as bge-m3.",
     )

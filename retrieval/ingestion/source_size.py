@@ -46,7 +46,7 @@ class SourceSize:
             self._before += self._file
             self._path, self._file_read = path, 0
             try:
-                self._file = os.stat(path).st_size  # noqa: PTH116  (a str, once a file)
+                self._file = os.stat(path).st_size  # noqa: PTH116  (a str, once per file)
             except (OSError, ValueError):
                 self._file = 0
             self._suffixes.add(os.path.splitext(path)[1].lower())  # noqa: PTH122

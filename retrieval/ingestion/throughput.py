@@ -40,7 +40,7 @@ class Throughput:
 
     @property
     def passages_per_second(self) -> float:
-        """Of the last minute; 0 before there is one."""
+        """The rate of the last minute; 0 before there is one."""
         return self._rate(1)
 
     def remaining(self, total_characters: float | None) -> float | None:

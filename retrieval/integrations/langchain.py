@@ -87,11 +87,11 @@ class RetrievalEmbeddings(Embeddings):
         return passage_vectors(self.encoder, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """As `embed_query`, in a thread."""
+        """The same as `embed_query`, in a thread."""
         return await beside_the_loop(lambda progress: query_vector(self.encoder, text, progress))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """As `embed_documents`, in a thread."""
+        """The same as `embed_documents`, in a thread."""
         return await beside_the_loop(
             lambda progress: passage_vectors(self.encoder, texts, progress)
         )
@@ -310,7 +310,7 @@ class RetrievalReranker(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """As `compress_documents`, in a thread."""
+        """The same as `compress_documents`, in a thread."""
         return await beside_the_loop(lambda progress: self._compressed(documents, query, progress))
 
     def close(self) -> None:

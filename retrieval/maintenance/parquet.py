@@ -53,7 +53,7 @@ def write(path: Path, manifest: Manifest, points: Iterable[PointData]) -> None:
 
 
 def read(path: Path) -> tuple[Manifest, Iterator[PointData], int]:
-    """The manifest, the points a row group at a time, and how many there are.
+    """The manifest, the points, one row group at a time, and how many there are.
 
     Raises:
         CorpusError: the file is not an export, or is damaged.

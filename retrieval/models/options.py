@@ -106,7 +106,7 @@ def of_reranker(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_reranker(given: Mapping[str, Any]) -> dict[str, Any]:
-    """All but those that are for a reranker alone, right or wrong."""
+    """All except those that are only for a reranker, valid or not."""
     return {name: value for name, value in given.items() if name not in RERANKER}
 
 

@@ -11,7 +11,7 @@ from retrieval._validate import without_surrogates
 from retrieval.readers.files import MAX_FILE_BYTES, Unreadable
 
 MAX_CHARACTERS = MAX_FILE_BYTES
-"""Of one document's text: as much as a text file of the largest size could hold."""
+"""Largest text of one document: as much as a text file of the largest size could hold."""
 
 _SEPARATOR = "\n\n"
 # Latin, Armenian and Hebrew ligatures; Arabic ones and letter forms; radicals that Chinese fonts

@@ -34,7 +34,7 @@ _CHARACTERS = {
 _NOTES = {f"{_W}footnoteReference": "footnotes", f"{_W}endnoteReference": "endnotes"}
 _HEADING = re.compile(r"heading ([1-9])", re.IGNORECASE)
 _MOST_STYLES = 32
-"""Of a chain of styles, each based on the next: a circle ends here."""
+"""Longest chain of styles, each based on the next, so that a circle ends."""
 
 
 def parse_docx(path: Path) -> Content:

@@ -19,7 +19,7 @@ _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 
 
 def parse_pptx(path: Path) -> Content:
-    """Of each slide its title as a heading, texts and tables in their order, diagrams, and notes.
+    """For each slide, its title as a heading, texts and tables in their order, diagrams, and notes.
 
     The title is the presentation's own, else the first slide's. Dates, footers, slide numbers and
     comments are left out.

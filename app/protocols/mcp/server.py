@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/mcp"
 STDIO_CALLER = Caller(key_id="stdio")
-"""Who asks over stdio: the owner of this process."""
+"""The caller over stdio: the owner of this process."""
 
 INSTRUCTIONS = """\
 Searches collections of documents. Start with `search`; it returns the passages that answer best, \
@@ -62,7 +62,7 @@ def build_server(
     Args:
         backend: what answers.
         settings: `read_only` takes `add_documents` away; `max_body_mb` limits a request.
-        local_caller: who asks where a request did not come over HTTP.
+        local_caller: the caller of requests that did not come over HTTP.
     """
     from mcp import types
     from mcp.server import Server
@@ -148,13 +148,13 @@ async def running(server: McpServer) -> AsyncIterator[None]:
 async def run_stdio(backend: Backend, settings: Settings, *, caller: Caller = STDIO_CALLER) -> None:
     """Speak MCP over this process's standard input and output until the input ends.
 
-    Meanwhile whatever else is written to standard output goes to standard error.
+    Meanwhile everything else that is written to standard output goes to standard error.
 
     Args:
         backend: what answers. It is opened beside the first messages, because some clients give a
             server little time to start, and closed at the end.
         settings: see `build_server`.
-        caller: who asks.
+        caller: the caller.
     """
     from mcp.server.stdio import stdio_server
 

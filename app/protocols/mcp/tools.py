@@ -58,7 +58,7 @@ class FoundPassage(BaseModel):
     first_stage_rank: int
     first_stage_score: float
     metadata: dict[str, Any]
-    before: list[str] = Field(description="Texts of the passages before it, where asked for.")
+    before: list[str] = Field(description="Texts of the passages before it, where requested.")
     after: list[str]
 
 

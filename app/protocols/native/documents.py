@@ -143,7 +143,7 @@ def _add_many(routes: APIRouter, backend: Backend, name: str, chosen: Chosen) ->
     async def upsert_documents(
         request: Request, body: UpsertRequest, collection: str | None = Depends(chosen)
     ) -> JSONResponse:
-        # Not left when the client goes away: a write that has begun comes to its end.
+        # Not left when the client goes away: a write that has begun is completed.
         report = await backend.documents.upsert(
             caller_of(request),
             documents_of(body.documents),

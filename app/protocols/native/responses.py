@@ -79,7 +79,7 @@ class ResultBody(BaseModel):
     notices: list[str] = Field(description="truncation, a time budget that ended early, …")
     hits: list[HitBody]
     candidates: list[CandidateBody] | None = Field(
-        None, description="the first stage's list, where it was asked for"
+        None, description="the first stage's list, where it was requested"
     )
 
 

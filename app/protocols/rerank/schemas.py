@@ -76,7 +76,7 @@ class RerankRequest(_Ranking):
 
 
 class CohereRerankRequest(_Ranking):
-    """As Cohere's second version has it. Fields that are not named here are ignored."""
+    """Cohere's second version. Fields that are not named here are ignored."""
 
     max_tokens_per_doc: int | None = Field(
         None,
@@ -123,7 +123,7 @@ class Meta(BaseModel):
     api_version: ApiVersion
     billed_units: BilledUnits
     tokens: MetaTokens
-    warnings: list[str] | None = Field(None, description="what was not done as it was asked")
+    warnings: list[str] | None = Field(None, description="what was not done as requested")
 
 
 class CohereRerankResponse(BaseModel):

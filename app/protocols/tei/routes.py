@@ -217,7 +217,7 @@ def _scaled(vectors: NDArray[np.float32], normalize: bool) -> NDArray[np.float32
     """Vectors of length 1, or as the model gives them.
 
     Raises:
-        BadRequest: lengths were asked for of a model whose vectors all have the length 1.
+        BadRequest: lengths were requested from a model that only gives vectors of length 1.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = bool(np.all(np.abs(lengths - 1.0) < 1e-3))

@@ -46,7 +46,7 @@ PromptName = Annotated[
 
 
 class EmbedSparseRequest(BaseModel):
-    """Texts whose term weights are asked for. Fields that are not named here are ignored."""
+    """Texts to give term weights of. Fields that are not named here are ignored."""
 
     model_config = ConfigDict(
         extra="ignore",

@@ -77,7 +77,7 @@ class EmbeddedIndex(CollectionIndex):
 
         Raises:
             CollectionExists: there is something of that name; it was not touched.
-            InvalidInput: also where shards, replicas or write consistency are asked for, which
+            InvalidInput: also where shards, replicas or write consistency are given, which
                 only a server has.
             DiskFull, StoreDenied, StoreFault
         """

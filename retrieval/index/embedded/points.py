@@ -104,7 +104,7 @@ class EdgePoints:
             shard.flush()
 
     def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
-        """Of each request (id, score) of the best `limit` points."""
+        """For each request, (id, score) of the best `limit` points."""
         import qdrant_edge as edge
 
         queries = query_requests(requests, self._manifest.storage)

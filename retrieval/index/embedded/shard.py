@@ -53,13 +53,13 @@ def check_embedded(manifest: Manifest) -> None:
     """Refuse what only a server can do.
 
     Raises:
-        InvalidInput: shards, replicas or write consistency are asked for.
+        InvalidInput: shards, replicas or write consistency are given.
     """
     storage = manifest.storage
     for name in ("shards", "replicas", "write_consistency"):
         if getattr(storage, name) is not None:
             raise InvalidInput(
-                f"{name}={getattr(storage, name)} was asked for, but the embedded engine keeps "
+                f"{name}={getattr(storage, name)} was given, but the embedded engine keeps "
                 "one copy of a collection in one folder",
                 fix="Leave it out, or use a Qdrant server: --store http://HOST:6333.",
             )

@@ -313,7 +313,7 @@ class Catalog:
 
 
 def _parts(name: str) -> tuple[str, int | None]:
-    """As `split_name`, of a name that others may have given."""
+    """The same as `split_name`, for a name that other programs may have given."""
     try:
         return split_name(name)
     except InvalidInput:

@@ -120,7 +120,7 @@ class Connection:
         return self._ask(what, call, _TRANSIENT, self.options.retry_s, since, resumable=True)
 
     def attempt(self, what: str, call: Callable[[QdrantClient], _T], since: float) -> _T:
-        """As `persist`, but what may be too much for one request is handed back.
+        """The same as `persist`, but what may be too large a request is raised at once.
 
         Raises:
             TooMuch: the request was too large, was not answered in time, or its connection broke.

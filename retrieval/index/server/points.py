@@ -72,7 +72,7 @@ class ServerPoints:
                 since = None
 
     def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
-        """Of each request (id, score) of the best `limit` points."""
+        """For each request, (id, score) of the best `limit` points."""
         storage = self._manifest.storage
         local = self._connection.is_local  # which scans everything, and warns of parameters
         asked = [

@@ -113,7 +113,7 @@ class TwoStageHaystackRetriever:
     async def run_async(
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, Any]:
-        """As `run`, in a thread."""
+        """The same as `run`, in a thread."""
 
         def ask(progress: ProgressCallback) -> SearchResult:
             return search(self._opened(), query, self._arguments(filters, top_k), progress)
@@ -138,7 +138,7 @@ class TwoStageHaystackRetriever:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TwoStageHaystackRetriever:
-        """As it was saved."""
+        """The component from its saved form."""
         made: TwoStageHaystackRetriever = default_from_dict(cls, data)
         return made
 
@@ -254,7 +254,7 @@ class RetrievalRanker:
     async def run_async(
         self, query: str, documents: list[Document], top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """As `run`, in a thread."""
+        """The same as `run`, in a thread."""
         return await beside_the_loop(partial(self._ranked, query, documents, top_k))
 
     def to_dict(self) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class RetrievalRanker:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RetrievalRanker:
-        """As it was saved."""
+        """The component from its saved form."""
         made: RetrievalRanker = default_from_dict(cls, data)
         return made
 

@@ -104,7 +104,7 @@ class RetrievalTextEmbedder:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RetrievalTextEmbedder:
-        """As it was saved."""
+        """The component from its saved form."""
         made: RetrievalTextEmbedder = default_from_dict(cls, data)
         return made
 
@@ -182,7 +182,7 @@ class RetrievalDocumentEmbedder:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RetrievalDocumentEmbedder:
-        """As it was saved."""
+        """The component from its saved form."""
         made: RetrievalDocumentEmbedder = default_from_dict(cls, data)
         return made
 

@@ -110,7 +110,7 @@ def load_heads(folder: Path, hidden: int) -> M3Heads:
     colbert_weight, colbert_bias = _linear(folder / COLBERT_FILE, hidden)
     if sparse_weight.shape[0] != 1:
         raise ModelFault(
-            f"{folder / SPARSE_FILE} gives {sparse_weight.shape[0]} values a token, expected one",
+            f"{folder / SPARSE_FILE} gives {sparse_weight.shape[0]} values per token, expected one",
             fix="The file is not bge-m3's sparse layer: fetch the model again.",
         )
     return M3Heads(sparse_weight[0], float(sparse_bias[0]), colbert_weight, colbert_bias)
@@ -119,7 +119,7 @@ def load_heads(folder: Path, hidden: int) -> M3Heads:
 def lexical_weights(
     ids: NDArray[np.int32], weights: FloatArray, special: frozenset[int]
 ) -> LexicalWeights:
-    """Of each token the largest of its weights; special tokens and weights of 0 are left out.
+    """The largest weight of each token; special tokens and weights of 0 are left out.
 
     Args:
         ids: (n,) token ids of one text, special ones included.

@@ -209,7 +209,7 @@ class BiEncoder(Closing):
     def encode_tokens(
         self, texts: Sequence[str], kind: Literal["query", "passage"]
     ) -> list[FloatArray]:
-        """Of each text float32 (tokens, dimension): last hidden states, each L2-normalised.
+        """For each text, float32 (tokens, dimension): last hidden states, each L2-normalised.
 
         Special tokens are kept, and instructions are put before the text as for the text's own
         vector. What late interaction compares (Khattab and Zaharia 2020).

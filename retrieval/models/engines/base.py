@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retrieval.types import FloatArray
 
 Head: TypeAlias = Literal["cls", "mean", "last", "tokens", "logits"]
-"""cls, mean, last: one pooled vector a text, not normalised. tokens: the last hidden states.
+"""cls, mean, last: one pooled vector per text, not normalised. tokens: the last hidden states.
 logits: the single classification logit of a sequence pair."""
 
 Dtype: TypeAlias = Literal["auto", "fp32", "bf16", "fp16", "int8"]

@@ -24,7 +24,7 @@ LEAST = 8
 """Fewer texts than this say too little of a model's activations."""
 
 MOST = 300
-"""Of more texts, this many, evenly spread, are read: more time changes the scales no further."""
+"""If there are more texts, this many, evenly spread, are read; more would not change the scales."""
 
 MAX_LENGTH = 256
 """Tokens of a text that are read."""

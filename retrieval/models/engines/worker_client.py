@@ -287,7 +287,8 @@ def _unpacked(device: str, kind: str, problem: str, fix: str, trace: str) -> Ret
 
 
 def _telling(lines: list[str]) -> list[str]:
-    """Of what a process said last: how a crash began, or how a traceback ended."""
+    """The important part of a process's last output: how a crash began, or how a traceback
+    ended."""
     for place, line in enumerate(lines):
         if line.startswith("Fatal Python error"):
             return lines[place : place + _TOLD_LINES]

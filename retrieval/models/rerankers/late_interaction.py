@@ -59,7 +59,7 @@ class TokenEncoder(Protocol):
     def encode_tokens(
         self, texts: Sequence[str], kind: Literal["query", "passage"]
     ) -> list[FloatArray]:
-        """Of each text float32 (tokens, dimension), each token's vector L2-normalised."""
+        """For each text, float32 (tokens, dimension), each token's vector L2-normalised."""
         ...
 
 

@@ -261,7 +261,7 @@ def _resolved(
     model: str | os.PathLike[str] | ResolvedModel, max_length: int | None
 ) -> ResolvedModel:
     if not isinstance(model, ResolvedModel):
-        # Who asks for this class says what a plain language model is to be scored by.
+        # The caller of this class decides how a plain language model is scored.
         model = resolve(model, "reranker", max_length=max_length, score_head="yes-logit")
     elif max_length is not None:
         model = replace(model, spec=replace(model.spec, max_length=max_length))

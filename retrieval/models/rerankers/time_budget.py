@@ -54,7 +54,7 @@ def score_within(
 
     Args:
         reranker: any; it is called in several chunks.
-        groups: one a query, its (query, passage) pairs best candidate first; may be empty.
+        groups: one per query, its (query, passage) pairs best candidate first; may be empty.
         budget_ms: milliseconds for all groups together.
         progress: called with pairs done and pairs in all groups; ends early where the budget does.
         clock: seconds, monotonic.

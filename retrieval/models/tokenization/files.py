@@ -85,6 +85,6 @@ def _resolve_backend(path: Path) -> tuple[BackendTokenizer, int, bool]:
 
 
 def backend_fingerprint(backend: BackendTokenizer) -> str:
-    """`sha256:…` of all that decides which ids a text gets; the folder plays no part."""
+    """`sha256:…` of all that decides which ids a text gets; the folder does not matter."""
     canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

@@ -37,7 +37,7 @@ SLICE = 512
 """Texts handed to the Rust side at once: Ctrl-C is noticed and memory freed between slices."""
 
 SLICE_CHARS = 2**20
-"""Characters likewise: the Rust side keeps some 100 bytes a token until a slice is done."""
+"""Characters likewise: the Rust side keeps some 100 bytes per token until a slice is done."""
 
 
 class Tokenizer:
@@ -187,7 +187,7 @@ class Tokenizer:
         )
 
     def bare_ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Of each text int32 (tokens,), without special tokens or truncation."""
+        """For each text, int32 (tokens,), without special tokens or truncation."""
         return [_int32(ids) for ids in self._bare_ids(texts)]
 
     def token_offsets(self, text: str) -> NDArray[np.int64]:
@@ -210,7 +210,7 @@ class Tokenizer:
         return offsets, starts
 
     def fingerprint(self) -> str:
-        """`sha256:…` of all that decides which ids a text gets; the folder plays no part."""
+        """`sha256:…` of all that decides which ids a text gets; the folder does not matter."""
         if self._fingerprint is None:
             self._fingerprint = backend_fingerprint(self._backend)
         return self._fingerprint

@@ -134,7 +134,7 @@ def test_an_encoder_as_it_is() -> None:
     batched = BatchedEncoder(HashingEncoder(), budget=40, cache=query_cache(10**6))
     wrapped: object = batched
     assert isinstance(wrapped, Encoder)
-    assert not isinstance(wrapped, MultiEncoder), "what it wraps gives one vector a text"
+    assert not isinstance(wrapped, MultiEncoder), "what it wraps gives one vector per text"
     assert batched.info == plain.info
     assert batched.token_counter.special_tokens == 2
     for _ in range(2):  # the second time from the cache
