@@ -1,4 +1,4 @@
-"""What runs as a service: the page, its settings and the commands that start it.
+"""The service: the page, its settings and the commands that start it.
 
 Uses only the public names of `retrieval`; `retrieval` knows nothing of this package.
 """

@@ -1,4 +1,4 @@
-"""The service's nouns: the caller (`Caller`), the answers, and who counts them (`Observer`)."""
+"""The service's data types: callers, the answers to calls, and `Observer`, which counts them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class CollectionInfo:
 class StoredDocument:
     """A document as it can be put together from its passages.
 
-    text: passages in order, their overlaps once; what lay between two (blank lines) is a newline.
+    text: passages in order, their overlaps once; the blank lines between two are a newline.
     complete: whether all its passages are stored (an interrupted write leaves some out).
     """
 
@@ -143,7 +143,7 @@ class JobSource:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An ingestion that goes on in the background; survives a restart of the service.
+    """An ingestion in the background; it survives a restart of the service.
 
     total_documents: None until the source has been read to its end. report: once it is done.
     problem, fix: why it failed. created, finished: ISO 8601, UTC.

@@ -1,4 +1,4 @@
-"""From a question to an answer: search, prompt, language model, citations."""
+"""Answers a question: search, prompt, language model, citations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong at a language model's endpoint, as `LanguageModelFault` and without its key."""
+"""Errors of a language model's endpoint, as `LanguageModelFault`, without the key."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is done for a caller, and whether it may be."""
+"""What the service does for a caller, and the checks that the caller may."""

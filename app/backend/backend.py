@@ -255,7 +255,7 @@ class Backend:
             return Readiness(False, {"models": str(error)})
         return found
 
-    # --- inside
+    # --- internal
 
     def _open_version(self, version: str) -> TwoStageRetriever:
         """A version of a collection, over the shared models."""

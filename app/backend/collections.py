@@ -1,4 +1,4 @@
-"""Collections as callers see them: listed, looked at, made and deleted."""
+"""Collections as callers see them: listing, describing, making and deleting them."""
 
 from __future__ import annotations
 

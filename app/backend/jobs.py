@@ -1,4 +1,4 @@
-"""Jobs as callers see them: started where a caller may, and seen by their owner."""
+"""Jobs as callers see them: started if the caller may, and seen by their owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that the service runs: each loaded when it is first needed, and once."""
+"""The models that the service runs: each is loaded once, when it is first needed."""
 
 from __future__ import annotations
 

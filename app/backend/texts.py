@@ -1,4 +1,4 @@
-"""Texts alone: vectors, term weights and scores, from the event loop straight into the batchers."""
+"""Vectors, term weights and scores of texts, from the event loop straight into the batchers."""
 
 from __future__ import annotations
 

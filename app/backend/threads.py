@@ -1,4 +1,4 @@
-"""Threads for what blocks: a call runs in one under its request's control, and can be left."""
+"""Threads for blocking calls, which run under their request's control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes collections: made, written to, deleted; one writer a collection at a time."""
+"""Changes of collections: making, writing and deleting; one writer per collection at a time."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class Batcher(Generic[Item, Value]):
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    # --- inside
+    # --- internal
 
     def _end(self, request: Request[Item, Value], error: BaseException | None) -> None:
         """A request's end: its values where `error` is None. Nothing where it has ended before.

@@ -1,4 +1,4 @@
-"""An encoder whose callers share batches, with the vectors of queries that were asked before."""
+"""An encoder whose callers share batches, with a cache of query vectors."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class BatchedEncoder:
         if close is not None:
             close()
 
-    # --- inside
+    # --- internal
 
     def _encode_all(
         self,

@@ -1,4 +1,4 @@
-"""A reranker whose callers share batches, with the scores of pairs that were read before."""
+"""A reranker whose callers share batches, with a cache of scores."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class BatchedReranker:
         if close is not None:
             close()
 
-    # --- inside
+    # --- internal
 
     def _keys(self, pairs: Sequence[Pair]) -> list[bytes]:
         return [digest(self._identity, query, passage) for query, passage in pairs]

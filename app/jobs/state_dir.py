@@ -1,4 +1,4 @@
-"""Where the service keeps what is its own: jobs, and uploads until a job takes them over."""
+"""The service's state folder: jobs, and uploads until a job takes them over."""
 
 from __future__ import annotations
 

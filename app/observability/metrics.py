@@ -1,4 +1,4 @@
-"""What `/metrics` shows: counted as it happens, in its own registry."""
+"""The metrics that `/metrics` shows, in their own registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How errors are answered: one place decides status, headers and, by the address, the body's form.
+"""Error responses: one place decides status, headers and, by the address, the body's form.
 
 Addresses under `/v1` share one body, which OpenAI's clients read, too (`NATIVE`). Where the clients
 of a protocol read another body, its package has an `ErrorForm`, and the app hands it to `install`.

@@ -1,1 +1,1 @@
-"""The app put together, and a process that serves it."""
+"""The assembled app, and a process that serves it."""

@@ -1,4 +1,4 @@
-"""From settings to a running service: the address, the parts put together, and the end."""
+"""Runs the service from its settings: the address, the assembled parts, and the stop."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def reserved(chosen: Settings) -> Iterator[socket.socket]:
     if not sockets.is_loopback(chosen.host) and chosen.keys_file is None:
         if not chosen.public:
             raise InvalidInput(
-                f"the host {chosen.host!r} can be reached by other machines, and there "
-                f"are "
+                f"the host {chosen.host!r} can be reached by other machines, and there are "
                 "no API keys",
                 fix="Keep --host 127.0.0.1, make keys (`retrieval keys create`) and give their "
                 "file as --keys-file, or add --public if everyone there may use it.",

@@ -1,1 +1,1 @@
-"""The service's settings: what there is, where values come from."""
+"""The service's settings: their declaration, and where values come from."""

@@ -1,4 +1,4 @@
-"""The page for people.
+"""The web page.
 
 `page`: Gradio's components and what they do. `render`, `columns`: results as HTML. `text`: escaping
 and highlighting. `theme`: the look, with `page.css`.

@@ -1,4 +1,4 @@
-"""The ways in: each call opens, fills, measures or replaces a collection.
+"""The entry points: each call opens, fills, measures or replaces a collection.
 
 open.py             `open`: a retriever over a collection
 ingest.py           `ingest`: a source into a collection

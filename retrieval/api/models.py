@@ -1,4 +1,4 @@
-"""From names to loaded models: those a collection was built with, and those a user names.
+"""Loads models by name: those a collection was built with, and those a user names.
 
 `retrieval.open` and `retrieval.ingest` load through here. A service that shares models between
 collections does, too: it loads each model once, and gives it to `open` and `ingest` as an object.

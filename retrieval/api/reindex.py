@@ -1,4 +1,4 @@
-"""Building a collection anew beside the one in use, and switching to it when it is no worse.
+"""Builds a new version of a collection, and switches to it if it is not worse.
 
 Searches go on with the current version all the while; the switch is one step and can be taken
 back (`Store.rollback`). A build that was cut off is continued by the next call.

@@ -1,4 +1,4 @@
-"""What the command line writes and reads beside its arguments, and what can go wrong with it."""
+"""The output of the command line, and what it reads besides its arguments; errors of both."""
 
 from __future__ import annotations
 

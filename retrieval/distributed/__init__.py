@@ -11,7 +11,7 @@ partitions.py    files → groups of files, a group → batches of documents, by
 actors.py        what the workers do; messages.py what goes from one stage to the next
 writers.py       how workers reach the collection: a server directly, a folder through one owner
 
-The end is the same collection as that of `retrieval.ingest`, point by point, and the same holds
+The result is the same collection as that of `retrieval.ingest`, point by point, and the same holds
 after a worker was killed, or the run itself and it was started again: passage ids are stable, a
 write replaces, and the content hash in the collection says which documents are done.
 

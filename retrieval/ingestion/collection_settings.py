@@ -1,4 +1,4 @@
-"""How a collection is laid out and stored: what was asked for, what it has, what is usual."""
+"""How a collection is laid out and stored: its own settings, the caller's, or defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which metadata fields deserve an index, by the look of the first documents."""
+"""Chooses which metadata fields get an index, from the first documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a document: unchanged, bad, or new passages and those that they replace."""
+"""Decides about a document: unchanged, bad, or new passages and those that they replace."""
 
 from __future__ import annotations
 

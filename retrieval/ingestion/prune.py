@@ -1,4 +1,4 @@
-"""Deleting what a source no longer has, and never what could only not be read this time."""
+"""Deletes what a source no longer has, but never what could not be read this time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has seen, in a temporary file: ids and content digests of millions of documents."""
+"""The ids and content digests of the documents that a run has seen, in a temporary file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a run is and how long it will go on."""
+"""How fast a run is, and how long it will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the adapters share of the two models: by name or given, and re-ranking what others found."""
+"""Shared by the adapters: models by name or given, and re-ranking of others' results."""
 
 from __future__ import annotations
 

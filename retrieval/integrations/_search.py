@@ -1,4 +1,4 @@
-"""What the adapters share of a search: its options, metadata of hits, and work beside the loop."""
+"""Shared by the adapters: options of a search, metadata of hits, and async calls."""
 
 from __future__ import annotations
 

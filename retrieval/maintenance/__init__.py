@@ -1,4 +1,4 @@
-"""What one does with collections beside indexing and searching them.
+"""Maintenance of collections: everything besides indexing and searching.
 
 export_import.py  export to a file, import from one, copy from store to store; parquet.py its format
 backup.py         a consistent copy of a whole collection in one file, and back

@@ -1,4 +1,4 @@
-"""Collections as Parquet files: one row a point, the manifest in the file's metadata."""
+"""Collections as Parquet files: one row per point, the manifest in the file's metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's name to a model that runs.
+"""Models: found by name, resolved to files, and run.
 
 registry.py      finds a known model by name; known_models.py holds the facts
 resolve.py       name, folder or hub id → `ResolvedModel`; describe.py settles what it declares

@@ -1,4 +1,4 @@
-"""What starting a model makes and a later start can use: compiled graphs, resolved tokenisers.
+"""What one start of a model leaves for later ones: compiled graphs, resolved tokenisers.
 
 Only a cache: what cannot be kept or read again is made again, and no failure here is an error. An
 entry is a folder that appears complete or not at all; one unused for `KEPT_DAYS` is dropped.

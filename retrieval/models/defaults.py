@@ -1,4 +1,4 @@
-"""Which models to use when the user names none: the BGE pair if it can be had, else `starter`."""
+"""Which models to use when the user names none: the BGE pair if it is available, else `starter`."""
 
 from __future__ import annotations
 

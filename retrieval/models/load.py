@@ -1,4 +1,4 @@
-"""From a name to a loaded model: the one place that knows which class runs which kind."""
+"""Loads a model by name: the one place that knows which class runs which kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what a model folder says of itself: sentence-transformers' and transformers' own files.
+"""Reads what a model folder declares: sentence-transformers' and transformers' own files.
 
 Nothing is guessed. What the files leave open comes back as None, and what this library cannot
 run faithfully (foreign code, extra layers, other poolings) is refused with its reason.

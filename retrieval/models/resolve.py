@@ -1,4 +1,4 @@
-"""From a name to a model on this machine: registry name, then local folder, then hub id.
+"""Resolves a name to a model on this machine: registry name, then local folder, then hub id.
 
 What a model declares is read; what nothing declares is an error naming the argument that settles
 it. A wrong pooling or a missing instruction costs quality in silence, so neither is ever guessed.

@@ -1,4 +1,4 @@
-"""Arrays as torch tensors, for callers outside this package, which alone may import torch."""
+"""Arrays as torch tensors, for callers outside this package; only this package may import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collects the standard library's docstrings; `python_docs` runs it in its own process.
+"""Collects the standard library's docstrings; `stdlib_docs.py` runs it in its own process.
 
 Importing hundreds of modules has side effects (signal handlers, atexit hooks, warnings, output),
 so it is done in its own interpreter, without site-packages. This file therefore imports

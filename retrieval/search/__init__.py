@@ -1,1 +1,1 @@
-"""A search: its options, its two stages and what comes of them."""
+"""A search: its options, its two stages and its results."""

@@ -1,4 +1,4 @@
-"""Which hits are shown: few of one document, one page of them, as deep as that takes."""
+"""Which hits are returned: a limit per document, one page, and how deep the first stage must go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search, settled before anything is computed: its options, checked with one another."""
+"""The plan of a search, made before anything is computed: its options, checked with one another."""
 
 from __future__ import annotations
 

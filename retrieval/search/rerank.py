@@ -1,4 +1,4 @@
-"""The second stage of a search: candidates are read, put in final order and held to a threshold."""
+"""The second stage: candidates are scored, put in final order and cut at a threshold."""
 
 from __future__ import annotations
 

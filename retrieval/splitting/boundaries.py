@@ -1,4 +1,4 @@
-"""One long document on its way into passages: where each begins and ends.
+"""The boundaries of passages in one long document.
 
 Greedy and linear: each passage is filled as far as its budget of tokens reaches, and ends at the
 strongest boundary that leaves it well enough filled.

@@ -1,10 +1,10 @@
-"""The nouns and protocols of the library. Read this first.
+"""The data types and protocols of the library. Read this first.
 
     INDEX   files ─read→ Document ─split→ Passage ─encode_passages→ vectors ─upsert→ Index
     SEARCH  query ─encode_queries→ Index.search → Candidate ─Reranker.score→ Hit
 
-corpus.py, models.py, index.py and results.py follow that line. Everything here is plain data or a
-`typing.Protocol`; nothing here imports torch, qdrant or gradio. Arrays are numpy: vectors are
+documents.py, models.py, index.py and results.py follow that line. Everything here is plain data or
+a `typing.Protocol`; nothing here imports torch, qdrant or gradio. Arrays are numpy: vectors are
 float32 and L2-normalised unless a docstring says otherwise.
 """
 

@@ -1,4 +1,4 @@
-"""What is indexed: documents and the passages they are split into."""
+"""Documents, and the passages they are split into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a collection is and does: its manifest, the `Index` protocol, and first-stage results."""
+"""Collections: the manifest, the `Index` protocol, and first-stage results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models are and do: specs, the two protocols, and what they return."""
+"""Models: specs, the two protocols, and what they return."""
 
 from __future__ import annotations
 

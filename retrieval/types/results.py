@@ -1,4 +1,4 @@
-"""What comes back: hits, search results, and the reports of indexing."""
+"""Results: hits, search results, and the reports of indexing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dify's metadata conditions: what of them the index filters by, and what is checked in passages.
+"""Dify's metadata conditions: the index filters by some, passages are checked for the others.
 
 The operators come in pairs, and the second is the exact opposite of the first, so it also holds
 for passages that lack the field:

@@ -1,4 +1,4 @@
-"""What `/v1/answer` and `/v1/chat/completions` take and give."""
+"""Requests and responses of `/v1/answer` and `/v1/chat/completions`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collections and their documents, natively: `/v1/collections…` and `/v1/documents…`.
+"""Collections and their documents, in the native API: `/v1/collections…` and `/v1/documents…`.
 
 The routes under `/v1/documents` are for the default collection, and otherwise the same as those
 under `/v1/collections/{collection}/documents`.

@@ -1,4 +1,4 @@
-"""Ingestion in the background, natively: `/v1/ingest` and `/v1/jobs…` with their events."""
+"""Ingestion in the background: `/v1/ingest`, and `/v1/jobs…` with their events."""
 
 from __future__ import annotations
 

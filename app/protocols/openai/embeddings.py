@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings` in OpenAI's form, with what a bi-encoder needs beside it.
+"""`POST /v1/embeddings` in OpenAI's form, with the additions that a bi-encoder needs.
 
 A bi-encoder encodes a question and the passages that answer it differently, and OpenAI's form
 cannot say which of the two a text is. Here a text is a passage unless the request says otherwise:

@@ -1,4 +1,4 @@
-"""Re-ranking as Cohere, Jina and vLLM have it: `/v1/rerank` and `/v2/rerank`.
+"""Re-ranking in the forms of Cohere, Jina and vLLM: `/v1/rerank` and `/v2/rerank`.
 
 All of them take a query and texts, and give indices into the texts with a score from 0 to 1, best
 first. `/v1/rerank` is one superset: it understands what clients of Jina, vLLM and Cohere's first

@@ -1,4 +1,4 @@
-"""Haystack: a component each that embeds a query and documents. Use them from `.haystack`."""
+"""Haystack: one component embeds a query, one documents. Import them from `.haystack`."""
 
 from __future__ import annotations
 

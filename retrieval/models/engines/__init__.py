@@ -1,4 +1,4 @@
-"""What runs a network: token ids → its output. `load_engine` chooses the engine.
+"""The engines, which run a network: token ids → its output. `load_engine` chooses the engine.
 
 base.py          what an engine is
 packed.py        for GPUs, without padding; its parts: bert.py, varlen_attention.py, cuda_graphs.py

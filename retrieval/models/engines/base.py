@@ -1,4 +1,4 @@
-"""What an engine is: something that runs one padded batch of token ids through a model.
+"""The interface of an engine, which runs one padded batch of token ids through a model.
 
 Encoders, cross-encoders and late interaction differ only in the head, so the backbones, devices
 and number formats live here once. Batches are planned in `retrieval.models.batching`.

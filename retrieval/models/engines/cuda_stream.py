@@ -1,4 +1,4 @@
-"""Where an engine's work is queued: its own CUDA stream, or simply here and now.
+"""Where an engine's work is queued: its own CUDA stream, or the calling thread.
 
 On CUDA nothing waits until a result is asked for: inputs go over from pinned memory, the kernels
 are queued behind them, and the output comes back into pinned memory, marked by an event. Meanwhile

@@ -1,4 +1,4 @@
-"""Static int8 quantisation of an OpenVINO graph through NNCF, and the check that it kept its sense.
+"""Static int8 quantisation of an OpenVINO graph through NNCF, and a check of its outputs.
 
 Post-training quantisation (Jacob et al. 2018; for transformers with SmoothQuant, Xiao et al. 2023):
 weights and the activations that go into matrix products become int8, with scales fixed on

@@ -1,4 +1,4 @@
-"""What runs in a worker process: loads one engine and runs the batches it is sent."""
+"""The main loop of a worker process, which loads one engine and runs the batches it receives."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Language models that score: one forward pass over a prompt, one number a prompt.
+"""Language models that score: one forward pass over a prompt, one number per prompt.
 
-`decoder_files.py` says which there are, and loads them from files.
+`llm_loading.py` says which there are, and loads them from files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Language models that score: one forward pass over a prompt, one number a prompt.
+"""Loads the decoders of language models that score pairs.
 
 Three kinds, by the architecture in config.json:
 
