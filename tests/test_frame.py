@@ -186,7 +186,7 @@ def exception(name: str = "CVE-2026-1", until: str = "2999-01-01") -> str:
         ("", report(HOLE), "bad 1.0 has PYSEC-2026-1 (fixed in: 2.0)", 1),
         (exception(), report(HOLE), "0 problems", 0),
         (exception("CVE-2026-2"), report(HOLE), "CVE-2026-2 is listed and not found any more", 1),
-        (exception(until="2020-01-01"), report(HOLE), "to be looked at again on 2020-01-01", 1),
+        (exception(until="2020-01-01"), report(HOLE), "due for a review on 2020-01-01", 1),
         ('[[exception]]\nid = "CVE-2026-1"\n', report(HOLE), "needs a reason and a date", 1),
         ("", "[]", "", 1),
         ("", "no JSON", "NOT DONE", 0),

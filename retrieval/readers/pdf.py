@@ -1,6 +1,6 @@
 """PDF → text page by page, through pypdfium2 (extra `files`); nothing is rendered or run.
 
-PDF has no paragraphs, only placed lines: pdf_layout.py finds them again by the positions of the lines.
+PDF has no paragraphs, only placed lines; pdf_layout.py finds paragraphs by the lines' positions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The same index on a Qdrant server, through qdrant-client.
 
 Also runs on the client's in-memory mode (`QdrantClient(":memory:")`), which scans everything and
-keeps nothing: a double for tests, not a store. `server_catalog.py` says how collections and their
-versions are on a server, `server_connection.py` how it is reached and for how long it is tried.
+keeps nothing: a double for tests, not a store. `catalog.py` says how collections and their versions
+are kept on a server, `client.py` how it is reached and for how long it is tried.
 """
 
 from __future__ import annotations
