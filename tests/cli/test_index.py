@@ -60,7 +60,7 @@ def test_a_summary_with_duplicates_storage_and_pruning(
         (["--field", "year:integer"], "keyword, number, datetime"),
         (["--shards", "2"], "is a folder"),
         (["--replicas", "2"], "is a folder"),
-        (["--lexical"], "term weights are to be stored"),
+        (["--lexical"], "term weights were requested"),
     ],
 )
 def test_options_that_cannot_be(

@@ -269,7 +269,7 @@ def test_without_the_heads_there_are_dense_vectors_only(
         (b"version https://git-lfs", "cannot be read as a linear layer"),
         ({"weight": torch.zeros(1, 64)}, "cannot be read as a linear layer"),
         ({"weight": torch.zeros(1, 32), "bias": torch.zeros(1)}, r"shape \(1, 32\)"),
-        ({"weight": torch.zeros(2, 64), "bias": torch.zeros(2)}, "gives 2 values a token"),
+        ({"weight": torch.zeros(2, 64), "bias": torch.zeros(2)}, "gives 2 values per token"),
         ({"weight": torch.full((1, 64), torch.nan), "bias": torch.zeros(1)}, "not finite"),
     ],
 )
