@@ -1,4 +1,4 @@
-"""Judged sets as collections of the embedded index, one passage a document, and runs over them."""
+"""Judged sets as collections of the embedded index, one passage per document, and their runs."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def load(
     """A split of a set below `data`.
 
     Args:
-        documents: only so many of the set's documents, those that are judged first; for --quick.
-        queries: only the first so many queries.
+        documents: only this many of the set's documents, those that are judged first; for --quick.
+        queries: only the first N queries.
     """
     beir = load_beir(data / folder, split)
     whole = list(beir.documents() or ())

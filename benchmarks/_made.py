@@ -113,7 +113,7 @@ def _passages(texts: Sequence[str], start: int) -> list[Passage]:
 
 
 def clustered(folder: Path, size: int, queries: int) -> Made:
-    """Make `size` clustered vectors and so many queries, or take those that lie there."""
+    """Make `size` clustered vectors and that many queries, or take those that are there."""
     facts = {"size": size, "queries": queries, "kind": "clustered", "version": 2}
     if not _is_made(folder, facts):
         mixture = Mixture()

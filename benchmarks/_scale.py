@@ -37,7 +37,7 @@ from typing import Any
 from _report import OURS
 
 SMALL = 10_000_000
-"""Up to so many passages one server is enough, and a backup stands for copies."""
+"""Up to this many passages one server is enough, and a backup replaces copies."""
 
 GIB, HOUR = 2**30, 3_600.0
 
@@ -207,7 +207,7 @@ def servers(inputs: Inputs, passages: int, dimension: int, quantization: str) ->
 
 
 def flop_per_token(encoder: dict[str, Any], length: float) -> float:
-    """Floating-point operations of an encoder for a token of a text of so many."""
+    """Floating-point operations of an encoder for a token of a text of that many tokens."""
     h, i, layers = encoder["hidden"], encoder["intermediate"], encoder["layers"]
     return float(layers * (2 * (4 * h * h + 2 * h * i) + 4 * h * length))
 

@@ -1,8 +1,8 @@
 """Texts and pairs of three length mixes, the same in every run.
 
 short: 8 to 32 tokens. real: the passages of SciFact (title and abstract, 300 tokens on average) and
-its queries. long: 512 tokens, cut from longer ones. Where SciFact is not at hand, `real` is made of
-the standard library's docstrings, log-normal from 20 to 500 tokens, and says so.
+its queries. long: 512 tokens, cut from longer ones. Where SciFact is not available, `real` is made
+of the standard library's docstrings, log-normal from 20 to 500 tokens, and says so.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def tokenizer() -> Tokenizer:
 
 
 def _slices(origin: Source, sizes: list[int], choice: random.Random) -> list[str]:
-    """Texts of about so many tokens, from running text; never fewer where a model cuts at 512."""
+    """Texts of about that many tokens, from running text; never fewer where a model cuts at 512."""
     running = " ".join(_draw(origin.passages, min(len(origin.passages), 400), choice))
     encoding = tokenizer().encode(running, add_special_tokens=False)
     starts = [i for i, token in enumerate(encoding.tokens) if not token.startswith("##")]

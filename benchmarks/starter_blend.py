@@ -63,7 +63,7 @@ QUICK = (CASES[1], CASES[2])
 
 
 def measure_set(name: str, judged: Judged, encoder: Encoder, reranker: Reranker) -> Iterator[Row]:
-    """The rows of a split, one passage a document, as the judgements are."""
+    """The rows of a split, one passage per document, as the judgements are."""
     documents = (Document(p.document_id, p.text, title=p.title) for p in judged.passages)
     queries, qrels = judged.beir.queries, judged.beir.qrels
     with tempfile.TemporaryDirectory(prefix="starter-blend-") as store:

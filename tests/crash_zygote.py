@@ -111,7 +111,7 @@ class Steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self) -> None:
-        """Count the engine's own calls: of the shard, and requests that are no mere reading."""
+        """Count the engine's own calls: of the shard, and requests that do more than read."""
         import httpx
 
         use, send = EdgePoints._use, httpx.Client.send

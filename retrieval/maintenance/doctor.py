@@ -29,7 +29,7 @@ State = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. `fix` is empty where there is nothing to mend."""
+    """What one check found. `fix` is empty where nothing is wrong."""
 
     check: str
     state: State

@@ -1,4 +1,4 @@
-"""What the one-line ways in make of a filter, a store and the models' names."""
+"""What the entry points make of a filter, a store and the models' names."""
 
 from __future__ import annotations
 

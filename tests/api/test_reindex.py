@@ -1,4 +1,4 @@
-"""Building a collection anew beside the one in use."""
+"""Building a new version of a collection beside the one in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong around a service, and what its clients are told: real processes and sockets."""
+"""What can go wrong around a service, and what its clients get: real processes and sockets."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ PROGRAM = "from retrieval.cli.main import main; main()"
 
 @contextmanager
 def started(folder: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`retrieval serve` in a process of its own, once it is ready."""
+    """`retrieval serve` in its own process, once it is ready."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RETRIEVAL_")}
     given = {
         "store": folder / "store",

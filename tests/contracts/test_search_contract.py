@@ -255,7 +255,7 @@ def test_a_collection_with_them_wants_them_whole(new_index: NewIndex) -> None:
 def test_quantised_vectors_are_rescored(
     new_index: NewIndex, passage: Callable[..., Passage], quantization: Quantization
 ) -> None:
-    """Vectors that lie well apart come in the same order as in full, with the same scores."""
+    """Vectors that are well apart come in the same order as in full, with the same scores."""
     dimension, size = 128, 1_500
     rows = np.random.default_rng(4).standard_normal((size, dimension)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -147,7 +147,7 @@ def test_no_filter_reaches_another(shared: Shared) -> None:
 
 
 def test_ids_of_another_are_no_ids(shared: Shared) -> None:
-    """Neither the ids that both know, nor the ones that the other's points lie under."""
+    """Neither the ids that both know, nor the ones that the other's points have."""
     index = shared.index
     stored = [point.id for point in index.points() if point.payload["tenant"] == "b"]
     assert len(stored) == SIZE

@@ -246,7 +246,7 @@ def test_an_embedded_store_has_one_owner_that_may_be_killed_too(
     plain = retrieval.ingest(after, store=tmp_path / "plain", encoder=HashingEncoder())
     assert_equal_points(points(tmp_path / "ray"), points(tmp_path / "plain"))
     # A document that is written again, after its writer was killed, may count as there.
-    assert report.read == plain.read - 1, "the repeated one is told before it is read"
+    assert report.read == plain.read - 1, "the repeated one is reported before it is read"
     assert report.new + report.changed + report.unchanged == 60
     assert sorted(map(str, report.failed)) == sorted(map(str, plain.failed))
     until = time.monotonic() + 30

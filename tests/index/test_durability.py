@@ -247,7 +247,7 @@ COUNT = """
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, which a wrong answer here would end by SIGBUS."""
+    """In its own process, which a wrong answer here would end by SIGBUS."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,

@@ -1,4 +1,4 @@
-"""What a Qdrant server is told: creation parameters, consistency, keys, certificates."""
+"""What a Qdrant server receives: creation parameters, consistency, keys, certificates."""
 
 from __future__ import annotations
 

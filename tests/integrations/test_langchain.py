@@ -269,7 +269,7 @@ def test_a_cancelled_search_ends_at_the_next_batch(office: TwoStageRetriever) ->
     steps = 0
 
     class Long:
-        """A search of 2,500 batches in five seconds, which tells of each, as the stages do."""
+        """A search of 2,500 batches in five seconds, which reports each, as the stages do."""
 
         def search_batch(self, queries: Sequence[str], *, progress: Any, **options: Any) -> Any:
             nonlocal steps

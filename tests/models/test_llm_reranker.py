@@ -204,7 +204,7 @@ def saved(kind: Any, config: Any, path: Path, tokenizer: Any) -> Any:
 
 
 def rewrite(path: Path, changes: dict[str, Any]) -> None:
-    """config.json as the published one is: by transformers 4, with code of its own."""
+    """config.json as the published one is: by transformers 4, with its own code."""
     config = json.loads((path / "config.json").read_text("utf-8"))
     config.pop("rope_parameters", None)
     (path / "config.json").write_text(json.dumps(config | changes), "utf-8")

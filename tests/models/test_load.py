@@ -1,4 +1,4 @@
-"""From a name to a loaded model: which class, shared or not, and what is refused."""
+"""Loading a model by name: which class, shared or not, and what is refused."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_short_passages_score_as_without_windows(
 
 
 def test_the_end_of_a_long_passage_counts(path: Path, by_windows: CrossEncoderReranker) -> None:
-    """The best part is found wherever it stands, where truncation sees only the beginning."""
+    """The best part is found wherever it is, where truncation sees only the beginning."""
     query = "where is the file?"
     fillers = [f"{word} " * 300 for word in ("dog", "fox", "path", "error", "numbers", "tree")]
     filler = fillers[int(by_windows.score([(query, text) for text in fillers]).values.argmin())]

@@ -30,7 +30,7 @@ def names(hits: Any) -> list[str]:
 def plain_mmr(
     scores: dict[str, float], vectors: dict[str, Sequence[float]], diversity: float
 ) -> list[str]:
-    """The formula as it stands in the paper, with no thought of speed."""
+    """The formula as it is in the paper, with no thought of speed."""
     low, high = min(scores.values()), max(scores.values())
 
     def relevance(name: str) -> float:

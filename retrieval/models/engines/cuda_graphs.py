@@ -87,7 +87,7 @@ class CudaGraphs:
                         run_padded(self._module, inputs)
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
-                # thread_local: what other threads do is no part of the graph and no mistake.
+                # thread_local: what other threads do is neither part of the graph nor an error.
                 with torch.cuda.graph(
                     graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
                 ):

@@ -1,4 +1,4 @@
-"""Prompts: within their budget, and out of reach of what stands in documents."""
+"""Prompts: within their budget, and out of reach of the text in documents."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prompt_of(*texts: str, question: str = "when is it open?", budget: int = 400
 
 
 def tags(prompt: Prompt) -> tuple[str, list[str]]:
-    """The word of the tags, and what stands between them, as a reader of the rules finds it."""
+    """The word of the tags, and what is between them, as a reader of the rules finds it."""
     found = re.search(r"<(source-[0-9a-f]{16}) n=", prompt.messages[0].content)
     assert found is not None
     data = prompt.messages[-1].content

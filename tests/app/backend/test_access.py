@@ -1,4 +1,4 @@
-"""Who may do what, and which names lead nowhere."""
+"""The rights of callers, and names that do not exist."""
 
 from __future__ import annotations
 

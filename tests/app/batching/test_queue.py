@@ -1,4 +1,4 @@
-"""Whose turn it is: callers share a model by tokens, whatever each of them asks for."""
+"""Which caller is next: callers share a model by tokens, whatever each of them asks for."""
 
 from __future__ import annotations
 
