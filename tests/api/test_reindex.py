@@ -98,18 +98,7 @@ def test_no_switch_where_none_is_wanted(source: Path, store: Store) -> None:
 def test_worse_answers_keep_the_old_version(tmp_path: Path) -> None:
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
-    words = [
-        "amber",
-        "birch",
-        "cedar",
-        "delta",
-        "ember",
-        "fjord",
-        "grove",
-        "heath",
-        "inlet",
-        "jewel",
-    ]
+    words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "gem"]
     with (folder / "corpus.jsonl").open("w") as corpus:
         for n, word in enumerate(words):
             print(json.dumps({"_id": f"d{n}", "title": "", "text": f"a {word} tale"}), file=corpus)

@@ -53,9 +53,9 @@ def threads() -> list[str]:
 @pytest.fixture(autouse=True)
 def _no_thread_stays() -> Iterator[None]:
     yield
-    until = time.monotonic() + 5
-    while threads() and time.monotonic() < until:
-        time.sleep(0.01)
+    for thread in threading.enumerate():
+        if thread.name.startswith("retrieval-"):
+            thread.join(5)
     assert threads() == []
 
 

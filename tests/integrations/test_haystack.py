@@ -262,36 +262,31 @@ def test_async_answers_are_the_same(opened: retrieval.TwoStageRetriever) -> None
     assert len(found["documents"]) == 3
 
 
+def compare(field: str, operator: str, value: Any) -> dict[str, Any]:
+    return {"field": field, "operator": operator, "value": value}
+
+
+def joined(operator: str, *conditions: Any) -> dict[str, Any]:
+    return {"operator": operator, "conditions": list(conditions)}
+
+
 FILTERS: list[tuple[dict[str, Any], set[str]]] = [
-    ({"field": "meta.year", "operator": "==", "value": 2024}, {"expenses"}),
-    ({"field": "meta.year", "operator": "!=", "value": 2024}, {"lunch", "passwords", "backups"}),
-    ({"field": "meta.year", "operator": ">", "value": 2023}, {"expenses"}),
-    ({"field": "year", "operator": "<=", "value": 2022}, {"passwords", "backups"}),
-    ({"field": "meta.year", "operator": "in", "value": [2021, 2024]}, {"expenses", "backups"}),
-    ({"field": "meta.year", "operator": "not in", "value": [2021, 2024]}, {"lunch", "passwords"}),
-    ({"field": "meta.none", "operator": "==", "value": None}, set(TEXTS)),
-    ({"field": "meta.none", "operator": "!=", "value": 1}, set(TEXTS)),
+    (compare("meta.year", "==", 2024), {"expenses"}),
+    (compare("meta.year", "!=", 2024), {"lunch", "passwords", "backups"}),
+    (compare("meta.year", ">", 2023), {"expenses"}),
+    (compare("year", "<=", 2022), {"passwords", "backups"}),
+    (compare("meta.year", "in", [2021, 2024]), {"expenses", "backups"}),
+    (compare("meta.year", "not in", [2021, 2024]), {"lunch", "passwords"}),
+    (compare("meta.none", "==", None), set(TEXTS)),
+    (compare("meta.none", "!=", 1), set(TEXTS)),
     (
-        {
-            "operator": "NOT",
-            "conditions": [
-                {"field": "meta.year", "operator": ">=", "value": 2022},
-                {"field": "meta.year", "operator": "<", "value": 2024},
-            ],
-        },
+        joined("NOT", compare("meta.year", ">=", 2022), compare("meta.year", "<", 2024)),
         {"expenses", "backups"},
     ),
     (
-        {
-            "operator": "OR",
-            "conditions": [
-                {"field": "meta.year", "operator": "==", "value": 2021},
-                {
-                    "operator": "AND",
-                    "conditions": [{"field": "meta.year", "operator": ">=", "value": 2024}],
-                },
-            ],
-        },
+        joined(
+            "OR", compare("meta.year", "==", 2021), joined("AND", compare("meta.year", ">=", 2024))
+        ),
         {"expenses", "backups"},
     ),
     ({"year": {"gte": 2024}}, {"expenses"}),

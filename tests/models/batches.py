@@ -54,6 +54,32 @@ def in_threads(work: Callable[[int], T], threads: int = 4) -> list[T]:
         return list(pool.map(work, range(threads), timeout=120))
 
 
+def scored_by_hand(path: Path) -> tuple[Callable[[list[int], list[int]], float], int]:
+    """The logit of (query ids, passage ids) by transformers alone, and how many ids it adds.
+
+    One pair at a time, without padding. The ids are laid out by hand, as transformers 5 has no
+    call that takes ids: [CLS] a [SEP] b [SEP], or with XLM-RoBERTa's <s> a </s></s> b </s>.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    xlmr = type(tokenizer).__name__.startswith("XLM")
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+
+    def logit(query: list[int], passage: list[int]) -> float:
+        ids = [start, *query, end, *([end] if xlmr else []), *passage, end]
+        inputs = {"input_ids": torch.tensor([ids])}
+        if not xlmr:
+            types = [0] * (len(query) + 2) + [1] * (len(passage) + 1)
+            inputs["token_type_ids"] = torch.tensor([types])
+        with torch.inference_mode():
+            return float(model(**inputs).logits.item())
+
+    return logit, 4 if xlmr else 3
+
+
 def change_weights(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Rewrite a model's weights after `change` has changed their mapping from names."""
     from safetensors.torch import load_file, save_file

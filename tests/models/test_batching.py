@@ -83,14 +83,6 @@ def test_few_texts_of_mixed_length_are_not_padded_to_the_longest() -> None:
     assert padding_waste(lengths, plan_batches(lengths, token_budget=16_384)) < 0.02
 
 
-def test_sorting_saves_padding() -> None:
-    lengths = np.random.default_rng(0).lognormal(4.5, 0.8, 2000).clip(8, 512).astype(np.int64)
-    in_order = [np.arange(i, i + 32) for i in range(0, 1984, 32)]
-    sorted_waste = padding_waste(lengths, plan_batches(lengths, token_budget=4096))
-    assert sorted_waste < 0.03
-    assert padding_waste(lengths[:1984], in_order) > 0.5
-
-
 @pytest.mark.parametrize(("budget", "max_batch"), [(0, None), (-1, None), (10, 0)])
 def test_impossible_budgets_are_refused(budget: int, max_batch: int | None) -> None:
     with pytest.raises(InvalidInput, match="token_budget"):

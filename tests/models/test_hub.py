@@ -74,7 +74,7 @@ class Hub:
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
-    status: int = 200
+    answers_all: int | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -112,8 +112,8 @@ def server() -> Iterator[Hub]:
         def answer(self) -> None:
             path = self.path.partition("?")[0]
             state.requests.append((self.command, path))
-            if state.status != 200:
-                return self.send(state.status, b"{}")
+            if state.answers_all is not None:
+                return self.send(state.answers_all)
             parts = path.removeprefix("/api/models").strip("/").split("/")
             repo, rest = "/".join(parts[:2]), parts[2:]
             if repo in state.gated:
@@ -320,22 +320,10 @@ def test_answers(server, silent, absent):
     assert time.monotonic() - started < 2
 
 
-def test_a_login_page_is_no_hub():
-    class Page(BaseHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
-    thread.start()
-    assert not hub.answers(BGE, 5, f"http://127.0.0.1:{listener.server_address[1]}")
-    listener.shutdown()
-    listener.server_close()
-    thread.join()
+def test_a_login_page_is_no_hub(server):
+    server.answers_all = 200
+    assert not hub.answers(BGE, 5, server.url)
+    assert server.requests
 
 
 def test_a_name_lookup_that_stalls_does_not_hold_the_deadline(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from models.batches import in_threads
 
 from retrieval.errors import InvalidInput, ModelFault
+from retrieval.evaluation.beir import load_beir
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.rerankers import late_interaction
 from retrieval.models.rerankers.late_interaction import LateInteractionReranker, maxsim
@@ -337,13 +337,9 @@ def test_lifts_bm25_on_dl20(shared_data: Path, reranker: LateInteractionReranker
         query, passage, rank, score = line.split("\t")
         if int(rank) <= 20:
             runs.setdefault(query, {})[passage] = float(score)
-    qrels: dict[str, dict[str, int]] = {}
-    judgements = folder / "qrels" / "test_full_judgements.tsv"
-    for line in judgements.read_text(encoding="utf-8").splitlines()[1:]:
-        query, passage, grade = line.split("\t")
-        qrels.setdefault(query, {})[passage] = int(grade)
-    texts = {r["_id"]: r["text"] for r in _jsonl(folder / "corpus.jsonl")}
-    queries = {r["_id"]: r["text"] for r in _jsonl(folder / "queries.jsonl")}
+    judged_set = load_beir(folder, "test_full_judgements")
+    qrels, queries = judged_set.qrels, judged_set.queries
+    texts = {document.id: document.text for document in judged_set.documents() or ()}
     chosen = [query for query in sorted(runs) if query in qrels][:15]
     pairs = [(query, passage) for query in chosen for passage in runs[query]]
     scores = reranker.score([(queries[query], texts[passage]) for query, passage in pairs])
@@ -358,8 +354,3 @@ def test_lifts_bm25_on_dl20(shared_data: Path, reranker: LateInteractionReranker
 
     before, after = ndcg({query: runs[query] for query in chosen}), ndcg(reranked)
     assert after > before + 0.05
-
-
-def _jsonl(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]

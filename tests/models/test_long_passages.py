@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.batches import scored_by_hand
 
 from retrieval.errors import InvalidInput
 from retrieval.models.rerankers import cross_encoder
@@ -75,25 +76,7 @@ def by_windows(path: Path) -> CrossEncoderReranker:
 
 @pytest.fixture(scope="module")
 def by_hand(path: Path) -> Callable[[list[int], list[int]], float]:
-    """The logit of (query ids, passage ids) through transformers alone, without padding."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path).eval()
-    xlmr = type(tokenizer).__name__.startswith("XLM")
-    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-
-    def logit(query: list[int], passage: list[int]) -> float:
-        ids = [start, *query, end, *([end] if xlmr else []), *passage, end]
-        inputs = {"input_ids": torch.tensor([ids])}
-        if not xlmr:
-            types = [0] * (len(query) + 2) + [1] * (len(passage) + 1)
-            inputs["token_type_ids"] = torch.tensor([types])
-        with torch.inference_mode():
-            return float(model(**inputs).logits.item())
-
-    return logit
+    return scored_by_hand(path)[0]
 
 
 # --- where windows lie ----------------------------------------------------------------------

@@ -41,6 +41,10 @@ needs_nncf = pytest.mark.skipif(
 )
 
 
+def quantised(path: Path, head: Head, texts: list[str], cache_dir: Path) -> OpenVINOEngine:
+    return OpenVINOEngine(path, head, dtype="int8", cache_dir=cache_dir, calibration=texts)
+
+
 @pytest.fixture(scope="module")
 def plain(tiny_bert_encoder: Path) -> OpenVINOEngine:
     return OpenVINOEngine(tiny_bert_encoder, "cls", dtype="fp32")
@@ -53,9 +57,7 @@ def int8_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def int8(tiny_bert_encoder: Path, int8_cache: Path) -> OpenVINOEngine:
-    return OpenVINOEngine(
-        tiny_bert_encoder, "cls", dtype="int8", cache_dir=int8_cache, calibration=FEW
-    )
+    return quantised(tiny_bert_encoder, "cls", FEW, int8_cache)
 
 
 class TestGraph:
@@ -141,9 +143,7 @@ class TestInt8:
     ) -> None:
         folder: Path = request.getfixturevalue(path)
         batch = text_batch(folder)
-        engine = OpenVINOEngine(
-            folder, head, dtype="int8", cache_dir=int8_cache, calibration=FEW + TEXTS
-        )
+        engine = quantised(folder, head, FEW + TEXTS, int8_cache)
         exact = OpenVINOEngine(folder, head, dtype="fp32").run(batch)
         given = engine.run(batch)
         assert engine.dtype == "int8"
@@ -162,10 +162,7 @@ class TestInt8:
     ) -> None:
         folder: Path = request.getfixturevalue(path)
         batch = pair_batch(folder, FEW + TEXTS)
-        texts = FEW + TEXTS[:2]
-        engine = OpenVINOEngine(
-            folder, "logits", dtype="int8", cache_dir=int8_cache, calibration=texts
-        )
+        engine = quantised(folder, "logits", FEW + TEXTS[:2], int8_cache)
         exact = OpenVINOEngine(folder, "logits", dtype="fp32").run(batch)
         given = engine.run(batch)
         assert given.shape == exact.shape
@@ -174,9 +171,7 @@ class TestInt8:
 
     def test_trained_model(self, starter_path: Path, int8_cache: Path) -> None:
         texts = calibration.built_in_texts()
-        engine = OpenVINOEngine(
-            starter_path, "mean", dtype="int8", cache_dir=int8_cache, calibration=texts[::12]
-        )
+        engine = quantised(starter_path, "mean", texts[::12], int8_cache)
         exact = OpenVINOEngine(starter_path, "mean", dtype="fp32")
         batch = text_batch(starter_path, ["The quick brown fox", *texts[60:70], *texts[100:105]])
         found = cosines(engine.run(batch), exact.run(batch))
@@ -197,9 +192,7 @@ class TestInt8:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("nncf.quantize", lambda *_, **__: pytest.fail("quantised again"))
-        again = OpenVINOEngine(
-            tiny_bert_encoder, "cls", dtype="int8", cache_dir=int8_cache, calibration=list(FEW)
-        )
+        again = quantised(tiny_bert_encoder, "cls", list(FEW), int8_cache)
         batch = text_batch(tiny_bert_encoder)
         np.testing.assert_allclose(again.run(batch), int8.run(batch), atol=1e-5)
 
@@ -207,9 +200,7 @@ class TestInt8:
         self, int8: OpenVINOEngine, tiny_bert_encoder: Path, int8_cache: Path
     ) -> None:
         before = {entry.name for entry in int8_cache.glob("graph-*")}
-        other = OpenVINOEngine(
-            tiny_bert_encoder, "cls", dtype="int8", cache_dir=int8_cache, calibration=TEXTS[:2] * 4
-        )
+        other = quantised(tiny_bert_encoder, "cls", TEXTS[:2] * 4, int8_cache)
         added = {entry.name for entry in int8_cache.glob("graph-*")} - before
         assert len(added) == 1  # the float graph it was made from was kept already
         batch = text_batch(tiny_bert_encoder)
@@ -243,9 +234,7 @@ class TestInt8:
         _, other = convert(make_tiny_model("bert", "encoder", seed=5), "cls")
         monkeypatch.setattr("nncf.quantize", lambda *_, **__: other)
         with pytest.raises(ModelFault, match="in int8 the model's vectors") as caught:
-            OpenVINOEngine(
-                tiny_bert_encoder, "cls", dtype="int8", cache_dir=tmp_path, calibration=FEW
-            )
+            quantised(tiny_bert_encoder, "cls", FEW, tmp_path)
         assert "dtype='bf16'" in caught.value.fix
         assert len(list(tmp_path.glob("graph-*"))) == 1  # the float graph alone
 

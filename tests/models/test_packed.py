@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.batches import cosines, in_threads, real
+from models.batches import ragged as any_ragged
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput, ModelFault
@@ -70,16 +71,12 @@ def folders(
 
 
 def ragged(lengths: Sequence[int], family: str, *, seed: int = 0, spare: int = 0) -> TokenBatch:
-    """Random ids, padded on the right; the second part of each BERT text is of type 1."""
-    rng = np.random.default_rng(seed)
-    places = np.arange(max(lengths) + spare)[None]
-    mask = (places < np.array(lengths)[:, None]).astype(np.int64)
-    padding = 0 if family == "bert" else 1
-    ids = np.where(mask, rng.integers(5, 100, mask.shape), padding)
-    types = None
+    """As the family has it: the second part of each BERT text is of type 1."""
+    batch = any_ragged(lengths, seed=seed, padding=0 if family == "bert" else 1, spare=spare)
     if family == "bert":
-        types = (places >= np.array(lengths)[:, None] // 2) * mask
-    return TokenBatch(ids, mask, types)
+        second = np.arange(max(lengths) + spare)[None] >= np.array(lengths)[:, None] // 2
+        batch = TokenBatch(batch.input_ids, batch.attention_mask, second * batch.attention_mask)
+    return batch
 
 
 def reference(path: Path, head: Head, batch: TokenBatch) -> FloatArray:
