@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
@@ -69,7 +70,7 @@ def router(
         summary="The caller's jobs, newest first",
     )
     async def list_jobs(request: Request) -> JSONResponse:
-        jobs = backend.jobs.list(caller_of(request))
+        jobs = await run_in_threadpool(backend.jobs.list, caller_of(request))
         return JSONResponse({"jobs": [job_body(job) for job in jobs]})
 
     @routes.get(
@@ -80,7 +81,8 @@ def router(
         summary="One job",
     )
     async def get_job(request: Request, job_id: JobId) -> JSONResponse:
-        return JSONResponse(job_body(backend.jobs.get(caller_of(request), job_id)))
+        job = await run_in_threadpool(backend.jobs.get, caller_of(request), job_id)
+        return JSONResponse(job_body(job))
 
     @routes.delete(
         "/jobs/{job_id}",
@@ -108,7 +110,8 @@ def router(
     )
     async def watch_job(request: Request, job_id: JobId) -> EventSourceResponse:
         caller = caller_of(request)
-        backend.jobs.get(caller, job_id)  # a job that is not there is answered as such
+        # a job that is not there is answered as such
+        await run_in_threadpool(backend.jobs.get, caller, job_id)
         events = _events(request, backend.jobs.watch(caller, job_id))
         return event_stream(events, keep_alive_s=heartbeat_s, ends_with_service=True)
 
