@@ -320,6 +320,7 @@ def test_all_text_can_be_read(url: str, open_page: Open, scheme: str) -> None:
 
 def test_the_keyboard_is_enough(url: str, open_page: Open) -> None:
     page = open_page(url)
+    expect(page.get_by_text("Loading...")).to_have_count(0)  # drawing the page takes the focus
     page.get_by_label("Your question").focus()
     page.keyboard.type("typed")
     page.keyboard.press("Tab")

@@ -610,7 +610,7 @@ def test_a_tenants_own_graph_is_searched(
 @pytest.mark.parametrize("name", ["shards", "replicas", "write_consistency"])
 def test_what_only_a_server_has_is_refused(tmp_path: Path, manifest: Manifests, name: str) -> None:
     made = manifest(storage=Storage(**{name: 2}))  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match=f"{name}=2 was asked for") as caught:
+    with pytest.raises(InvalidInput, match=f"{name}=2 was given") as caught:
         EmbeddedIndex.create(tmp_path, "docs", made)
     assert "Qdrant server" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
