@@ -14,7 +14,7 @@ SOURCES := pyproject.toml constraints.txt scripts/setup_venv.py
 # More options for a target: make demo ARGS='--port 8000', make test ARGS='-k index'.
 ARGS ?=
 # Processes that share the tests. A worker takes up to 4 GB.
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH ?= --quick
 
 .DEFAULT_GOAL := help

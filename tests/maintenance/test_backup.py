@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -96,8 +97,11 @@ def test_a_damaged_backup_changes_nothing(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
     to = Store(tmp_path / "to")
 
+    whole = tmp_path / "whole.tar.gz"
+    backup_collection("docs", whole, store=store)
+
     def fresh() -> dict[str, object]:
-        backup_collection("docs", path, store=store, overwrite=True)
+        shutil.copyfile(whole, path)
         with tarfile.open(path) as archive:
             found = archive.extractfile("backup.json")
             assert found is not None
