@@ -8,7 +8,7 @@ when a document counts as complete.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidBatch, InvalidInput
 from retrieval.index.bm25 import Bm25Terms
@@ -175,11 +175,14 @@ class CollectionIndex(Closing):
         check_search(self._manifest, queries, mode, limit, fusion, refine)
         owner = self._tenancy.check(tenant)
         allowed = self._tenancy.narrow(self._compiled(where), owner)
+        payloads: dict[str, dict[str, Any]] = {}
         found = self._searcher.search(
             queries, mode=mode, limit=int(limit), where=allowed, fusion=fusion, refine=refine,
-            exact=exact, min_score=min_score,
+            exact=exact, min_score=min_score, payloads=payloads,
         )  # fmt: skip
-        payloads = self._points.payloads(list({key for scored in found for key, _ in scored}))
+        payloads |= self._points.payloads(
+            list({key for scored in found for key, _ in scored if key not in payloads})
+        )
         # one that was deleted since it was found is left out
         return [
             [

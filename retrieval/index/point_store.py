@@ -89,8 +89,15 @@ class PointStore(Protocol):
         """Insert or replace points; durable when it returns."""
         ...
 
-    def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
-        """For each request, (id, score) of the best `limit` points, ties in any order."""
+    def nearest(
+        self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each request, (id, score) of the best `limit` points, ties in any order.
+
+        Args:
+            payloads: where given, an engine that would need another request for them puts in the
+                payloads of what it found.
+        """
         ...
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

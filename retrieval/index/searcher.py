@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,8 +64,13 @@ class IndexSearcher:
         refine: int | None,
         exact: bool,
         min_score: float | None = None,
+        payloads: dict[str, dict[str, Any]] | None = None,
     ) -> list[Scored]:
-        """The best `limit` (id, score) of each query; the engine is called once per stage."""
+        """The best `limit` (id, score) of each query; the engine is called once per stage.
+
+        Args:
+            payloads: receives those that come with what is found, where all of it may be a result.
+        """
         depth = max(limit, refine or 0)
         if depth > _MANY:
             depth = min(depth, self._points.count(None))
@@ -79,7 +84,9 @@ class IndexSearcher:
                 asked = self._request(leg, query, each + SPARE, where, exact)
                 if asked is not None:
                     requests.append((number, leg, asked))
-        answers = self._points.nearest([request for _, _, request in requests]) if requests else []
+        asked_for = [request for _, _, request in requests]
+        final = payloads if len(legs) == 1 and refine is None else None
+        answers = self._points.nearest(asked_for, final) if requests else []
         found: list[dict[VectorName, Scored]] = [{leg: [] for leg in legs} for _ in queries]
         for (number, leg, request), answer in zip(requests, answers, strict=True):
             more = self._more(request)

@@ -103,8 +103,10 @@ class EdgePoints:
         with self._use("flush") as shard:
             shard.flush()
 
-    def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
-        """For each request, (id, score) of the best `limit` points."""
+    def nearest(
+        self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each request, (id, score) of the best `limit` points; payloads are read apart."""
         import qdrant_edge as edge
 
         queries = query_requests(requests, self._manifest.storage)

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-
 from retrieval.errors import StoreFault
-from retrieval.index.point_store import (
-    DENSE,
-    LEXICAL,
-    SPARSE,
-    TOKENS,
-    Nearest,
-    PointData,
-    SparseTerms,
-)
+from retrieval.index.point_store import DENSE, Nearest, PointData
 from retrieval.index.server.client import Connection, TooMuch
+from retrieval.index.server.conversion import dense_of, point_of, vectors_of
 from retrieval.index.server.schema import query_request, search_params
-from retrieval.index.upsert_checks import WRITE_BYTES, point, write_batches
+from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
 from retrieval.types import FloatArray, IndexStatus, Manifest
 
 if TYPE_CHECKING:
@@ -71,12 +62,18 @@ class ServerPoints:
                         continue
                 since = None
 
-    def nearest(self, requests: Sequence[Nearest]) -> list[list[tuple[str, float]]]:
-        """For each request, (id, score) of the best `limit` points."""
+    def nearest(
+        self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each request, (id, score) of the best `limit` points; payloads by the same way."""
         storage = self._manifest.storage
         local = self._connection.is_local  # which scans everything, and warns of parameters
         asked = [
-            query_request(request, None if local else search_params(request, storage))
+            query_request(
+                request,
+                None if local else search_params(request, storage),
+                with_payload=payloads is not None,
+            )
             for request in requests
         ]
         found: list[list[tuple[str, float]]] = []
@@ -84,6 +81,10 @@ class ServerPoints:
             part = asked[start : start + _QUERIES]
             answers = self._read("search", self._search(part))
             found += [[(str(hit.id), hit.score) for hit in one.points] for one in answers]
+            if payloads is not None:
+                payloads.update(
+                    (str(hit.id), hit.payload or {}) for one in answers for hit in one.points
+                )
         return found
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -111,9 +112,9 @@ class ServerPoints:
             ),
         )  # fmt: skip
         return {
-            str(record.id): _dense(record.vector)
+            str(record.id): dense_of(record.vector)
             for record in records
-            if _dense(record.vector).size
+            if dense_of(record.vector).size
         }
 
     def scroll(
@@ -127,7 +128,7 @@ class ServerPoints:
     def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
         """A page of whole points in id order."""
         records, following = self._page(after, limit, None, True, with_vectors=True)
-        return [_point(record) for record in records], following
+        return [point_of(record) for record in records], following
 
     def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete points by id."""
@@ -193,7 +194,8 @@ class ServerPoints:
         from qdrant_client import models
 
         structs = [
-            models.PointStruct(id=one.id, vector=_vectors(one), payload=one.payload) for one in part
+            models.PointStruct(id=one.id, vector=vectors_of(one), payload=one.payload)
+            for one in part
         ]
         return lambda client: client.upsert(self._collection, structs, **self._connection.writing)
 
@@ -260,47 +262,3 @@ class ServerPoints:
                 fix="Open it again.",
             )
         return f"{action} the collection {self._collection!r}"
-
-
-def _vectors(one: PointData) -> dict[str, Any]:
-    vectors: dict[str, Any] = {}
-    if one.sparse.indices:
-        # a text without terms does not count towards how rare they are, on any engine
-        vectors[SPARSE] = _terms(one.sparse)
-    if one.dense.size:
-        vectors[DENSE] = one.dense.tolist()
-    if one.lexical is not None:
-        vectors[LEXICAL] = _terms(one.lexical)
-    if one.tokens is not None:
-        vectors[TOKENS] = one.tokens.tolist()
-    return vectors
-
-
-def _terms(terms: SparseTerms) -> models.SparseVector:
-    from qdrant_client import models
-
-    return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
-
-
-def _point(record: models.Record) -> PointData:
-    vectors: Any = record.vector if isinstance(record.vector, dict) else {}
-    lexical, tokens = vectors.get(LEXICAL), vectors.get(TOKENS)
-    return point(
-        str(record.id),
-        _dense(vectors),
-        _sparse(vectors.get(SPARSE)),
-        dict(record.payload or {}),
-        None if lexical is None else _sparse(lexical),
-        None if tokens is None else np.asarray(tokens, dtype=np.float32),
-    )
-
-
-def _dense(vectors: Any) -> FloatArray:
-    found = vectors.get(DENSE) if isinstance(vectors, dict) else None
-    return np.asarray([] if found is None else found, dtype=np.float32)
-
-
-def _sparse(vector: Any) -> SparseTerms:
-    if vector is None:
-        return SparseTerms((), ())
-    return SparseTerms(tuple(vector.indices), tuple(vector.values))

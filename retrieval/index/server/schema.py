@@ -79,7 +79,9 @@ def search_params(request: Nearest, storage: Storage) -> models.SearchParams | N
     return models.SearchParams(hnsw_ef=width, quantization=quantization)
 
 
-def query_request(request: Nearest, params: models.SearchParams | None) -> models.QueryRequest:
+def query_request(
+    request: Nearest, params: models.SearchParams | None, *, with_payload: bool
+) -> models.QueryRequest:
     """The request as a server takes it."""
     from qdrant_client import models
 
@@ -95,7 +97,7 @@ def query_request(request: Nearest, params: models.SearchParams | None) -> model
         filter=request.where,
         limit=request.limit,
         params=params,
-        with_payload=False,
+        with_payload=with_payload,
         with_vector=False,
     )
 

@@ -1,0 +1,61 @@
+"""Points as qdrant-client has them, and as the library has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, PointData, SparseTerms
+from retrieval.index.upsert_checks import point
+from retrieval.types import FloatArray
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+
+def vectors_of(one: PointData) -> dict[str, Any]:
+    """The named vectors of a point, as they are written."""
+    vectors: dict[str, Any] = {}
+    if one.sparse.indices:
+        # a text without terms does not count towards how rare they are, on any engine
+        vectors[SPARSE] = _terms(one.sparse)
+    if one.dense.size:
+        vectors[DENSE] = one.dense.tolist()
+    if one.lexical is not None:
+        vectors[LEXICAL] = _terms(one.lexical)
+    if one.tokens is not None:
+        vectors[TOKENS] = one.tokens.tolist()
+    return vectors
+
+
+def _terms(terms: SparseTerms) -> models.SparseVector:
+    from qdrant_client import models
+
+    return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
+
+
+def point_of(record: models.Record) -> PointData:
+    """A point as it was read, with all its vectors."""
+    vectors: Any = record.vector if isinstance(record.vector, dict) else {}
+    lexical, tokens = vectors.get(LEXICAL), vectors.get(TOKENS)
+    return point(
+        str(record.id),
+        dense_of(vectors),
+        _sparse(vectors.get(SPARSE)),
+        dict(record.payload or {}),
+        None if lexical is None else _sparse(lexical),
+        None if tokens is None else np.asarray(tokens, dtype=np.float32),
+    )
+
+
+def dense_of(vectors: Any) -> FloatArray:
+    """The dense vector (dimension,) among named ones; empty where there is none."""
+    found = vectors.get(DENSE) if isinstance(vectors, dict) else None
+    return np.asarray([] if found is None else found, dtype=np.float32)
+
+
+def _sparse(vector: Any) -> SparseTerms:
+    if vector is None:
+        return SparseTerms((), ())
+    return SparseTerms(tuple(vector.indices), tuple(vector.values))
