@@ -96,6 +96,7 @@ def manifest_as_text(manifest: Manifest) -> str:
         "collection": manifest.collection,
         "created": manifest.created,
         "format": str(manifest.format_version),
+        "id": manifest.id or "none (made in format 2)",
         "encoder": manifest.encoder.model,
         "fingerprint": manifest.encoder.fingerprint,
         "dimension": str(manifest.encoder.dimension),

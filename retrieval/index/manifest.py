@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import re
+import secrets
 import types
 import typing
 from collections.abc import Mapping
@@ -27,8 +28,13 @@ from retrieval.errors import (
 from retrieval.index.payload_fields import index_paths
 from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInfo, Storage
 
-FORMAT_VERSION = 2
-"""The layout of payloads and vectors that this version of the library writes and reads."""
+FORMAT_VERSION = 3
+"""The layout of payloads and vectors that this version of the library writes."""
+
+_READ_VERSIONS = (2, FORMAT_VERSION)
+"""Format 2 is the same without `id`."""
+
+_ID = re.compile(r"[0-9a-f]{8,64}")  # it becomes a part of names
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PHYSICAL_NAME = re.compile(rf"({COLLECTION_NAME.pattern})(?:@v([1-9][0-9]{{0,8}}))?")
@@ -78,8 +84,11 @@ def version_name(collection: str, version: int) -> str:
 
 
 def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as JSON values."""
-    return dataclasses.asdict(manifest)
+    """The manifest as JSON values, in the format that it says."""
+    values = dataclasses.asdict(manifest)
+    if manifest.format_version == 2:
+        del values["id"]
+    return values
 
 
 def manifest_from_dict(values: object, *, origin: str) -> Manifest:
@@ -96,10 +105,11 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
     if not isinstance(values, dict):
         raise _corrupt(origin, f"it holds {_kind(values)}, not an object")
     version = values.get("format_version")
-    if is_whole_number(version) and version != FORMAT_VERSION:
+    if is_whole_number(version) and version not in _READ_VERSIONS:
+        known = " and ".join(map(str, _READ_VERSIONS))
         raise ManifestMismatch(
             f"the manifest in {origin} has format version {version}, this library reads "
-            f"version {FORMAT_VERSION}; nothing was changed",
+            f"versions {known}; nothing was changed",
             fix="Use the version of the library that wrote it, or index the documents again into "
             "a new collection.",
         )
@@ -108,11 +118,17 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         for name, kind in _PARTS.items()
         if name in values
     }
-    return _build(Manifest, {**values, **parts}, origin, "")
+    if version == 2 and "id" not in values:
+        parts["id"] = ""
+    manifest = _build(Manifest, {**values, **parts}, origin, "")
+    if version != 2 and not _ID.fullmatch(manifest.id):
+        raise _corrupt(origin, f"id is {manifest.id!r}, expected 8 to 64 hex digits")
+    return manifest
 
 
 def prepare_manifest(name: str, manifest: Manifest) -> Manifest:
-    """The manifest of a new collection, or of a new version of one, with the time of creation.
+    """The manifest of a new collection, or of a new version of one, with the time of creation and
+    an id that no other has.
 
     Args:
         name: `docs`, or `docs@v2`; the manifest names `docs` in both cases.
@@ -129,7 +145,9 @@ def prepare_manifest(name: str, manifest: Manifest) -> Manifest:
     _check_storage(manifest.storage)
     index_paths(manifest.layout, manifest.storage)  # which refuses what cannot be indexed
     created = manifest.created or datetime.now(UTC).isoformat(timespec="seconds")
-    return dataclasses.replace(manifest, created=created)
+    return dataclasses.replace(
+        manifest, created=created, format_version=FORMAT_VERSION, id=secrets.token_hex(8)
+    )
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -174,10 +192,11 @@ def check_manifest(stored: Manifest, expected: Manifest) -> None:
     another folder, or go by another name.
 
     Raises:
-        ManifestMismatch: names every field that differs, except `created`.
+        ManifestMismatch: names every field that differs, except those that say when it was made
+            and which one it is.
     """
     was, asked = _flat(manifest_to_dict(stored)), _flat(manifest_to_dict(expected))
-    free = {"created"}
+    free = {"created", "id", "format_version"}
     if stored.encoder.fingerprint == expected.encoder.fingerprint:
         free.add("encoder.model")
     different = [

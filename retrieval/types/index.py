@@ -88,7 +88,8 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What built a collection. All fields but `created` must agree before anything is written.
+    """What built a collection. All fields but `created`, `id` and `format_version` must agree
+    before anything is written.
 
     Attributes:
         collection: the name it is searched by, also where several versions of it exist.
@@ -99,6 +100,9 @@ class Manifest:
         storage: how the engine keeps it.
         created: when it was made, in ISO 8601 and UTC.
         format_version: of payloads, vectors and this manifest.
+        id: random hex digits, made anew with every collection and version, so that one that was
+            deleted and made again under the same name is told from what it replaced; empty in
+            format 2, which knew none. A copy gets its own, a restored backup keeps its.
     """
 
     collection: str
@@ -108,7 +112,8 @@ class Manifest:
     layout: Layout = Layout()
     storage: Storage = Storage()
     created: str = ""
-    format_version: int = 2
+    format_version: int = 3
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

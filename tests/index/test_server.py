@@ -24,6 +24,7 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
+from retrieval.index.manifest import manifest_to_dict
 from retrieval.index.server.index import (
     ServerIndex,
     ServerOptions,
@@ -162,12 +163,14 @@ def test_deleting_versions(manifest: Manifests) -> None:
 
 
 def _like_version_one(client: QdrantClient, manifest: Manifest) -> None:
-    """A collection as this library made it before it knew versions."""
+    """A collection as this library made it before it knew versions and ids."""
     client.create_collection(
         "docs",
         vectors_config={"dense": models.VectorParams(size=8, distance=models.Distance.COSINE)},
         sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
-        metadata={"retrieval_manifest": dataclasses.asdict(manifest)},
+        metadata={
+            "retrieval_manifest": manifest_to_dict(dataclasses.replace(manifest, format_version=2))
+        },
     )
 
 
