@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     )
     store: str = setting(
         ".retrieval",
-        "folder of the store, or URL of a Qdrant server",
+        "folder of the store, or URL of a Qdrant server, or URLs with commas",
         "Service",
         ALL,
         min_length=1,

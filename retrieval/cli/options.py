@@ -24,7 +24,9 @@ AUTO = "auto"
 """Stands for None among the choices of an option."""
 
 Collection = Annotated[str, typer.Option(help="Name of the collection.")]
-Store = Annotated[str, typer.Option(help="Folder of the store, or URL of a Qdrant server.")]
+Store = Annotated[
+    str, typer.Option(help="Folder of the store, or URL of a Qdrant server, or URLs with commas.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (stable, see docs/json.md).")]
 ApiKey = Annotated[
     str | None, typer.Option(help="API key of a Qdrant server; '@FILE' reads it from a file.")

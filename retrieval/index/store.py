@@ -21,6 +21,7 @@ from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.index.manifest import split_name, version_name
 from retrieval.index.server import index as server
 from retrieval.index.server.index import ServerIndex, ServerOptions
+from retrieval.index.server.options import addresses, options_of_each
 from retrieval.types import Manifest
 
 __all__ = ["DEFAULT_COLLECTION", "DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
@@ -33,9 +34,9 @@ class Store:
     """Where collections are kept.
 
     Args:
-        location: a folder, or the http:// or https:// URL of a Qdrant server. The URL may contain
-            the fields of `ServerOptions`, except the key, as in
-            `https://host:6333?grpc=true&timeout_s=30`.
+        location: a folder, or the http:// or https:// URL of a Qdrant server, or several URLs of
+            one cluster's nodes, with commas between. At the end there may be fields of
+            `ServerOptions`, except the key, as in `https://host:6333?grpc=true&timeout_s=30`.
         options: how a server is reached; for a server only, and not with such a URL.
         api_key: shorthand for `ServerOptions(api_key=…)`.
 
@@ -76,6 +77,9 @@ class Store:
                     fix="Give them in one place.",
                 )
             self.options = _options_in(written)
+        if self.is_server:
+            self.location = ",".join(addresses(self.location))
+            options_of_each(addresses(self.location), self.options)
         if api_key is not None:
             self.options = replace(self.options, api_key=api_key)
 
@@ -245,7 +249,7 @@ StoreLike: TypeAlias = "str | os.PathLike[str] | Store"
 
 _READ: dict[str, Callable[[str], Any]] = {
     "grpc": lambda text: {"true": True, "false": False}[text],
-    "grpc_port": int,
+    "grpc_port": lambda text: tuple(map(int, text.split(","))) if "," in text else int(text),
     "ca_certificate": Path,
     "timeout_s": float,
     "retry_s": float,

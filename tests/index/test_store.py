@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from retrieval.errors import (
     StoreLocked,
 )
 from retrieval.index.bm25 import bm25_info
+from retrieval.index.server.client import Connection
 from retrieval.index.store import ServerOptions, Store
 from retrieval.types import EncoderInfo, Manifest, Passage, SplitterInfo
 
@@ -273,6 +275,25 @@ def test_options_of_a_server_may_stand_in_its_url() -> None:
     assert "hush" not in str(caught.value)
     with pytest.raises(InvalidInput, match="given twice"):
         Store("http://host:6333?grpc=true", options=ServerOptions())
+
+
+def test_several_addresses_of_one_cluster() -> None:
+    store = Store("http://a:6333, https://b:6333,http://a:6333?grpc_port=1,2", api_key="key")
+    assert store.location == "http://a:6333,https://b:6333"
+    assert store.options == ServerOptions(api_key="key", grpc_port=(1, 2))
+    with Connection(store.location, store.options) as connection:
+        assert [one.where for one in connection.each()] == ["http://a:6333", "https://b:6333"]
+        assert [one.options.grpc_port for one in connection.each()] == [1, 2]
+        first = connection.each()[0]
+        assert first.each() == (first,)
+    for wrong, message in (
+        ("http://a:6333,b:6333", "'b:6333' is not the address"),
+        ("http://a:6333,", "'' is not the address"),
+        ("http://a,http://b?grpc_port=1,2,3", "3 ports for 2 addresses"),
+        ("http://a,http://b?grpc_port=1,x", "grpc_port='1,x'"),
+    ):
+        with pytest.raises(InvalidInput, match=re.escape(message)):
+            Store(wrong)
 
 
 def test_versions_are_counted_and_not_sorted_as_text(

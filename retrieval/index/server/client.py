@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrieval.errors import RetrievalError, StoreFault
 from retrieval.index.server.errors import Failure, FailureKind, failure_of, translated
-from retrieval.index.server.options import ServerOptions, client_of
+from retrieval.index.server.options import ServerOptions, addresses, client_of, options_of_each
 from retrieval.index.server.retry import Clock, Exhausted, repeat
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Connection:
     """A client and what surrounds each of its calls: repeating, and errors in the library's words.
 
     Args:
-        server: a URL, or a client, which then stays open when the connection is closed.
+        server: a URL, several (`http://a:6333,http://b:6333`) of nodes that know the same
+            collections, or a client, which then stays open when the connection is closed.
         options: how a URL is reached; of a client only `retry_s`, `read_consistency` and
             `write_ordering` have an effect.
         clock: time, for tests.
@@ -69,9 +70,16 @@ class Connection:
         self._lock = threading.Lock()
         self._owned = isinstance(server, str)
         self._closed = False
+        self._each: tuple[Connection, ...] = (self,)
         if isinstance(server, str):
-            self.where = server
-            self._client = client_of(server, options)
+            urls = addresses(server)
+            each = options_of_each(urls, options)
+            self.where = ",".join(urls)
+            self._client = client_of(urls[0], each[0])
+            if len(urls) > 1:
+                self._each = tuple(
+                    Connection(url, one, clock=clock) for url, one in zip(urls, each, strict=True)
+                )
         else:
             self._client = server
             given = server.init_options
@@ -144,9 +152,19 @@ class Connection:
         """The time that deadlines are counted in."""
         return self._clock.now()
 
+    def each(self) -> tuple[Connection, ...]:
+        """A connection to each address, which asks that node alone; this one where there is one.
+
+        They are closed with this one.
+        """
+        return self._each
+
     def close(self) -> None:
         """End what waits to be tried again, and close the client, unless it was given."""
         first, self._closed = not self._closed, True
+        for one in self._each:
+            if one is not self:
+                one.close()
         self._closing.set()
         if self._owned and first:
             self._client.close()

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import math
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit
@@ -38,6 +38,7 @@ class ServerOptions:
     """How a Qdrant server is reached.
 
     api_key: for a server that asks for one. grpc: gRPC instead of REST where both can do it.
+    grpc_port: of every address, or one each in their order.
     ca_certificate: file (PEM) of the authority that signed the server's certificate; it alone is
     trusted then. timeout_s: seconds to wait for each answer, in whole seconds. retry_s: seconds
     that a write goes on being tried while the server is away or busy. read_consistency: how many
@@ -49,7 +50,7 @@ class ServerOptions:
 
     api_key: str | None = field(default=None, repr=False)
     grpc: bool = False
-    grpc_port: int = 6334
+    grpc_port: int | tuple[int, ...] = 6334
     ca_certificate: Path | None = None
     timeout_s: float = 60.0
     retry_s: float = 300.0
@@ -74,9 +75,11 @@ class ServerOptions:
                 expected="seconds, " + ("more than 0" if least else "at least 0"),
                 fix="Leave it out for the default.",
             )
-        if not is_whole_number(self.grpc_port, 1, 65_535):
+        ports = self.grpc_port if isinstance(self.grpc_port, tuple) else (self.grpc_port,)
+        if not ports or not all(is_whole_number(port, 1, 65_535) for port in ports):
             raise InvalidInput(
-                f"grpc_port is {self.grpc_port!r}, expected 1 to 65535",
+                f"grpc_port is {self.grpc_port!r}, expected 1 to 65535, or one such port for each "
+                "address",
                 fix="Leave it out for 6334.",
             )
         consistency = self.read_consistency
@@ -94,8 +97,37 @@ class ServerOptions:
             )
 
 
+def addresses(location: str) -> tuple[str, ...]:
+    """The URLs of a location such as `http://a:6333,http://b:6333`, each named once.
+
+    Raises:
+        InvalidInput: one of them is no URL of a server.
+    """
+    urls = tuple(dict.fromkeys(url.strip() for url in location.split(",")))
+    for url in urls:
+        _address(url)
+    return urls
+
+
+def options_of_each(urls: tuple[str, ...], options: ServerOptions) -> tuple[ServerOptions, ...]:
+    """The options of each of several addresses: with its own gRPC port where there are several.
+
+    Raises:
+        InvalidInput: not as many ports as addresses.
+    """
+    ports = options.grpc_port
+    if not isinstance(ports, tuple):
+        return (options,) * len(urls)
+    if len(ports) != len(urls):
+        raise InvalidInput(
+            f"grpc_port has {len(ports)} ports for {len(urls)} addresses",
+            fix="Give one port, which all of them have, or one each in their order.",
+        )
+    return tuple(replace(options, grpc_port=port) for port in ports)
+
+
 def client_of(url: str, options: ServerOptions) -> QdrantClient:
-    """A client for the server at `url`.
+    """A client for the server at `url`, one address.
 
     Raises:
         InvalidInput: no URL of a server, or a certificate that cannot be used.
