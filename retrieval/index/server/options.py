@@ -135,6 +135,8 @@ def client_of(url: str, options: ServerOptions) -> QdrantClient:
     from qdrant_client import QdrantClient
 
     parts = _address(url)
+    port = options_of_each((url,), options)[0].grpc_port
+    assert isinstance(port, int)
     arguments: dict[str, Any] = {"verify": _usual_authorities()}
     grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS)
     if options.api_key is not None:
@@ -163,7 +165,7 @@ def client_of(url: str, options: ServerOptions) -> QdrantClient:
             url=url,
             timeout=math.ceil(options.timeout_s),
             prefer_grpc=options.grpc,
-            grpc_port=options.grpc_port,
+            grpc_port=port,
             grpc_options=grpc_options,
             # no version check here: it would only warn where the first call says it clearly
             check_compatibility=False,
