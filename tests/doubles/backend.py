@@ -19,14 +19,11 @@ import numpy as np
 from qdrant_client import models
 from qdrant_client.local.qdrant_local import QdrantLocal
 
+from . import strict_mode
+from .rate_limits import RateLimits, read_cost, search_cost
+from .rejected import Rejected
 
-class Rejected(Exception):
-    """A call that the server refuses: the HTTP status and the text of a real server."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+__all__ = ["Backend", "Kept", "Rejected"]
 
 
 @dataclass
@@ -48,6 +45,10 @@ class Backend:
         self.lock = threading.RLock()
         self.engine = QdrantLocal(":memory:")
         self.kept: dict[str, Kept] = {}
+        self.strict_default: models.StrictModeConfig | None = None
+        """Strict mode of collections that are made without a word of it."""
+        self.resources = strict_mode.Resources()
+        self.rates = RateLimits()
 
     # -- collections --
 
@@ -67,7 +68,8 @@ class Backend:
             )
             # above it the engine warns that it is slow, which is no news in a test
             self.engine.collections[name].LARGE_DATA_THRESHOLD = 10**9
-            self.kept[name] = Kept(given.model_copy(deep=True))
+            self.kept[name] = kept = Kept(given.model_copy(deep=True))
+            kept.config.strict_mode_config = given.strict_mode_config or self.strict_default
         return True
 
     def delete_collection(self, name: str) -> bool:
@@ -169,21 +171,32 @@ class Backend:
 
     def upsert(self, name: str, given: models.PointInsertOperations) -> models.UpdateResult:
         points = given.points if isinstance(given, models.PointsList) else given.batch
-        return self.write(
-            name,
-            lambda engine, at: engine.upsert(
+
+        def apply(engine: QdrantLocal, at: str) -> None:
+            count = len(points if isinstance(points, list) else points.ids)
+            strict_mode.check_upsert(self.kept[at], count, self.resources)
+            self.rates.write(self.kept[at], max(1, count))
+            engine.upsert(
                 at, points, update_filter=given.update_filter, update_mode=given.update_mode
-            ),
-        )
+            )
+
+        return self.write(name, apply)
 
     def delete(self, name: str, selector: models.PointsSelector) -> models.UpdateResult:
-        return self.write(name, lambda engine, at: engine.delete(at, selector))
+        def apply(engine: QdrantLocal, at: str) -> None:
+            strict_mode.check_delete(self.kept[at], selector)
+            self.rates.write(self.kept[at], max(1, self._affected(at, selector)))
+            engine.delete(at, selector)
+
+        return self.write(name, apply)
 
     # -- reading points --
 
     def scroll(self, name: str, asked: models.ScrollRequest) -> models.ScrollResult:
         with self._calls():
-            name, _ = self.find(name)
+            name, kept = self.find(name)
+            strict_mode.check_scroll(kept, asked)
+            self.rates.read(kept, read_cost(asked.filter))
             points, following = self.engine.scroll(
                 name,
                 scroll_filter=asked.filter,
@@ -196,7 +209,8 @@ class Backend:
 
     def retrieve(self, name: str, asked: models.PointRequest) -> list[models.Record]:
         with self._calls():
-            name, _ = self.find(name)
+            name, kept = self.find(name)
+            self.rates.read(kept, len(asked.ids))
             found = self.engine.retrieve(
                 name,
                 asked.ids,
@@ -207,10 +221,26 @@ class Backend:
 
     def count(self, name: str, asked: models.CountRequest) -> models.CountResult:
         with self._calls():
-            name, _ = self.find(name)
+            name, kept = self.find(name)
+            strict_mode.check_count(kept, asked)
+            self.rates.read(kept, read_cost(asked.filter))
             return self.engine.count(name, count_filter=asked.filter)
 
     def query(self, name: str, asked: models.QueryRequest) -> models.QueryResponse:
+        with self._calls():
+            _, kept = self.find(name)
+            strict_mode.check_query(kept, asked)
+            self.rates.read(kept, search_cost(asked))
+            return self._found(name, asked)
+
+    def query_batch(self, name: str, searches: Sequence[Any]) -> list[models.QueryResponse]:
+        with self._calls():
+            _, kept = self.find(name)
+            strict_mode.check_batch(kept, searches)
+            self.rates.read(kept, sum(map(search_cost, searches)))
+            return [self._found(name, asked) for asked in searches]
+
+    def _found(self, name: str, asked: Any) -> models.QueryResponse:
         with self._calls():
             name, kept = self.find(name)
             _check_dimensions(kept.config, asked)
@@ -241,6 +271,11 @@ class Backend:
         if physical not in self.kept:
             raise Rejected(404, f"Not found: Collection `{name}` doesn't exist!")
         return physical, self.kept[physical]
+
+    def _affected(self, name: str, selector: Any) -> int:
+        if isinstance(selector, models.FilterSelector):
+            return int(self.engine.count(name, count_filter=selector.filter).count)
+        return len(selector.points)
 
     def _done(self, kept: Kept) -> models.UpdateResult:
         kept.operations += 1

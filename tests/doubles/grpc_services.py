@@ -180,7 +180,9 @@ def _search(b: Backend) -> dict[str, tuple[str, str, Serve]]:
         )
 
     def count(m: Any) -> Any:
-        asked = models.CountRequest(filter=_if(m, "filter", GrpcToRest.convert_filter))
+        asked = models.CountRequest(
+            filter=_if(m, "filter", GrpcToRest.convert_filter), exact=_if(m, "exact")
+        )
         found = b.count(m.collection_name, asked)
         return q.CountResponse(result=RestToGrpc.convert_count_result(found))
 
@@ -189,10 +191,8 @@ def _search(b: Backend) -> dict[str, tuple[str, str, Serve]]:
         return q.QueryResponse(result=map(_scored, found.points))
 
     def query_batch(m: Any) -> Any:
-        found = [
-            b.query(m.collection_name, GrpcToRest.convert_query_points(asked))
-            for asked in m.query_points
-        ]
+        searches = [GrpcToRest.convert_query_points(asked) for asked in m.query_points]
+        found = b.query_batch(m.collection_name, searches)
         return q.QueryBatchResponse(
             result=[q.BatchResult(result=map(_scored, one.points)) for one in found]
         )

@@ -109,7 +109,7 @@ def _search(backend: Backend, route: Route) -> None:
     at = "/collections/{name}/points/query"
     route("POST", at, models.QueryRequest)(backend.query)
     route("POST", f"{at}/batch", models.QueryRequestBatch)(
-        lambda name, batch: [backend.query(name, asked) for asked in batch.searches]
+        lambda name, batch: backend.query_batch(name, batch.searches)
     )
 
 
@@ -191,13 +191,14 @@ async def _answered(request: Request, serve: Callable[[], Any]) -> Response:
     try:
         content = await run_in_threadpool(work)
     except Rejected as error:
-        return _error(error.status, error.message, start)
+        return _error(error.status, error.message, start, error.retry_after_s)
     except Exception as error:  # noqa: BLE001 - a server answers 500, it doesn't fall over
         return _error(500, f"Service internal error: {type(error).__name__}: {error}", start)
     return Response(content, media_type="application/json")
 
 
-def _error(status: int, message: str, start: float) -> Response:
+def _error(status: int, message: str, start: float, wait: int | None = None) -> Response:
     seconds = time.perf_counter() - start
     content = to_json({"status": {"error": message}, "time": seconds})
-    return Response(content, status_code=status, media_type="application/json")
+    headers = None if wait is None else {"Retry-After": str(wait)}
+    return Response(content, status_code=status, headers=headers, media_type="application/json")

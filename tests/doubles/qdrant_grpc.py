@@ -170,6 +170,8 @@ class QdrantGrpc:
             return serve(message)
         except Rejected as error:
             request.status = error.status
+            if error.retry_after_s is not None:
+                context.set_trailing_metadata((("retry-after", str(error.retry_after_s)),))
             _abort(context, _CODES.get(error.status, grpc.StatusCode.INTERNAL), error.message)
         except (ValueError, TypeError) as error:  # a message that can't be converted
             request.status = 400

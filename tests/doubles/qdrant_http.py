@@ -12,7 +12,8 @@ aliases and collection snapshots. Where it differs from a real server:
 - Configuration (HNSW, quantisation, `on_disk`, shards, replicas) is kept and told back, never
   acted upon; points are in memory; there is one shard and one node whatever was asked, so
   consistency, ordering and timeouts are checked for form and logged, no more.
-- Payload indexes are recorded only: no filter needs one. Strict mode is kept and not enforced.
+- Payload indexes are recorded only: no filter needs one, unless strict mode says so. What strict
+  mode limits: `strict_mode`, and calls a minute: `rate_limits`.
 - Changes of single payload fields and vectors, batches of updates, groups and facets are not there.
 - `wait=false` answers "acknowledged" but has already been applied.
 - Several alias actions in one request are applied together or not at all; a server applies them
