@@ -28,6 +28,7 @@ from typing import Literal
 from retrieval.errors import (
     CollectionExists,
     CollectionNotFound,
+    CollectionReplaced,
     CorpusError,
     DiskFull,
     InvalidInput,
@@ -165,6 +166,7 @@ class LanguageModelFault(ServiceError):
 # The first class that fits counts.
 _STATUSES: tuple[tuple[type[RetrievalError], int], ...] = (
     (CollectionNotFound, 404),
+    (CollectionReplaced, 503),
     (CollectionExists, 409),
     (ManifestMismatch, 409),
     (MissingExtra, 501),
@@ -200,4 +202,6 @@ def retry_after(error: RetrievalError) -> float | None:
         return error.retry_after_s
     if isinstance(error, Stopping):
         return 5.0
+    if isinstance(error, CollectionReplaced):
+        return 1.0  # what replaced it is opened by the next request
     return None

@@ -11,6 +11,7 @@
     │   ├── ModelSettingUnknown    pooling, score head … that nothing declares
     │   ├── CorpusError            a source that cannot be read
     │   ├── CollectionNotFound     no such collection in the store
+    │   ├── CollectionReplaced     what was opened is not there any more
     │   ├── CollectionExists       it would be overwritten
     │   ├── ManifestMismatch       built with other models or settings
     │   ├── StoreLocked            another process has the store open
@@ -109,6 +110,11 @@ class CorpusError(UserError):
 
 class CollectionNotFound(UserError):
     """No such collection in the store."""
+
+
+class CollectionReplaced(UserError):
+    """The collection that was opened was deleted since, or deleted and made anew; what has its
+    name now was neither read nor written to. Open it again."""
 
 
 class CollectionExists(UserError):

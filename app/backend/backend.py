@@ -215,9 +215,12 @@ class Backend:
         return call, name, control
 
     def _answer(self, caller: Caller, name: str, call: SearchCall) -> list[SearchResult]:
-        with self._access.named(caller, name), self._opened.using(name) as retriever:
+        def search(retriever: TwoStageRetriever) -> list[SearchResult]:
             self._access.manifest(caller, name, retriever.index.manifest)
             return self._searching.run(retriever, call, self._opened.notice(name))
+
+        with self._access.named(caller, name):
+            return self._opened.ask(name, search)
 
     # --- state
 

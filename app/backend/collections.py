@@ -11,6 +11,7 @@ from app.backend.open_collections import OpenCollections
 from app.backend.writes import Writing
 from app.settings.settings import Settings
 from app.types import Caller, CollectionInfo
+from retrieval import TwoStageRetriever
 from retrieval.errors import CollectionNotFound, ManifestCorrupt, ManifestMismatch
 
 
@@ -116,7 +117,8 @@ class Collections:
         if not open_it and self._opened.opened(name) is None:
             manifest = self._access.manifest(caller, name, self._opened.manifest(name))
             return CollectionInfo(name, manifest, None, None, default)
-        with self._opened.using(name) as retriever:
+
+        def info(retriever: TwoStageRetriever) -> CollectionInfo:
             index = retriever.index
             manifest = self._access.manifest(caller, name, index.manifest)
             if tenant is None and manifest.layout.tenants:
@@ -124,3 +126,5 @@ class Collections:
             else:
                 passages = index.count(tenant=tenant)
             return CollectionInfo(name, manifest, passages, index.physical, default)
+
+        return self._opened.ask(name, info)

@@ -11,7 +11,7 @@ from app.backend.open_collections import OpenCollections
 from app.backend.writes import Writing
 from app.errors import NotHere
 from app.types import Caller, StoredDocument
-from retrieval import Document, IngestReport
+from retrieval import Document, IngestReport, TwoStageRetriever
 from retrieval.types import Passage
 
 _OF_PASSAGES = ("page", "last_page")
@@ -88,10 +88,11 @@ class Documents:
         name, owner = self._access.about(caller, collection, tenant)
 
         def get() -> StoredDocument:
-            with self._opened.using(name) as retriever:
+            def stored(retriever: TwoStageRetriever) -> dict[str, tuple[Passage, ...]]:
                 self._access.manifest(caller, name, retriever.index.manifest)
-                stored = retriever.index.document_passages([document_id], tenant=owner)
-            passages = stored.get(document_id)
+                return retriever.index.document_passages([document_id], tenant=owner)
+
+            passages = self._opened.ask(name, stored).get(document_id)
             if not passages:
                 raise NotHere(
                     f"the collection {name!r} has no document {document_id!r}",

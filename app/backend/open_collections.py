@@ -11,12 +11,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from app.backend.lazy import Lazy
 from app.batching.deadline import current
 from app.errors import Conflict
 from retrieval import FollowingRetriever, Store, TwoStageRetriever
-from retrieval.errors import CollectionNotFound, InvalidInput
+from retrieval.errors import CollectionNotFound, CollectionReplaced, InvalidInput
 from retrieval.types import Manifest
 
 _TURN_SECONDS = 0.02
@@ -25,6 +26,8 @@ LEAVE_SECONDS = 10.0
 CHECK_SECONDS = 1.0
 # How long a failure to open a collection is remembered.
 RETRY_SECONDS = 1.0
+
+_T = TypeVar("_T")
 
 
 class OpenCollections:
@@ -78,6 +81,8 @@ class OpenCollections:
 
         Raises:
             CollectionNotFound: there is none, or it is being deleted.
+            CollectionReplaced: it was deleted and made anew by somebody else while it was used;
+                the next block is over the new one.
             As `retrieval.open`.
         """
         with self._hold(_plain_name(name)) as held:
@@ -87,6 +92,24 @@ class OpenCollections:
             except CollectionNotFound:
                 held.retired = True  # somebody else deleted it: the next call looks again
                 raise
+            except CollectionReplaced as error:
+                raise CollectionReplaced(
+                    f"the collection {name!r} was deleted or made anew while it was used here",
+                    fix="Try again: the next request finds what has its name now.",
+                ) from error
+
+    def ask(self, name: str, question: Callable[[TwoStageRetriever], _T]) -> _T:
+        """What `question` gives of the retriever over a collection's current version; asked once
+        more where the collection turns out to have been replaced since it was opened.
+
+        Raises: as `using`.
+        """
+        try:
+            with self.using(name) as retriever:
+                return question(retriever)
+        except CollectionReplaced:
+            with self.using(name) as retriever:
+                return question(retriever)
 
     @contextlib.contextmanager
     def writing(self, name: str, what: str, *, patience_s: float) -> Iterator[None]:

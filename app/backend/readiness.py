@@ -62,10 +62,9 @@ class Checks:
         name = self._settings.collection
         exists = True
         try:
-            with self._collections.using(name) as retriever:
-                status = retriever.index.status()
-                if status.state == "failed":
-                    problems["index"] = " ".join(status.notes) or "The engine reports a failure."
+            status = self._collections.ask(name, lambda retriever: retriever.index.status())
+            if status.state == "failed":
+                problems["index"] = " ".join(status.notes) or "The engine reports a failure."
         except CollectionNotFound:
             exists = False
         except (ModelNotFound, ModelFault) as error:

@@ -12,8 +12,14 @@ import retrieval
 from app.backend.models import Models
 from app.backend.open_collections import OpenCollections
 from app.settings.settings import Settings, storage
-from retrieval import Document, IngestReport, Store
-from retrieval.errors import CollectionExists, CollectionNotFound, InvalidInput, RetrievalError
+from retrieval import Document, IngestReport, Store, TwoStageRetriever
+from retrieval.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    CollectionReplaced,
+    InvalidInput,
+    RetrievalError,
+)
 from retrieval.ingestion import IngestProgressCallback
 from retrieval.ingestion.collection_settings import CollectionOptions
 from retrieval.types import Manifest
@@ -123,8 +129,8 @@ class Writing:
 
         try:
             return write()
-        except CollectionNotFound:
-            # Somebody else deleted a collection that was open here: it is made anew.
+        except (CollectionNotFound, CollectionReplaced):
+            # Somebody else deleted a collection that was open here: it is made anew, or is there.
             return write()
 
     def delete_documents(
@@ -140,17 +146,18 @@ class Writing:
         Raises:
             CollectionNotFound, Conflict
         """
-        what = "documents are being deleted"
-        with (
-            self._collections.writing(name, what, patience_s=PATIENCE_SECONDS),
-            self._collections.using(name) as retriever,
-        ):
+
+        def delete(retriever: TwoStageRetriever) -> tuple[str, ...]:
             check(retriever.index.manifest)
             there = retriever.index.document_states(ids, tenant=tenant)
             found = tuple(one for one in dict.fromkeys(ids) if one in there)
             if found:
                 retriever.index.delete_documents(found, tenant=tenant)
             return found
+
+        what = "documents are being deleted"
+        with self._collections.writing(name, what, patience_s=PATIENCE_SECONDS):
+            return self._collections.ask(name, delete)
 
     def delete(self, name: str) -> None:
         """Delete a collection with all its versions.

@@ -3,6 +3,8 @@
 A collection is rebuilt beside the one in use and then switched to (`retrieval reindex`). An index
 that is open stays with its version; `FollowingRetriever` notices the switch, opens the new
 version beside the old one, lets searches that have begun end on the old one, and closes it.
+Where the version that it has open was deleted, or deleted and made anew, it opens what the name
+means by then.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from retrieval.api.open import open
-from retrieval.errors import InvalidInput, RetrievalError
+from retrieval.errors import CollectionReplaced, InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.search.options import SearchArguments
 from retrieval.search.retriever import TwoStageRetriever
@@ -30,7 +32,9 @@ class FollowingRetriever(Closing):
     """A `TwoStageRetriever` over the current version of a collection, also after a switch.
 
     Searches never wait for a switch and never fail because of one: until the new version and its
-    models are open, they go on with the old. May be used from several threads.
+    models are open, they go on with the old. A collection that was deleted and made anew under it
+    (or restored) cannot answer any more: the next search waits until what the name means now is
+    open, with the encoder that built it. May be used from several threads.
 
     Args:
         collection: its name.
@@ -78,6 +82,7 @@ class FollowingRetriever(Closing):
         self._check_seconds = check_seconds
         self._clock = clock
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._opener: threading.Thread | None = None
         self._closed = False
         self._problem = ""
@@ -105,13 +110,23 @@ class FollowingRetriever(Closing):
 
     @contextlib.contextmanager
     def using(self) -> Iterator[TwoStageRetriever]:
-        """The current retriever; it stays open inside the block."""
+        """The current retriever; it stays open inside the block.
+
+        Raises:
+            CollectionReplaced: of the block; what replaced the collection is opened by the next.
+            As `retrieval.open`, where that cannot be opened.
+        """
         self._follow()
+        if self._now.replaced:
+            self._reopen()
         with self._lock:
             generation = self._now
             generation.users += 1
         try:
             yield generation.retriever
+        except CollectionReplaced:
+            generation.replaced = True
+            raise
         finally:
             with self._lock:
                 generation.users -= 1
@@ -131,8 +146,15 @@ class FollowingRetriever(Closing):
         **options: Unpack[SearchArguments],
     ) -> list[SearchResult]:
         """Answer many queries, all on the same version, see `TwoStageRetriever.search_batch`."""
-        with self.using() as retriever:
-            results = retriever.search_batch(queries, progress=progress, **options)
+
+        def search() -> list[SearchResult]:
+            with self.using() as retriever:
+                return retriever.search_batch(queries, progress=progress, **options)
+
+        try:
+            results = search()
+        except CollectionReplaced:
+            results = search()
         problem = self._problem
         if problem:
             results = [replace(one, notices=(*one.notices, problem)) for one in results]
@@ -160,13 +182,14 @@ class FollowingRetriever(Closing):
 
     def _look(self) -> None:
         try:
-            current = self._store.current(self._collection)
-            with self._lock:
-                # searches on it have not ended yet; a folder cannot be opened twice
-                busy = any(one.retriever.index.physical == current for one in self._leaving)
-            if current != self.version and not busy:
-                self._use(_Generation(self._opened(current)))
-            self._problem = ""
+            with self._opening:
+                current = self._store.current(self._collection)
+                with self._lock:
+                    # searches on it have not ended yet; a folder cannot be opened twice
+                    busy = any(one.retriever.index.physical == current for one in self._leaving)
+                if current != self.version and not busy:
+                    self._use(_Generation(self._opened(current)))
+                self._problem = ""
         except RetrievalError as error:
             # searches go on with the open version; every result names the reason until then
             self._problem = (
@@ -177,6 +200,13 @@ class FollowingRetriever(Closing):
         finally:
             with self._lock:
                 self._opener = None
+
+    def _reopen(self) -> None:
+        """Open what the name means now, in place of what was deleted."""
+        with self._opening:
+            if self._now.replaced:  # else another thread was first
+                self._use(_Generation(self._opened(self._store.current(self._collection))))
+                self._problem = ""
 
     def _opened(self, version: str) -> TwoStageRetriever:
         """A version's retriever, with the models that are loaded where they built it, too."""
@@ -210,7 +240,8 @@ class FollowingRetriever(Closing):
 
 @dataclass(slots=True)
 class _Generation:
-    """A retriever over one version, and how many searches are on it."""
+    """A retriever over one version, how many searches are on it, and whether it is gone."""
 
     retriever: TwoStageRetriever
     users: int = 0
+    replaced: bool = False

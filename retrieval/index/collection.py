@@ -225,6 +225,8 @@ class CollectionIndex(Closing):
         ]
         for start in range(0, len(ids), _BATCH):
             self._points.delete_ids(ids[start : start + _BATCH])
+        if ids:
+            self._points.check()
 
     def delete_documents(self, document_ids: Sequence[str], *, tenant: str | None = None) -> None:
         """Delete all passages of documents; unknown documents are skipped, [] does nothing.
@@ -236,6 +238,8 @@ class CollectionIndex(Closing):
         ids = _texts(document_ids, "document_ids")
         for chosen in self._passages.document_filters(ids, owner):
             self._points.delete_matching(chosen)
+        if ids:
+            self._points.check()
 
     def delete_where(self, where: Where, *, tenant: str | None = None) -> int:
         """Delete every passage that matches, and say how many there were.
@@ -251,6 +255,7 @@ class CollectionIndex(Closing):
         matching = self._points.count(chosen)
         if matching:
             self._points.delete_matching(chosen)
+        self._points.check()
         return matching
 
     def document_states(
@@ -259,7 +264,10 @@ class CollectionIndex(Closing):
         """What is stored of these documents, or of all; documents not stored are left out."""
         owner = self._tenancy.check(tenant)
         ids = None if document_ids is None else _texts(document_ids, "document_ids")
-        return self._passages.states(ids, owner)
+        found = self._passages.states(ids, owner)
+        if not found and ids != []:
+            self._points.check()
+        return found
 
     def document_passages(
         self, document_ids: Sequence[str], *, tenant: str | None = None
@@ -273,20 +281,28 @@ class CollectionIndex(Closing):
             InvalidInput: one text instead of a list of texts.
         """
         owner = self._tenancy.check(tenant)
-        return self._passages.of_documents(_texts(document_ids, "document_ids"), owner)
+        ids = _texts(document_ids, "document_ids")
+        found = self._passages.of_documents(ids, owner)
+        if not found and ids:
+            self._points.check()
+        return found
 
     def document_sources(self, *, tenant: str | None = None) -> Iterator[tuple[str, str]]:
         """(document id, source) of every passage, a page at a time; documents repeat."""
         yield from self._passages.sources(self._tenancy.check(tenant))
+        self._points.check()
 
     def passages(self, *, tenant: str | None = None) -> Iterator[Passage]:
         """Every passage, in id order (with tenants: of their stored ids), a page at a time."""
         yield from self._passages.all(self._tenancy.check(tenant))
+        self._points.check()
 
     def count(self, where: Where | None = None, *, tenant: str | None = None) -> int:
         """How many passages there are, or how many match."""
         owner = self._tenancy.check(tenant)
-        return self._points.count(self._tenancy.narrow(self._compiled(where), owner))
+        found = self._points.count(self._tenancy.narrow(self._compiled(where), owner))
+        self._points.check()
+        return found
 
     def points(self) -> Iterator[PointData]:
         """Every point of every tenant with all its vectors, in id order: for copies and checks."""
@@ -295,6 +311,7 @@ class CollectionIndex(Closing):
             page, after = self._points.points(after, _POINTS_PAGE)
             yield from page
             if after is None:
+                self._points.check()
                 return
 
     def write_points(self, points: Sequence[PointData]) -> None:

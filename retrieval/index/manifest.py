@@ -31,6 +31,9 @@ from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInf
 FORMAT_VERSION = 3
 """The layout of payloads and vectors that this version of the library writes."""
 
+MANIFEST_KEY = "retrieval_manifest"
+"""Where the manifest is in the metadata of a server's collection (Qdrant 1.16 or newer)."""
+
 _READ_VERSIONS = (2, FORMAT_VERSION)
 """Format 2 is the same without `id`."""
 

@@ -83,7 +83,8 @@ class Nearest:
 
 
 class PointStore(Protocol):
-    """An engine. Methods raise errors of `retrieval.errors` only."""
+    """An engine. Methods raise errors of `retrieval.errors` only; each may raise
+    `CollectionReplaced`."""
 
     def write(self, points: Sequence[PointData]) -> None:
         """Insert or replace points; durable when it returns."""
@@ -128,6 +129,17 @@ class PointStore(Protocol):
 
     def count(self, where: Filter | None) -> int:
         """The exact number of points that match."""
+        ...
+
+    def check(self) -> None:
+        """Ask whether the collection is still the one that was opened.
+
+        Every method refuses to write to another, and what is read of one is nothing; so this is
+        for those who would take "nothing" for an answer.
+
+        Raises:
+            CollectionReplaced: it was deleted, or deleted and made anew.
+        """
         ...
 
     def optimize(self) -> None:

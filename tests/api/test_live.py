@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.qdrant_http import QdrantHttp, qdrant_http
 from hashing_encoder import HashingEncoder
 
 import retrieval
 from retrieval import Document, Store
 from retrieval.api.live import FollowingRetriever
-from retrieval.errors import InvalidInput, RetrievalError
+from retrieval.errors import (
+    CollectionNotFound,
+    CollectionReplaced,
+    InvalidInput,
+    ManifestMismatch,
+    RetrievalError,
+)
 
 
 def docs(count: int, word: str) -> list[Document]:
@@ -172,3 +179,121 @@ def test_an_opener_that_fails_leaves_the_old_version_in_use(store: Store) -> Non
 def test_options_besides_an_opener_are_refused(store: Store) -> None:
     with pytest.raises(InvalidInput, match="encoder, reranker was given besides an opener"):
         FollowingRetriever("docs", store=store, opener=lambda v: None, encoder=1, reranker=None)  # type: ignore[arg-type,return-value]
+
+
+# --- what was deleted, or deleted and made anew
+
+
+@pytest.fixture
+def double() -> Iterator[QdrantHttp]:
+    with qdrant_http() as running:
+        yield running
+
+
+@pytest.fixture
+def server(double: QdrantHttp) -> Store:
+    place = Store(double.url)
+    retrieval.ingest(docs(5, "old"), "docs", store=place, encoder=HashingEncoder())
+    return place
+
+
+def made_anew(place: Store, encoder: HashingEncoder) -> None:
+    place.delete("docs")
+    retrieval.ingest(docs(8, "new"), "docs", store=place, encoder=encoder)
+
+
+def test_a_collection_made_anew_is_reopened_with_the_encoder_that_built_it(server: Store) -> None:
+    models = {name: HashingEncoder(name) for name in ("hashing", "another")}
+
+    def opener(version: str) -> retrieval.TwoStageRetriever:
+        encoder = models[server.manifest(version).encoder.model]
+        return retrieval.open(version, store=server, encoder=encoder, reranker=None)
+
+    with (
+        FollowingRetriever("docs", store=server, opener=opener, check_seconds=3600) as retriever,
+        retrieval.open("docs", store=server, encoder=models["hashing"], reranker=None) as plain,
+    ):
+        assert "old" in retriever.search("number 3").hits[0].passage.text
+        made_anew(server, models["another"])
+        result = retriever.search("number 3")
+        assert "new" in result.hits[0].passage.text
+        assert (result.encoder, result.notices) == ("another", ())
+        assert retriever.retriever.encoder is models["another"]
+        with pytest.raises(CollectionReplaced, match="replaced since it was opened"):
+            plain.search("number 3")
+
+
+def test_many_searches_reopen_once(server: Store) -> None:
+    opened: list[str] = []
+
+    def opener(version: str) -> retrieval.TwoStageRetriever:
+        opened.append(version)
+        return retrieval.open(version, store=server, encoder=HashingEncoder(), reranker=None)
+
+    with FollowingRetriever("docs", store=server, opener=opener, check_seconds=3600) as retriever:
+        retriever.search("number 3")
+        made_anew(server, HashingEncoder())
+        found: list[str] = []
+        threads = [
+            threading.Thread(
+                target=lambda: found.append(retriever.search("number").hits[0].passage.text)
+            )
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 6
+    assert all("new" in text for text in found)
+    assert opened == ["docs@v1", "docs@v1"]
+
+
+def test_what_cannot_be_reopened_is_refused(server: Store) -> None:
+    with following(server, check_seconds=3600) as retriever:
+        retriever.search("number 3")
+        made_anew(server, HashingEncoder("another"))
+        for _ in range(2):  # `encoder` was given, and is not the one that built what is there
+            with pytest.raises(ManifestMismatch, match="another"):
+                retriever.search("number 3")
+        server.delete("docs")
+        with pytest.raises(CollectionNotFound, match="no collection 'docs'"):
+            retriever.search("number 3")
+        retrieval.ingest(docs(2, "third"), "docs", store=server, encoder=HashingEncoder())
+        assert "third" in retriever.search("number 1").hits[0].passage.text
+
+
+def test_a_version_that_is_deleted_after_a_switch_fails_no_search(server: Store) -> None:
+    retrieval.ingest(
+        docs(8, "new"), "docs", store=server, encoder=HashingEncoder(), version="docs@v2"
+    )
+    with following(server, check_seconds=3600) as retriever:  # so that it does not notice
+        retriever.search("number 3")
+        server.switch("docs", "docs@v2")
+        server.delete("docs@v1")
+        assert "new" in retriever.search("number 3").hits[0].passage.text
+        assert retriever.version == "docs@v2"
+
+
+def test_a_restored_collection_is_reopened(server: Store, tmp_path: Path) -> None:
+    from retrieval.maintenance.backup import backup_collection, restore_collection
+
+    backup_collection("docs", tmp_path / "docs.snapshot", store=server)
+    made_anew(server, HashingEncoder("another"))
+    models = {name: HashingEncoder(name) for name in ("hashing", "another")}
+
+    def opener(version: str) -> retrieval.TwoStageRetriever:
+        encoder = models[server.manifest(version).encoder.model]
+        return retrieval.open(version, store=server, encoder=encoder, reranker=None)
+
+    with FollowingRetriever("docs", store=server, opener=opener, check_seconds=3600) as retriever:
+        assert "new" in retriever.search("number 3").hits[0].passage.text
+        server.delete("docs")
+        restore_collection(tmp_path / "docs.snapshot", store=server)
+        assert "old" in retriever.search("number 3").hits[0].passage.text
+        # and what was open before the backup goes on where its own collection is there again
+        before = retriever.retriever.index.manifest.id
+        server.delete("docs")
+        restore_collection(tmp_path / "docs.snapshot", store=server)
+        assert server.manifest("docs").id == before
+        assert "old" in retriever.search("number 3").hits[0].passage.text

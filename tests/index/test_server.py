@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient, models
 from retrieval.errors import (
     CollectionExists,
     CollectionNotFound,
+    CollectionReplaced,
     DiskFull,
     InvalidInput,
     ManifestCorrupt,
@@ -246,7 +247,7 @@ def test_a_collection_that_vanishes(manifest: Manifests) -> None:
     client = QdrantClient(":memory:")
     index = ServerIndex.create(client, "docs", manifest())
     client.delete_collection("docs@v1")
-    with pytest.raises(CollectionNotFound, match="not there"):
+    with pytest.raises(CollectionReplaced, match=r"it is not there .*; it was when it was opened"):
         index.count()
 
 

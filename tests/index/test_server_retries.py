@@ -16,10 +16,15 @@ import pytest
 from doubles.qdrant_http import QdrantHttp, qdrant_http
 from doubles.tcp_proxy import TcpProxy, tcp_proxy
 
-from retrieval.errors import CollectionNotFound, DiskFull, RetrievalError, StoreDenied, StoreFault
+from retrieval.errors import CollectionReplaced, DiskFull, RetrievalError, StoreDenied, StoreFault
 from retrieval.index.point_store import DENSE, Nearest, PointData, SparseTerms
 from retrieval.index.server.client import Connection
-from retrieval.index.server.index import ServerIndex, ServerOptions, delete_collection
+from retrieval.index.server.index import (
+    ServerIndex,
+    ServerOptions,
+    delete_collection,
+    read_manifest,
+)
 from retrieval.index.server.points import ServerPoints
 from retrieval.index.server.retry import Clock
 from retrieval.index.upsert_checks import point
@@ -75,16 +80,16 @@ def clock() -> Time:
 
 @pytest.fixture(params=[False, True], ids=["rest", "grpc"])
 def points(
-    request: pytest.FixtureRequest, double: QdrantHttp, manifest: Manifests, clock: Time
+    request: pytest.FixtureRequest, double: QdrantHttp, clock: Time
 ) -> Iterator[ServerPoints]:
     """The points of `docs`, over either wire, where only waiting takes time."""
     options = ServerOptions(grpc=request.param, grpc_port=double.grpc_port)
-    yield from _opened(double.url, options, manifest(), clock)
+    yield from _opened(double.url, options, _built(double), clock)
 
 
 @pytest.fixture
-def rest(double: QdrantHttp, manifest: Manifests, clock: Time) -> Iterator[ServerPoints]:
-    yield from _opened(double.url, ServerOptions(timeout_s=1), manifest(), clock)
+def rest(double: QdrantHttp, clock: Time) -> Iterator[ServerPoints]:
+    yield from _opened(double.url, ServerOptions(timeout_s=1), _built(double), clock)
 
 
 def _opened(
@@ -95,6 +100,10 @@ def _opened(
     assert points.count(None) == 0  # so that it has answered once
     yield points
     points.close()
+
+
+def _built(double: QdrantHttp) -> Manifest:
+    return read_manifest(double.url, "docs")
 
 
 def _points(count: int, text: str = "cat") -> list[PointData]:
@@ -170,7 +179,7 @@ def test_the_deadline(points: ServerPoints, double: QdrantHttp, clock: Time) -> 
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(400, StoreFault), (422, StoreFault), (401, StoreDenied), (403, StoreDenied),
-     (404, CollectionNotFound), (507, DiskFull)],
+     (404, CollectionReplaced), (507, DiskFull)],
 )  # fmt: skip
 def test_what_is_refused_is_not_repeated(
     rest: ServerPoints, double: QdrantHttp, clock: Time, status: int, kind: type[RetrievalError]
@@ -209,7 +218,7 @@ def test_a_real_refusal(points: ServerPoints, double: QdrantHttp, clock: Time) -
 def test_a_batch_that_is_too_large_is_halved(manifest: Manifests, clock: Time, status: int) -> None:
     with qdrant_http(body_limit=4_000, body_limit_status=status) as small:
         ServerIndex.create(small.url, "docs", manifest()).close()
-        for points in _opened(small.url, ServerOptions(), manifest(), clock):
+        for points in _opened(small.url, ServerOptions(), _built(small), clock):
             points.write(_points(64))
             assert points.count(None) == 64
         done = [r for r in small.calls("PUT", AT) if r.status == 200]
@@ -222,7 +231,7 @@ def test_over_grpc_too(manifest: Manifests) -> None:
     with qdrant_http(grpc=True, grpc_message_limit=2_000) as small:
         options = ServerOptions(grpc=True, grpc_port=small.grpc_port)
         ServerIndex.create(small.url, "docs", manifest(), options=options).close()
-        points = ServerPoints(Connection(small.url, options), NAME, manifest())
+        points = ServerPoints(Connection(small.url, options), NAME, _built(small))
         points.write(_points(64))
         assert points.count(None) == 64
         points.close()
@@ -231,7 +240,7 @@ def test_over_grpc_too(manifest: Manifests) -> None:
 def test_a_single_passage_that_is_too_large_is_named(manifest: Manifests) -> None:
     with qdrant_http(body_limit=4_000) as small:
         ServerIndex.create(small.url, "docs", manifest()).close()
-        points = ServerPoints(Connection(small.url, ServerOptions()), NAME, manifest())
+        points = ServerPoints(Connection(small.url, ServerOptions()), NAME, _built(small))
         rows = _points(4)
         rows[2] = point(
             rows[2].id, rows[2].dense, rows[2].sparse, {**rows[2].payload, "text": "x" * 9_000}
@@ -319,9 +328,9 @@ def test_an_answer_that_is_lost(
 
 
 def test_a_connection_that_is_reset_in_the_middle_of_a_request(
-    double: QdrantHttp, proxy: TcpProxy, manifest: Manifests
+    double: QdrantHttp, proxy: TcpProxy
 ) -> None:
-    points = ServerPoints(Connection(proxy.url, ServerOptions()), NAME, manifest())
+    points = ServerPoints(Connection(proxy.url, ServerOptions()), NAME, _built(double))
     proxy.reset_after(3_000)
     points.write(_points(60, text="a long text " * 20))
     assert points.count(None) == 60
@@ -333,8 +342,8 @@ def test_a_connection_that_is_reset_in_the_middle_of_a_request(
     points.close()
 
 
-def test_a_black_hole(double: QdrantHttp, proxy: TcpProxy, manifest: Manifests) -> None:
-    points = ServerPoints(Connection(proxy.url, ServerOptions(timeout_s=1)), NAME, manifest())
+def test_a_black_hole(double: QdrantHttp, proxy: TcpProxy) -> None:
+    points = ServerPoints(Connection(proxy.url, ServerOptions(timeout_s=1)), NAME, _built(double))
     assert points.count(None) == 0
     proxy.delay(30)
     threading.Timer(1.3, proxy.delay, [0]).start()
@@ -345,11 +354,11 @@ def test_a_black_hole(double: QdrantHttp, proxy: TcpProxy, manifest: Manifests) 
 
 @pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
 def test_a_server_that_goes_away_and_comes_back(
-    double: QdrantHttp, manifest: Manifests, caplog: pytest.LogCaptureFixture, grpc: bool
+    double: QdrantHttp, caplog: pytest.LogCaptureFixture, grpc: bool
 ) -> None:
     caplog.set_level(logging.INFO, "retrieval.index.server.index")
     options = ServerOptions(grpc=grpc, grpc_port=double.grpc_port)
-    points = ServerPoints(Connection(double.url, options), NAME, manifest())
+    points = ServerPoints(Connection(double.url, options), NAME, _built(double))
     points.write(_points(3))
     double.stop()
     threading.Timer(1.0, double.start).start()
@@ -453,8 +462,8 @@ def test_an_interrupt_stops_at_once(points: ServerPoints, double: QdrantHttp, cl
     assert len(clock.waits) == 1
 
 
-def test_closing_ends_the_waits_of_other_threads(double: QdrantHttp, manifest: Manifests) -> None:
-    points = ServerPoints(Connection(double.url, ServerOptions()), NAME, manifest())
+def test_closing_ends_the_waits_of_other_threads(double: QdrantHttp) -> None:
+    points = ServerPoints(Connection(double.url, ServerOptions()), NAME, _built(double))
     points.count(None)
     double.fail(method="PUT", path_contains=AT, status=429, retry_after=250, times=None)
     failed: list[RetrievalError] = []

@@ -17,6 +17,7 @@ from doubles.qdrant_http import QdrantHttp, qdrant_http
 from retrieval.errors import (
     CollectionExists,
     CollectionNotFound,
+    CollectionReplaced,
     InvalidInput,
     StoreDenied,
     StoreFault,
@@ -67,10 +68,15 @@ def options(request: pytest.FixtureRequest, running: QdrantHttp) -> ServerOption
 
 
 def _kept(double: QdrantHttp, name: str = "docs@v1") -> dict[str, Any]:
-    """What the server was asked to make, whichever way it was told."""
+    """What the server was asked to make, whichever way it was told; vectors by plain names."""
     kept = double.backend.find(name)[1]
+    config = kept.config.model_dump(mode="json", exclude_none=True)
+    ending = "-" + config["metadata"]["retrieval_manifest"]["id"]
+    for kind in ("vectors", "sparse_vectors"):
+        assert all(name.endswith(ending) for name in config[kind])
+        config[kind] = {name.removesuffix(ending): what for name, what in config[kind].items()}
     return {
-        **kept.config.model_dump(mode="json", exclude_none=True),
+        **config,
         "indexes": {
             path: schema.model_dump(mode="json", exclude_none=True)
             for path, schema in kept.indexes.items()
@@ -159,7 +165,7 @@ def test_everything_that_can_be_asked_for(
     assert kept["indexes"]["tenant"]["is_tenant"] is True
     assert all(index["on_disk"] for index in kept["indexes"].values())
     assert read_manifest(double.url, "docs", options=options) == stored
-    assert dataclasses.replace(stored, created="") == asked
+    assert dataclasses.replace(stored, created="", id="") == asked
 
 
 def test_binary_quantisation(double: QdrantHttp, manifest: Manifests) -> None:
@@ -303,11 +309,12 @@ def test_search_parameters(
             token_vectors=tokens[0], refine=3,
         )  # fmt: skip
     first, second = double.calls("POST", "/query/batch")
-    by_name = {one["using"]: one for one in first.json()["searches"]}
+    by_name = {one["using"].partition("-")[0]: one for one in first.json()["searches"]}
     assert by_name["dense"]["params"] == expected
     assert by_name["bm25"].get("params") == ({"exact": True} if exact else None)
     [refined] = second.json()["searches"]
-    assert (refined["using"], refined["params"]) == ("tokens", {"exact": True})
+    tokens_name = f"tokens-{index.manifest.id}"
+    assert (refined["using"], refined["params"]) == (tokens_name, {"exact": True})
 
 
 def test_a_large_batch_of_queries_is_cut(double: QdrantHttp, manifest: Manifests) -> None:
@@ -499,9 +506,9 @@ def test_a_collection_that_is_gone(
 ) -> None:
     with ServerIndex.create(double.url, "docs", manifest(), options=options) as index:
         delete_collection(double.url, "docs", options=options)
-        with pytest.raises(CollectionNotFound, match="not there"):
+        with pytest.raises(CollectionReplaced, match="not there"):
             index.count()
-        with pytest.raises(CollectionNotFound):
+        with pytest.raises(CollectionReplaced):
             index.upsert(_passages(1), np.eye(8, dtype=np.float32)[:1])
     with pytest.raises(CollectionNotFound, match="it holds no collections"):
         ServerIndex.open(double.url, "docs", options=options)

@@ -53,6 +53,16 @@ class CollectionLock:
             os.pwrite(handle, json.dumps(me).encode(), 0)
         return cls(handle)
 
+    def is_of(self, path: Path) -> bool:
+        """Whether the folder `path` is the one that was locked: not removed, nor another now."""
+        if self._handle is None:
+            return False
+        try:
+            there = (path / LOCK).stat()
+        except OSError:
+            return False
+        return os.path.samestat(os.fstat(self._handle), there)
+
     def release(self) -> None:
         """Give the collection up; a second call does nothing."""
         handle, self._handle = self._handle, None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval.errors import StoreFault
+from retrieval.errors import CollectionReplaced, StoreFault
 from retrieval.index import upsert_checks as batch
 from retrieval.index.embedded.conversion import from_edge_point, query_requests, to_edge_point
 from retrieval.index.embedded.disk_space import folder_bytes, hole_bytes, require_space
@@ -94,6 +94,7 @@ class EdgePoints:
         import qdrant_edge as edge
 
         batches = batch.write_batches(points)
+        self.check()
         self._require(_GROWTH * sum(p.size for p in points), f"write {len(points)} passages")
         for some in batches:
             # others write to the same disk meanwhile
@@ -102,6 +103,7 @@ class EdgePoints:
                 shard.update(edge.UpdateOperation.upsert_points([to_edge_point(p) for p in some]))
         with self._use("flush") as shard:
             shard.flush()
+        self.check()  # what was written to files that are gone is not acknowledged
 
     def nearest(
         self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
@@ -186,8 +188,20 @@ class EdgePoints:
         with self._use("count") as shard:
             return shard.count(request)
 
+    def check(self) -> None:
+        """Ask whether the folder is still the one that was opened."""
+        # a closed index, and one in a forked child, say so themselves
+        if os.getpid() != self._pid or self._shard is None or self._lock.is_of(self._path):
+            return
+        raise CollectionReplaced(
+            f"the folder {self._path} was removed or replaced since the collection was opened; "
+            "nothing that is there now was changed",
+            fix="Open it again, or restore it and then open it.",
+        )
+
     def optimize(self) -> None:
         """Merge segments and build HNSW graphs; blocks every thread of the process meanwhile."""
+        self.check()
         with self._use("optimize") as shard:
             # segments are rewritten beside the old ones, and one to append to begins anew
             kinds = 1 if self._manifest.layout.token_dimension is None else 3
@@ -245,20 +259,26 @@ class EdgePoints:
             if shard is None:
                 return
             _OPEN.discard(self)
+            there = self._lock.is_of(self._path)
             try:
                 with edge_errors("close", self._path):
-                    if not self._broken:
+                    if not self._broken and there:  # it opens files by their paths
                         shard.flush()
                     shard.close()
+            except StoreFault:
+                if there:
+                    raise
             finally:
                 del shard
                 self._lock.release()
 
     def _update(self, action: str, operation: edge.UpdateOperation) -> None:
+        self.check()
         self._require(0, f"{action} passages")
         with self._use(action) as shard:
             shard.update(operation)
             shard.flush()
+        self.check()
 
     def _require(self, need: int, action: str) -> None:
         require_space(self._path, need, self._min_free, self._free_space, action)
@@ -292,6 +312,7 @@ class EdgePoints:
             except StoreFault as fault:
                 if fault.__cause__ is not None and is_panic(fault.__cause__):
                     self._broken = str(fault.__cause__)
+                self.check()
                 raise
 
 

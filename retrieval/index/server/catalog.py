@@ -20,6 +20,7 @@ from retrieval.errors import (
     StoreFault,
 )
 from retrieval.index.manifest import (
+    MANIFEST_KEY,
     check_manifest,
     manifest_from_dict,
     manifest_to_dict,
@@ -32,9 +33,6 @@ from retrieval.types import Manifest
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
-
-MANIFEST_KEY = "retrieval_manifest"
-"""Where the manifest is in the collection's metadata (Qdrant 1.16 or newer)."""
 
 _T = TypeVar("_T")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, PointData, SparseTerms
+from retrieval.index.server.names import VectorNames
 from retrieval.index.upsert_checks import point
 from retrieval.types import FloatArray
 
@@ -14,18 +15,18 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 
-def vectors_of(one: PointData) -> dict[str, Any]:
+def vectors_of(one: PointData, names: VectorNames) -> dict[str, Any]:
     """The named vectors of a point, as they are written."""
     vectors: dict[str, Any] = {}
     if one.sparse.indices:
         # a text without terms does not count towards how rare they are, on any engine
-        vectors[SPARSE] = _terms(one.sparse)
+        vectors[names[SPARSE]] = _terms(one.sparse)
     if one.dense.size:
-        vectors[DENSE] = one.dense.tolist()
+        vectors[names[DENSE]] = one.dense.tolist()
     if one.lexical is not None:
-        vectors[LEXICAL] = _terms(one.lexical)
+        vectors[names[LEXICAL]] = _terms(one.lexical)
     if one.tokens is not None:
-        vectors[TOKENS] = one.tokens.tolist()
+        vectors[names[TOKENS]] = one.tokens.tolist()
     return vectors
 
 
@@ -35,13 +36,14 @@ def _terms(terms: SparseTerms) -> models.SparseVector:
     return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
 
 
-def point_of(record: models.Record) -> PointData:
+def point_of(record: models.Record, names: VectorNames) -> PointData:
     """A point as it was read, with all its vectors."""
-    vectors: Any = record.vector if isinstance(record.vector, dict) else {}
+    stored: Any = record.vector if isinstance(record.vector, dict) else {}
+    vectors = {name: stored[named] for name, named in names.items() if named in stored}
     lexical, tokens = vectors.get(LEXICAL), vectors.get(TOKENS)
     return point(
         str(record.id),
-        dense_of(vectors),
+        dense_of(record, names),
         _sparse(vectors.get(SPARSE)),
         dict(record.payload or {}),
         None if lexical is None else _sparse(lexical),
@@ -49,9 +51,10 @@ def point_of(record: models.Record) -> PointData:
     )
 
 
-def dense_of(vectors: Any) -> FloatArray:
-    """The dense vector (dimension,) among named ones; empty where there is none."""
-    found = vectors.get(DENSE) if isinstance(vectors, dict) else None
+def dense_of(record: models.Record, names: VectorNames) -> FloatArray:
+    """The dense vector (dimension,) of a point as it was read; empty where it has none."""
+    stored: Any = record.vector
+    found = stored.get(names[DENSE]) if isinstance(stored, dict) else None
     return np.asarray([] if found is None else found, dtype=np.float32)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from retrieval.errors import (
     CollectionNotFound,
+    CollectionReplaced,
     DiskFull,
     RetrievalError,
     StoreDenied,
@@ -19,18 +20,21 @@ from retrieval.errors import (
 
 FailureKind: TypeAlias = Literal[
     "away", "cut", "slow", "busy", "large", "denied", "missing", "exists", "full", "tls",
-    "stranger", "refused",
+    "stranger", "replaced", "refused",
 ]  # fmt: skip
 """away: no connection. cut: it broke under way. slow: no answer in time. busy: it asks to come
 back later, or failed within itself. large: too much for one request. full: its disk. tls:
-certificates or protocol. stranger: what answers is not a Qdrant server. refused: anything else, for
-good."""
+certificates or protocol. stranger: what answers is not a Qdrant server. replaced: the collection
+has no vectors of these names, see `names.py`. refused: anything else, for good."""
 
 _LARGE = re.compile(
     r"(payload|message|body|entity|request)\b.{0,60}(too large|larger than|size limit)",
     re.IGNORECASE | re.DOTALL,
 )
 _FULL = re.compile(r"no space left|available disk space|disk quota", re.IGNORECASE)
+_REPLACED = re.compile(
+    r"Not existing vector name|vector \S+ is not found in the collection", re.IGNORECASE
+)
 _LONGEST_TEXT = 500
 
 
@@ -64,6 +68,8 @@ def failure_of(error: Exception) -> Failure:
         value = str(error).partition(": ")[2]
         return Failure("busy", "it limits requests", retry_after(value))
     # the in-memory double raises ValueErrors
+    if _REPLACED.search(text):
+        return Failure("replaced", text)
     if "not found" in text:
         return Failure("missing", text)
     return Failure("exists" if "already exists" in text else "refused", text)
@@ -108,6 +114,8 @@ def translated(
             f"could not {what}: it is not there ({text})",
             fix="Check the name and the URL, or index into it again.",
         )
+    if kind == "replaced":
+        return replaced(what, text)
     if kind == "full":
         return DiskFull(
             f"could not {what}: its disk is full ({text})",
@@ -147,6 +155,15 @@ def translated(
     return StoreFault(problem, fix=fix)
 
 
+def replaced(what: str, text: str) -> CollectionReplaced:
+    """The error for a collection that is not the one any more that was opened."""
+    return CollectionReplaced(
+        f"could not {what}: it was deleted or replaced since it was opened ({text})",
+        fix="Open it again: what has its name now may have been built otherwise. It was neither "
+        "read nor changed.",
+    )
+
+
 def _of_transport(source: Exception) -> Failure:
     import httpx
     from pydantic import ValidationError
@@ -179,6 +196,8 @@ def _of_status(error: Any) -> Failure:
         kind = "missing"
     elif status == 409 or (status == 400 and "already exists" in body):
         kind = "exists"
+    elif status == 400 and _REPLACED.search(body):
+        kind = "replaced"
     elif status == 507 or _FULL.search(body):
         kind = "full"
     elif status == 413 or _LARGE.search(body):
@@ -228,6 +247,8 @@ def _of_rpc(error: Any) -> Failure:
         return Failure("large", text)
     if "already exists" in details:
         return Failure("exists", text)
+    if _REPLACED.search(details):
+        return Failure("replaced", text)
     if name == "UNAVAILABLE" and ("SSL" in details or "CERTIFICATE" in details):
         return Failure("tls", text)
     return Failure(_CODES.get(name, "refused"), text)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from retrieval.errors import StoreFault
+from retrieval.errors import CollectionNotFound, CollectionReplaced, StoreFault
+from retrieval.index.manifest import MANIFEST_KEY
 from retrieval.index.point_store import DENSE, Nearest, PointData
 from retrieval.index.server.client import Connection, TooMuch
 from retrieval.index.server.conversion import dense_of, point_of, vectors_of
+from retrieval.index.server.errors import replaced
+from retrieval.index.server.names import vector_names
 from retrieval.index.server.schema import query_request, search_params
 from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
 from retrieval.types import FloatArray, IndexStatus, Manifest
@@ -26,12 +30,17 @@ _T = TypeVar("_T")
 
 
 class ServerPoints:
-    """A `PointStore` on one collection of a server; `collection` is its physical name."""
+    """A `PointStore` on one collection of a server; `collection` is its physical name.
+
+    What it asks for by name (`names.py`) or by filter (`_own`) is of the collection that was
+    opened: of another that has its place now nothing is found, written or deleted.
+    """
 
     def __init__(self, connection: Connection, collection: str, manifest: Manifest) -> None:
         self._connection = connection
         self._collection = collection
         self._manifest = manifest
+        self._names = vector_names(manifest)
         self._closed = False
 
     def write(self, points: Sequence[PointData]) -> None:
@@ -49,7 +58,8 @@ class ServerPoints:
                 # parts of one batch share a deadline until one of them succeeds
                 since = self._connection.now() if since is None else since
                 try:
-                    self._connection.attempt(self._what("write to"), self._upsert(part), since)
+                    with self._there():
+                        self._connection.attempt(self._what("write to"), self._upsert(part), since)
                 except TooMuch as trouble:
                     if len(part) == 1:
                         self._write_one(part[0], trouble, since)
@@ -71,6 +81,7 @@ class ServerPoints:
         asked = [
             query_request(
                 request,
+                self._names,
                 None if local else search_params(request, storage),
                 with_payload=payloads is not None,
             )
@@ -107,53 +118,61 @@ class ServerPoints:
         records = self._read(
             "read",
             lambda client: client.retrieve(
-                self._collection, list(ids), with_payload=False, with_vectors=[DENSE],
-                **self._connection.reading,
+                self._collection, list(ids), with_payload=False,
+                with_vectors=[self._names[DENSE]], **self._connection.reading,
             ),
         )  # fmt: skip
-        return {
-            str(record.id): dense_of(record.vector)
-            for record in records
-            if dense_of(record.vector).size
-        }
+        found = {str(record.id): dense_of(record, self._names) for record in records}
+        return {key: vector for key, vector in found.items() if vector.size}
 
     def scroll(
         self, fields: list[str] | None, after: str | None, limit: int, where: Any = None
     ) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
-        """A page of points in id order."""
-        records, following = self._page(after, limit, where, True if fields is None else fields)
+        """A page of points in id order; those without a dense vector are left out."""
+        payload = True if fields is None else fields
+        records, following = self._page(after, limit, self._own(where), payload)
         page = [(str(record.id), record.payload or {}) for record in records]
         return page, following
 
     def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
         """A page of whole points in id order."""
         records, following = self._page(after, limit, None, True, with_vectors=True)
-        return [point_of(record) for record in records], following
+        own = set(self._names.values())
+        for record in records:
+            if isinstance(record.vector, dict) and record.vector and own.isdisjoint(record.vector):
+                raise self._replaced("read", f"it has the vectors {sorted(record.vector)}")
+        return [point_of(record, self._names) for record in records], following
 
     def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete points by id."""
         from qdrant_client import models
 
         if ids:
-            self._delete(models.PointIdsList(points=list(ids)))
+            self.delete_matching(models.Filter(must=[models.HasIdCondition(has_id=list(ids))]))
 
     def delete_matching(self, where: models.Filter) -> None:
         """Delete what a filter matches."""
         from qdrant_client import models
 
-        self._delete(models.FilterSelector(filter=where))
+        self._delete(models.FilterSelector(filter=self._own(where) or where))
 
     def count(self, where: models.Filter | None) -> int:
         """The exact number of points that match."""
+        chosen = None if where is None else self._own(where)
         answer = self._read(
             "count",
-            lambda client: client.count(self._collection, count_filter=where, exact=True),
+            lambda client: client.count(self._collection, count_filter=chosen, exact=True),
         )
         return answer.count
 
+    def check(self) -> None:
+        """Ask whether the collection is still the one that was opened."""
+        info = self._persist("open", lambda client: client.get_collection(self._collection))
+        self._same(info)
+
     def optimize(self) -> None:
-        """Nothing: a server builds its indexes by itself, in the background."""
-        self._persist("open", lambda client: client.get_collection(self._collection))
+        """Nothing but `check`: a server builds its indexes by itself, in the background."""
+        self.check()
 
     def status(self) -> IndexStatus:
         """How the collection is doing.
@@ -161,6 +180,7 @@ class ServerPoints:
         `indexed` is worked out from the server's count over all named vectors, and so about right.
         """
         info = self._read("open", lambda client: client.get_collection(self._collection))
+        self._same(info)
         points = self.count(None)
         named = 3 if self._manifest.layout.lexical else 2
         state: Literal["ok", "optimizing", "failed"] = "ok"
@@ -194,7 +214,7 @@ class ServerPoints:
         from qdrant_client import models
 
         structs = [
-            models.PointStruct(id=one.id, vector=vectors_of(one), payload=one.payload)
+            models.PointStruct(id=one.id, vector=vectors_of(one, self._names), payload=one.payload)
             for one in part
         ]
         return lambda client: client.upsert(self._collection, structs, **self._connection.writing)
@@ -205,7 +225,8 @@ class ServerPoints:
         which = f"the passage {one.id} (document {document!r}, position {position!r})"
         if trouble.failure.kind != "large":
             what = f"{self._what('write to')}: {which},"
-            self._connection.persist(what, self._upsert([one]), since)
+            with self._there():
+                self._connection.persist(what, self._upsert([one]), since)
             return
         raise StoreFault(
             f"{which} is too large for the Qdrant server at {self._connection.where}, at about "
@@ -250,10 +271,47 @@ class ServerPoints:
         )
 
     def _read(self, action: str, call: Callable[[QdrantClient], _T]) -> _T:
-        return self._connection.read(self._what(action), call)
+        with self._there():
+            return self._connection.read(self._what(action), call)
 
     def _persist(self, action: str, call: Callable[[QdrantClient], _T]) -> _T:
-        return self._connection.persist(self._what(action), call)
+        with self._there():
+            return self._connection.persist(self._what(action), call)
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[None]:
+        """What is not found inside of the block was there when it was opened."""
+        try:
+            yield
+        except CollectionNotFound as error:
+            raise CollectionReplaced(
+                f"{error.problem}; it was when it was opened",
+                fix="Open it again; what has its name now was neither read nor changed.",
+            ) from error
+
+    def _own(self, where: models.Filter | None) -> models.Filter | None:
+        """A filter that, besides, only points of the collection that was opened match."""
+        from qdrant_client import models
+
+        if not self._manifest.id:
+            return where
+        own = models.HasVectorCondition(has_vector=self._names[DENSE])
+        if where is None:
+            return models.Filter(must=[own])
+        given = where.must
+        conditions = [] if given is None else given if isinstance(given, list) else [given]
+        return where.model_copy(update={"must": [*conditions, own]})
+
+    def _same(self, info: models.CollectionInfo) -> None:
+        """Refuse a collection whose manifest is not the one that was opened."""
+        found = (getattr(info.config, "metadata", None) or {}).get(MANIFEST_KEY)
+        if not isinstance(found, Mapping) or found.get("id", "") != self._manifest.id:
+            raise self._replaced("go on with", "its manifest is another")
+
+    def _replaced(self, action: str, text: str) -> CollectionReplaced:
+        return replaced(
+            f"{self._what(action)} on the Qdrant server at {self._connection.where}", text
+        )
 
     def _what(self, action: str) -> str:
         if self._closed:

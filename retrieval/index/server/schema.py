@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.index.payload_fields import IndexKind, index_paths
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
+from retrieval.index.server.names import VectorNames, vector_names
 from retrieval.types import Layout, Manifest, Storage
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ def creation(manifest: Manifest) -> dict[str, Any]:
     from qdrant_client import models
 
     layout, storage = manifest.layout, manifest.storage
+    names = vector_names(manifest)
     vectors = {
-        DENSE: models.VectorParams(
+        names[DENSE]: models.VectorParams(
             size=manifest.encoder.dimension,
             distance=models.Distance.COSINE,
             on_disk=storage.on_disk,
@@ -27,7 +29,7 @@ def creation(manifest: Manifest) -> dict[str, Any]:
         )
     }
     if layout.token_dimension is not None:
-        vectors[TOKENS] = models.VectorParams(
+        vectors[names[TOKENS]] = models.VectorParams(
             size=layout.token_dimension,
             distance=models.Distance.DOT,  # of unit vectors, which come back as they were given
             on_disk=storage.on_disk,
@@ -38,9 +40,9 @@ def creation(manifest: Manifest) -> dict[str, Any]:
             hnsw_config=models.HnswConfigDiff(m=0),
         )
     index = models.SparseIndexParams(on_disk=storage.on_disk)
-    sparse = {SPARSE: models.SparseVectorParams(index=index, modifier=models.Modifier.IDF)}
+    sparse = {names[SPARSE]: models.SparseVectorParams(index=index, modifier=models.Modifier.IDF)}
     if layout.lexical:
-        sparse[LEXICAL] = models.SparseVectorParams(index=index)
+        sparse[names[LEXICAL]] = models.SparseVectorParams(index=index)
     return {
         "vectors_config": vectors,
         "sparse_vectors_config": sparse,
@@ -80,7 +82,11 @@ def search_params(request: Nearest, storage: Storage) -> models.SearchParams | N
 
 
 def query_request(
-    request: Nearest, params: models.SearchParams | None, *, with_payload: bool
+    request: Nearest,
+    names: VectorNames,
+    params: models.SearchParams | None,
+    *,
+    with_payload: bool,
 ) -> models.QueryRequest:
     """The request as a server takes it."""
     from qdrant_client import models
@@ -93,7 +99,7 @@ def query_request(
         vector = query.tolist()
     return models.QueryRequest(
         query=vector,
-        using=request.using,
+        using=names[request.using],
         filter=request.where,
         limit=request.limit,
         params=params,
