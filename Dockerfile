@@ -11,7 +11,8 @@ ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS build
 # torch's build: a part of https://download.pytorch.org/whl (cpu, cu126, rocm…), or `default`, that
-# of PyPI, which brings CUDA's libraries and needs nothing but the driver of the machine.
+# of PyPI, which brings CUDA's libraries and needs nothing but the driver of the machine. Where `cpu`
+# cannot be fetched, `default` is taken.
 ARG TORCH=cpu
 # Extras of the package, such as `files` or `files,scale`.
 ARG EXTRAS=
@@ -24,9 +25,15 @@ COPY constraints.txt ./
 RUN torch="$(grep '^torch==' constraints.txt)" \
     && if [ "$TORCH" = default ]; then \
         pip install -c constraints.txt "$torch"; \
+    elif pip install -c constraints.txt --retries 2 \
+            --extra-index-url "https://download.pytorch.org/whl/$TORCH" "$torch+$TORCH"; then \
+        :; \
+    elif [ "$TORCH" = cpu ]; then \
+        echo "NOTICE: the CPU build of torch cannot be had from download.pytorch.org. The default" \
+            "build is installed instead: it brings CUDA's libraries, gigabytes to download" >&2; \
+        pip install -c constraints.txt "$torch"; \
     else \
-        pip install -c constraints.txt \
-            --extra-index-url "https://download.pytorch.org/whl/$TORCH" "$torch+$TORCH"; \
+        exit 1; \
     fi
 COPY pyproject.toml README.md LICENSE ./
 COPY retrieval retrieval

@@ -4,7 +4,8 @@
     python3 scripts/setup_venv.py --dev    what `make test` and `make lint` need, too
 
 On a Linux machine without an NVIDIA GPU the CPU build of torch is installed: the default one there
-comes with gigabytes of CUDA libraries. Run again, it changes what differs from constraints.txt.
+comes with gigabytes of CUDA libraries, and is taken only where the CPU build cannot be fetched. Run
+again, it changes what differs from constraints.txt.
 """
 
 import sys
@@ -176,6 +177,13 @@ def pip(python: Path, arguments: Sequence[str], *, doing: str) -> None:
         )
 
 
+def pip_reason(said: str) -> str:
+    """What pip said first of an error or a warning, or nothing."""
+    lines = (line.strip() for line in said.splitlines())
+    reason = next((line for line in lines if line.startswith(("WARNING:", "ERROR:"))), None)
+    return "" if reason is None else f"pip said: {reason}"
+
+
 def pip_environment() -> dict[str, str]:
     """The environment for pip: never a question, never a notice of a newer pip."""
     return {
@@ -225,15 +233,24 @@ def install_torch(python: Path, constraints: Path, cpu_index: str) -> None:
     arguments = torch_arguments(
         pin=pin, system="Linux", gpu=False, requirements=requirements, cpu_index=cpu_index
     )
-    if arguments:
-        say(f"no NVIDIA GPU: the CPU build of torch {pin} is installed from {cpu_index} …")
-        pip(
-            python,
-            ["install", "-c", str(constraints), *arguments],
-            doing=f"installing the CPU build of torch from {cpu_index}",
-        )
-    else:
+    if not arguments:
         say(f"no NVIDIA GPU, and the torch {pin} that pip offers is a CPU build: good.")
+        return
+    say(f"no NVIDIA GPU: the CPU build of torch {pin} is installed from {cpu_index} …")
+    install = ["install", "-c", str(constraints)]
+    doing = f"installing the CPU build of torch from {cpu_index}"
+    try:
+        pip(python, [*install, "--retries", "2", *arguments], doing=doing)
+    except SetupError as error:
+        if "No space left" in str(error):
+            raise  # the default build is larger still
+        say(f"it cannot be had from there. {pip_reason(str(error))}")
+        say(
+            f"NOTICE: the default build of torch {pin} is installed instead. It works without a "
+            "GPU, but brings CUDA's libraries: gigabytes to download instead of some 200 MB. "
+            "If you have a mirror of the CPU builds, stop (Ctrl-C) and set TORCH_CPU_INDEX to it."
+        )
+        pip(python, [*install, f"torch=={pin}"], doing="installing the default build of torch")
 
 
 def set_up(venv: Path, *, dev: bool, cpu_index: str) -> None:

@@ -181,26 +181,34 @@ def test_an_image_runs_without_root_and_holds_no_secrets(image: str) -> None:
     assert not re.search(r"^FROM \S+:latest", text, re.MULTILINE)
 
 
+WHEELS = "--retries 2 --extra-index-url https://download.pytorch.org/whl"
+
+
 @pytest.mark.parametrize(
-    ("torch", "arguments"),
+    ("torch", "reachable", "asked", "code"),
     [
-        ("cu126", "-c constraints.txt --extra-index-url https://download.pytorch.org/whl/cu126 "
-                  "torch==2.13.0+cu126"),
-        ("default", "-c constraints.txt torch==2.13.0"),
+        ("cu126", True, [f"{WHEELS}/cu126 torch==2.13.0+cu126"], 0),
+        ("cu126", False, [f"{WHEELS}/cu126 torch==2.13.0+cu126"], 1),
+        ("cpu", True, [f"{WHEELS}/cpu torch==2.13.0+cpu"], 0),
+        ("cpu", False, [f"{WHEELS}/cpu torch==2.13.0+cpu", "torch==2.13.0"], 0),
+        ("default", True, ["torch==2.13.0"], 0),
     ],
-)  # fmt: skip
-def test_the_image_has_the_torch_that_is_asked_for(
-    tmp_path: Path, torch: str, arguments: str
+)
+def test_the_image_has_the_torch_that_is_asked_for_or_the_default_for_a_cpu(
+    tmp_path: Path, torch: str, reachable: bool, asked: list[str], code: int
 ) -> None:
     """The Dockerfile's own shell, with a pip that prints what it was asked for."""
     [command] = re.findall(r"^RUN (torch=.*?[^\\])$", dockerfile("Dockerfile"), re.M | re.DOTALL)
-    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@"\n')
+    fails = "" if reachable else 'case "$*" in *pytorch.org*) exit 1;; esac\n'
+    (tmp_path / "pip").write_text(f'#!/bin/sh\necho "$@"\n{fails}')
     (tmp_path / "pip").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TORCH": torch}
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.stdout == f"install {arguments}\n"
+    assert done.stdout.splitlines() == [f"install -c constraints.txt {one}" for one in asked]
+    assert done.returncode == code
+    assert ("NOTICE: the CPU build of torch" in done.stderr) == (len(asked) == 2)
 
 
 @every_image
