@@ -20,6 +20,7 @@ from retrieval.index.embedded import index as embedded
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.index.manifest import split_name, version_name
 from retrieval.index.server import index as server
+from retrieval.index.server.cluster import Cluster
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.index.server.options import addresses, options_of_each
 from retrieval.types import Manifest
@@ -188,6 +189,17 @@ class Store:
         if self.is_server:
             return server.current(self.location, name, options=self.options)
         return embedded.current(self._folder, name)
+
+    def cluster(self, name: str) -> Cluster | None:
+        """Where a server keeps the shards of a collection, or of one version of it: nodes, copies
+        and their states. None for a folder, and where the API key may not read it.
+
+        Raises:
+            CollectionNotFound, StoreFault
+        """
+        if not self.is_server:
+            return None
+        return server.cluster(self.location, name, options=self.options)
 
     def next_version(self, name: str) -> str:
         """The name that the next version of a collection gets."""

@@ -16,6 +16,7 @@ from retrieval.index.collection import CollectionIndex
 from retrieval.index.manifest import check_manifest, prepare_manifest, split_name
 from retrieval.index.server.catalog import Catalog
 from retrieval.index.server.client import Connection
+from retrieval.index.server.cluster import Cluster, cluster_if_told
 from retrieval.index.server.options import ServerOptions
 from retrieval.index.server.points import ServerPoints
 from retrieval.types import Manifest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ServerIndex",
     "ServerOptions",
+    "cluster",
     "current",
     "delete_collection",
     "list_collections",
@@ -188,6 +190,23 @@ def current(
     """
     with _connect(server, options, api_key) as connection:
         return Catalog(connection).resolve(name)
+
+
+def cluster(
+    server: str | QdrantClient,
+    name: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> Cluster | None:
+    """The server's cluster, and where the shards of a collection are; None where the key may not
+    read it.
+
+    Raises:
+        CollectionNotFound, StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        return cluster_if_told(connection, Catalog(connection).resolve(name))
 
 
 def switch(
