@@ -239,7 +239,11 @@ class ServerPoints:
         self, requests: list[models.QueryRequest]
     ) -> Callable[[QdrantClient], list[models.QueryResponse]]:
         def search(client: QdrantClient) -> list[models.QueryResponse]:
-            return client.query_batch_points(self._collection, requests, **self._connection.reading)
+            # what the client's own method adds is a deep copy of every request
+            remote = client._client
+            return remote.query_batch_points(
+                self._collection, requests=requests, **self._connection.reading
+            )
 
         return search
 

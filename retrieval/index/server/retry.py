@@ -64,7 +64,18 @@ def repeat(
         Exhausted: the deadline passed, or would before the time that was asked for.
         Exception: of `call`, where `again` says None; KeyboardInterrupt always.
     """
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  (the first of the attempts below)
+        failed: list[Exception] = [error]
+
+    # made only now: it takes longer than a search's own share of work
     from tenacity import Retrying, retry_if_exception, wait_random_exponential
+
+    def attempt() -> _T:
+        if failed:
+            raise failed.pop()
+        return call()
 
     backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
 
@@ -98,7 +109,7 @@ def repeat(
         retry_error_callback=exhausted,
         reraise=True,
     )
-    return retrying(call)
+    return retrying(attempt)
 
 
 def _error(state: RetryCallState) -> Exception:
