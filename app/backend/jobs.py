@@ -142,7 +142,7 @@ class JobAccess:
                 what=f"the job {spec.id} runs", progress=progress, patience_s=PATIENCE_SECONDS,
             )  # fmt: skip
             if spec.path is not None:
-                return write(self._allowed(spec.path))
+                return write(self._allowed(spec.path), within=self._settings.ingest_roots)
             sent = documents_of(home, parse_limits(self._settings), cancelled)
             return sent.report(write(sent.read))
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import retrieval
@@ -88,6 +89,7 @@ class Writing:
         check: Callable[[Manifest], object] = lambda manifest: None,
         what: str = "documents are being written",
         prune: bool = False,
+        within: Sequence[Path] | None = None,
         progress: IngestProgressCallback | None = None,
         patience_s: float = PATIENCE_SECONDS,
     ) -> IngestReport:
@@ -100,7 +102,7 @@ class Writing:
             check: gets an existing collection's manifest before anything is written, and raises
                 where nothing may be.
             what: this write, in the message to other writers.
-            prune, progress: as for `retrieval.ingest`.
+            prune, within, progress: as for `retrieval.ingest`.
             patience_s: how long to wait for another writer.
 
         Raises:
@@ -112,7 +114,7 @@ class Writing:
             with self._collections.writing(name, what, patience_s=patience_s):
                 before: IngestReport | None = None
                 if not self._exists(name):
-                    first = list(itertools.islice(_documents(source), FIRST_DOCUMENTS))
+                    first = list(itertools.islice(_documents(source, within), FIRST_DOCUMENTS))
                     before = self._make_with(name, first, tenant, progress)
                     if not isinstance(source, str) and len(first) < FIRST_DOCUMENTS:
                         with contextlib.suppress(RetrievalError), self._collections.using(name):
@@ -123,7 +125,12 @@ class Writing:
                     retriever.index.document_states([], tenant=tenant)  # refuses a wrong tenant
                     given = source() if callable(source) else source
                     report = retrieval.ingest(
-                        given, retriever, tenant=tenant, prune=prune, progress=progress
+                        given,
+                        retriever,
+                        tenant=tenant,
+                        prune=prune,
+                        within=within,
+                        progress=progress,
                     )
                 return report if before is None else _joined(before, report)
 
@@ -216,9 +223,9 @@ class Writing:
             )
 
 
-def _documents(source: Source) -> Iterable[Document]:
+def _documents(source: Source, within: Sequence[Path] | None) -> Iterable[Document]:
     if isinstance(source, str):
-        return retrieval.read_documents(source)
+        return retrieval.read_documents(source, within=within)
     return source() if callable(source) else source
 
 

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         60, "seconds in which a body must arrive", "Uploads and jobs", gt=0
     )
     ingest_roots: tuple[Path, ...] = setting(
-        (), "folders on this machine that jobs may read", "Uploads and jobs"
+        (), "folders on this machine that jobs may read; no link leads out", "Uploads and jobs"
     )
     parse_timeout_s: float = setting(
         120, "seconds that parsing a file may take", "Uploads and jobs", gt=0

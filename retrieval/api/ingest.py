@@ -81,6 +81,7 @@ def ingest(
     prune: bool = False,
     on_error: OnError = "skip",
     encoding: str | None = None,
+    within: Sequence[str | os.PathLike[str]] | None = None,
     progress: IngestProgressCallback | None = None,
     on_notice: Callable[[str], None] | None = None,
     api_key: str | None = None,
@@ -103,6 +104,8 @@ def ingest(
             not be read this time is kept; where nothing was read, nothing is deleted.
         on_error: "skip" reports bad input and goes on, "raise" stops at the first.
         encoding: of text files, where it is not UTF-8.
+        within: folders; files that do not really lie in one of them are not read, whatever links
+            lead there, see `read_documents`.
         progress: called with an `IngestProgress` about ten times a second.
         on_notice: called with each notice (which models are in use) before the work begins.
         api_key: for a Qdrant server.
@@ -124,7 +127,7 @@ def ingest(
         (1, 1)
     """
     problems: list[Problem] = []
-    documents = _documents(source, on_error, encoding, problems)
+    documents = _documents(source, on_error, encoding, problems, within)
     target = _Target.of(collection, store, version, api_key)
     if target.retriever is not None:
         refuse_elsewhere(
@@ -142,7 +145,7 @@ def ingest(
         progress=progress,
         tenant=tenant,
         prune_scope=prune_scope(source, problems) if prune else None,
-        size=SourceSize(source) if progress is not None and is_path(source) else None,
+        size=SourceSize(source, within) if progress is not None and is_path(source) else None,
     )
     return _fill(target, documents, encoder, tenant, options, write, on_notice)
 
@@ -257,9 +260,15 @@ def _encoder(
 
 
 def _documents(
-    source: AnySource, on_error: OnError, encoding: str | None, problems: list[Problem]
+    source: AnySource,
+    on_error: OnError,
+    encoding: str | None,
+    problems: list[Problem],
+    within: Sequence[str | os.PathLike[str]] | None,
 ) -> Iterable[Document]:
     check_encoding(source, encoding)
     if isinstance(source, (str, os.PathLike)):
-        return read(source, on_error=on_error, on_problem=problems.append, encoding=encoding)
+        return read(
+            source, on_error=on_error, on_problem=problems.append, encoding=encoding, within=within
+        )
     return checked_documents(source)

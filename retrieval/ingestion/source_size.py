@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from retrieval.readers.files import walk
+from retrieval.readers.opening import real_folders
+from retrieval.readers.walking import walk
 from retrieval.types import Document
 
 _LINE = re.compile(r":\d+$")
@@ -20,8 +22,13 @@ class SourceSize:
     The files are counted in a separate thread, while reading has begun already.
     """
 
-    def __init__(self, source: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        within: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
         self._root = Path(source)
+        self._within = real_folders(within)
         self._suffixes: set[str] = set()
         self._bytes: dict[str, int] = {}
         self._counted = False
@@ -66,7 +73,7 @@ class SourceSize:
             if self._root.is_file():
                 self._add(self._root, self._root.stat().st_size)
             else:
-                for path, status in walk(self._root, lambda path, reason: None):
+                for path, status in walk(self._root, lambda path, reason: None, self._within):
                     if self._stopped:
                         return
                     self._add(path, status.st_size)

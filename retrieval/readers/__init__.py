@@ -2,7 +2,9 @@
 
 read.py             `read` (public: `read_documents`): the entry point, and checks of the source
 reading.py          one run over a source: which file is read by what, ids, problems
-files.py            walking a folder, reading bytes, decoding
+walking.py          the files of a folder, in order; BEIR folders
+opening.py          opens them, where asked only within some folders, links and races included
+files.py            reading bytes, decoding
 text.py             plain text, markdown and HTML → title, text, metadata (`Content`)
 pdf.py              PDF; pdf_layout.py joins its placed lines to paragraphs
 docx.py pptx.py     Word and PowerPoint; epub.py: EPUB; zip_limits.py opens such packages safely

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from retrieval.errors import MissingExtra
 from retrieval.readers import zip_limits
@@ -37,7 +36,7 @@ _MOST_STYLES = 32
 """Longest chain of styles, each based on the next, so that a circle ends."""
 
 
-def parse_docx(path: Path) -> Content:
+def parse_docx(file: BinaryIO) -> Content:
     """Paragraphs, lists and tables in order; notes and text boxes after the paragraph they are in.
 
     The title is the document's own, else its title paragraph or first heading of level 1. Tables
@@ -51,7 +50,7 @@ def parse_docx(path: Path) -> Content:
         import docx
     except ImportError as error:
         raise MissingExtra("python-docx", extra="files", purpose="Reading Word files") from error
-    with zip_limits.opened(path, "a Word document (docx)") as (file, package):
+    with zip_limits.opened(file, "a Word document (docx)") as package:
         zip_limits.check(package, package.infolist())
         zip_limits.refuse_document_types(package)
         file.seek(0)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
@@ -30,7 +29,7 @@ _CHAPTERS = (
 )
 
 
-def parse_epub(path: Path) -> Content:
+def parse_epub(file: BinaryIO) -> Content:
     """Chapters in spine order with their headings; title, author and language as the book says.
 
     A chapter that cannot be read is among the failures.
@@ -38,7 +37,7 @@ def parse_epub(path: Path) -> Content:
     Raises:
         Unreadable: the file is damaged, protected, too large, or names no chapters.
     """
-    with zip_limits.opened(path, _KIND) as (_, package):
+    with zip_limits.opened(file, _KIND) as package:
         present = {part.filename: part for part in package.infolist()}
         zip_limits.check(
             package,

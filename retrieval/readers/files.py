@@ -1,12 +1,9 @@
-"""Files: walking a tree, reading bytes within bounds, decoding. Problems are `Unreadable`."""
+"""A file's bytes within bounds, and their decoding. Problems are `Unreadable`."""
 
 from __future__ import annotations
 
 import codecs
-import os
-import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 # A file that becomes one document is held in memory several times over while it is read.
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -30,81 +27,14 @@ class Unreadable(Exception):
         super().__init__(reason)
 
 
-def walk(
-    root: Path, on_unreadable: Callable[[Path, str], None]
-) -> Iterator[tuple[Path, os.stat_result]]:
-    """Folders' regular files, sorted by name, hidden ones left out; each real folder once.
-
-    Symbolic links to folders are followed after everything that is really there, so a folder is
-    read under its own name where it has one below `root`, and a loop ends.
-    """
-    seen: set[tuple[int, int]] = set()
-    linked: list[Path] = []
-
-    def visit(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-        waiting: list[Path] = [folder]
-        while waiting:
-            path = waiting.pop()
-            try:
-                status = path.stat()
-                is_folder = stat.S_ISDIR(status.st_mode)
-                children = sorted(path.iterdir(), reverse=True) if is_folder else []
-            except OSError as error:
-                on_unreadable(path, why(error))
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield path, status
-            elif not is_folder:
-                on_unreadable(path, "is neither a file nor a folder (a pipe, socket or device)")
-            elif (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                for child in children:
-                    if child.name.startswith("."):
-                        continue
-                    if child.is_symlink() and child.is_dir():
-                        linked.append(child)
-                    else:
-                        waiting.append(child)
-
-    yield from visit(root)
-    while linked:
-        batch = sorted(linked)
-        linked.clear()
-        for link in batch:
-            yield from visit(link)
-
-
-def is_beir(folder: Path) -> bool:
-    """Whether a folder is one of BEIR: its corpus beside queries or judgements."""
-    return (folder / "corpus.jsonl").is_file() and (
-        (folder / "queries.jsonl").is_file() or (folder / "qrels").is_dir()
-    )
-
-
-def is_inside_beir(path: Path, root: Path, known: dict[Path, bool]) -> bool:
-    """Whether the file belongs to a BEIR folder within the tree and is not its corpus."""
-    folder = path.parent
-    while True:
-        if folder not in known:
-            known[folder] = is_beir(folder)
-        if known[folder]:
-            return path != folder / "corpus.jsonl"
-        if folder == root or folder == folder.parent:
-            return False
-        folder = folder.parent
-
-
-def read_bytes(path: Path) -> bytes:
+def read_bytes(file: BinaryIO) -> bytes:
     """A whole file.
 
     Raises:
-        Unreadable: it is too large, or the system refuses.
+        Unreadable: it is too large.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise Unreadable(why(error)) from error
+    # None: one of the system's files that has nothing to say now, and would block
+    data = file.read(MAX_FILE_BYTES + 1) or b""
     if len(data) > MAX_FILE_BYTES:
         raise Unreadable(
             f"is larger than {MAX_FILE_BYTES // 2**20} MiB, the most that is read as one document; "

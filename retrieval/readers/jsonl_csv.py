@@ -8,11 +8,11 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 from retrieval._validate import is_whole_number, surrogate_at
-from retrieval.readers.files import Unreadable, choose_encoding, not_in, why
+from retrieval.readers.files import Unreadable, choose_encoding, not_in
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 64 * 1024
@@ -32,26 +32,22 @@ class DocumentRow:
 
 
 def read_jsonl(
-    path: Path, encoding: str | None, on_bad_row: Callable[[Unreadable], None]
+    file: BufferedReader, encoding: str | None, on_bad_row: Callable[[Unreadable], None]
 ) -> Iterator[DocumentRow]:
     """One JSON object per line; blank lines are skipped.
 
     Raises:
         Unreadable: the file as a whole cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            name = choose_encoding(file.peek(_HEAD_BYTES), encoding)
-            for number, line in _lines(file, name):
-                try:
-                    if isinstance(line, Unreadable):
-                        raise line
-                    if line.strip():
-                        yield _row_of(_json_object(line), number)
-                except Unreadable as bad:
-                    on_bad_row(Unreadable(bad.reason, number))
-    except OSError as error:
-        raise Unreadable(why(error)) from error
+    name = choose_encoding(file.peek(_HEAD_BYTES), encoding)
+    for number, line in _lines(file, name):
+        try:
+            if isinstance(line, Unreadable):
+                raise line
+            if line.strip():
+                yield _row_of(_json_object(line), number)
+        except Unreadable as bad:
+            on_bad_row(Unreadable(bad.reason, number))
 
 
 def _lines(file: BinaryIO, encoding: str) -> Iterator[tuple[int, str | Unreadable]]:
@@ -104,7 +100,7 @@ def _json_kind(value: object) -> str:
 
 
 def read_csv(
-    path: Path,
+    binary: BufferedReader,
     encoding: str | None,
     on_bad_row: Callable[[Unreadable], None],
     *,
@@ -120,16 +116,12 @@ def read_csv(
     """
     # The limit is the process's own; it is only ever raised, so no other reader is hurt.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    try:
-        with path.open("rb") as binary:
-            name = choose_encoding(binary.peek(_HEAD_BYTES), encoding)
-            # Bytes that are not UTF-8 come as surrogates and spoil their own row only.
-            errors = "surrogateescape" if name.startswith("utf-8") else "strict"
-            codec = "utf-8-sig" if name == "utf-8" else name
-            with io.TextIOWrapper(binary, codec, errors=errors, newline="") as file:
-                yield from _csv_rows(_text_lines(file, name), on_bad_row, delimiters)
-    except OSError as error:
-        raise Unreadable(why(error)) from error
+    name = choose_encoding(binary.peek(_HEAD_BYTES), encoding)
+    # Bytes that are not UTF-8 come as surrogates and spoil their own row only.
+    errors = "surrogateescape" if name.startswith("utf-8") else "strict"
+    codec = "utf-8-sig" if name == "utf-8" else name
+    with io.TextIOWrapper(binary, codec, errors=errors, newline="") as file:
+        yield from _csv_rows(_text_lines(file, name), on_bad_row, delimiters)
 
 
 def _csv_rows(

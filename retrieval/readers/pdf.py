@@ -9,13 +9,12 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, BinaryIO
 
 from retrieval.errors import MissingExtra
 from retrieval.readers.blocks import clean, join_pages
-from retrieval.readers.files import Unreadable, why
+from retrieval.readers.files import Unreadable
 from retrieval.readers.pdf_layout import HYPHEN, Line, first_word, paragraphs
 from retrieval.readers.text import Content
 
@@ -37,7 +36,7 @@ _NO_TITLE = re.compile(
 )
 
 
-def parse_pdf(path: Path) -> Content:
+def parse_pdf(file: BinaryIO) -> Content:
     """The text of each page, wrapped lines joined; title and author where the file names them.
 
     Pages are loaded one at a time. One that cannot be read is among the failures; those that hold
@@ -51,20 +50,17 @@ def parse_pdf(path: Path) -> Content:
         import pypdfium2
     except ImportError as error:
         raise MissingExtra("pypdfium2", extra="files", purpose="Reading PDF files") from error
-    try:
-        with path.open("rb") as file, _PDFIUM:
-            if not file.read(1):
-                raise Unreadable("is empty")
-            file.seek(0)
-            try:
-                document = pypdfium2.PdfDocument(file)
-            except pypdfium2.PdfiumError as error:
-                reason = _REASONS.get(error.err_code or 0, "is damaged, or not a PDF")
-                raise Unreadable(reason) from error
-            with document:
-                return _Reading(document, pypdfium2.PdfiumError).content()
-    except OSError as error:
-        raise Unreadable(why(error)) from error
+    with _PDFIUM:
+        if not file.read(1):
+            raise Unreadable("is empty")
+        file.seek(0)
+        try:
+            document = pypdfium2.PdfDocument(file)
+        except pypdfium2.PdfiumError as error:
+            reason = _REASONS.get(error.err_code or 0, "is damaged, or not a PDF")
+            raise Unreadable(reason) from error
+        with document:
+            return _Reading(document, pypdfium2.PdfiumError).content()
 
 
 @dataclass(slots=True)

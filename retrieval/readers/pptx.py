@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from retrieval.errors import MissingExtra
 from retrieval.readers import zip_limits
@@ -18,7 +17,7 @@ _DIAGRAM = "{http://schemas.openxmlformats.org/drawingml/2006/diagram}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 
 
-def parse_pptx(path: Path) -> Content:
+def parse_pptx(file: BinaryIO) -> Content:
     """For each slide, its title as a heading, texts and tables in their order, diagrams, and notes.
 
     The title is the presentation's own, else the first slide's. Dates, footers, slide numbers and
@@ -33,7 +32,7 @@ def parse_pptx(path: Path) -> Content:
     except ImportError as error:
         purpose = "Reading PowerPoint files"
         raise MissingExtra("python-pptx", extra="files", purpose=purpose) from error
-    with zip_limits.opened(path, "a PowerPoint presentation (pptx)") as (file, package):
+    with zip_limits.opened(file, "a PowerPoint presentation (pptx)") as package:
         zip_limits.check(package, package.infolist())
         zip_limits.refuse_document_types(package)
         file.seek(0)

@@ -6,11 +6,12 @@ import codecs
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retrieval.errors import CorpusError, InvalidInput
-from retrieval.readers.files import is_text_encoding, why
+from retrieval.readers.files import Unreadable, is_text_encoding, why
+from retrieval.readers.opening import Within, list_folder, place, real_folders
 from retrieval.readers.reading import (
     READABLE,
     OnError,
@@ -31,6 +32,7 @@ def read(
     on_error: OnError = "skip",
     on_problem: ProblemCallback | None = None,
     encoding: str | None = None,
+    within: Sequence[str | os.PathLike[str]] | None = None,
 ) -> Iterator[Document]:
     """Documents of a source, one after the other, in the same order on every run.
 
@@ -42,7 +44,8 @@ def read(
     the file is one of a tree (`data/faq.jsonl#17`); without one it is `path#line`. A folder with
     corpus.jsonl beside queries.jsonl or qrels/ is a BEIR folder: only its corpus is read. In other
     folders hidden files are skipped, and files of other kinds are counted in a problem for each
-    suffix.
+    suffix. Symbolic links are followed, also out of the folder; each folder is read once, so a
+    loop ends.
 
     Args:
         source: a file or folder; "python-docs" is the documentation of Python's standard library
@@ -52,6 +55,10 @@ def read(
         on_problem: called with each `Problem`; without it they are logged as warnings.
         encoding: of text files without a byte order mark; by default UTF-8, for HTML what it
             declares. PDF, Word, PowerPoint and EPUB files declare their own.
+        within: folders; for sources that others name or write to. What does not really lie in one
+            of them is not read but a problem: links are followed where they stay inside, and what
+            is exchanged for a link while it is read is refused. Without it links are followed
+            wherever they lead, each folder once. A hard link cannot be told from a file.
 
     Returns:
         An iterator; each file is read when its first document is asked for.
@@ -72,7 +79,7 @@ def read(
     if isinstance(source, str) and source == SOURCE_NAME:
         _check_settings(on_error, encoding)
         return python_docs()
-    reading, is_folder = _begin(source, on_error, on_problem, encoding)
+    reading, is_folder = _begin(source, on_error, on_problem, encoding, within)
     files = reading.files(is_folder=is_folder)
     return (document for file in files for document in reading.documents(file))
 
@@ -109,6 +116,7 @@ def _begin(
     on_error: OnError,
     on_problem: ProblemCallback | None,
     encoding: str | None,
+    within: Sequence[str | os.PathLike[str]] | None = None,
 ) -> tuple[Reading, bool]:
     """A run over a source that was checked, and whether that is a folder."""
     encoding = _check_settings(on_error, encoding)
@@ -118,8 +126,9 @@ def _begin(
             "the source is empty, expected the path of a file or folder",
             fix=f"Give a path, or {SOURCE_NAME!r}.",
         )
-    is_folder = _check(root)
-    return Reading(root, on_error, on_problem or _log, encoding), is_folder
+    folders = real_folders(within)
+    is_folder = _check(root, folders)
+    return Reading(root, on_error, on_problem or _log, encoding, folders), is_folder
 
 
 def _check_settings(on_error: OnError, encoding: str | None) -> str | None:
@@ -136,14 +145,20 @@ def _check_settings(on_error: OnError, encoding: str | None) -> str | None:
     return None if encoding is None else codecs.lookup(encoding).name
 
 
-def _check(root: Path) -> bool:
+def _check(root: Path, within: Within) -> bool:
     """Whether the source is a folder.
 
     Raises:
         CorpusError: it does not exist, is of no kind that is read, or the system refuses.
     """
     try:
+        if within is not None:
+            place(root, within)
         status = root.stat()
+    except Unreadable as bad:
+        raise CorpusError(
+            f"the source {str(root)!r} {bad.reason}", fix="Check the path and its permissions."
+        ) from bad
     except FileNotFoundError:
         raise CorpusError(
             f"there is no file or folder {str(root)!r} (looked in {str(Path.cwd())!r})",
@@ -156,11 +171,12 @@ def _check(root: Path) -> bool:
         ) from error
     if stat.S_ISDIR(status.st_mode):
         try:
-            names = {entry.name for entry in root.iterdir()}
+            names = {entry.name for entry in list_folder(root, within)}
             (root / "corpus.jsonl").exists()  # a folder that lists its names may still be closed
-        except OSError as error:
+        except (OSError, Unreadable) as error:
+            reason = why(error) if isinstance(error, OSError) else error.reason
             raise CorpusError(
-                f"the folder {str(root)!r} {why(error)}",
+                f"the folder {str(root)!r} {reason}",
                 fix="Give yourself the right to read and enter it.",
             ) from error
         if {"queries.jsonl", "qrels"} <= names and "corpus.jsonl" not in names:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from retrieval._validate import surrogate_at
 from retrieval.errors import CorpusError, MissingExtra
 from retrieval.readers.docx import parse_docx
 from retrieval.readers.epub import parse_epub
-from retrieval.readers.files import Unreadable, is_beir, is_inside_beir, read_bytes, walk
+from retrieval.readers.files import Unreadable, read_bytes
 from retrieval.readers.jsonl_csv import DocumentRow, read_csv, read_jsonl
+from retrieval.readers.opening import Within, opened
 from retrieval.readers.pdf import parse_pdf
 from retrieval.readers.pptx import parse_pptx
 from retrieval.readers.text import Content, parse_html, parse_markdown, parse_text
+from retrieval.readers.walking import is_beir, is_inside_beir, walk
 from retrieval.types import Document, Problem
 
 OnError = Literal["skip", "raise"]
@@ -33,7 +36,7 @@ _DOCUMENT_FORMATS: dict[str, tuple[str, Callable[[bytes, str | None], Content]]]
     ".xhtml": ("html", parse_html),
 }
 # Read from their files part by part, which say themselves how their text is encoded.
-_PACKAGE_FORMATS: dict[str, tuple[str, Callable[[Path], Content]]] = {
+_PACKAGE_FORMATS: dict[str, tuple[str, Callable[[BinaryIO], Content]]] = {
     ".pdf": ("pdf", parse_pdf),
     ".docx": ("docx", parse_docx),
     ".pptx": ("pptx", parse_pptx),
@@ -74,6 +77,7 @@ class Reading:
     on_error: OnError
     on_problem: ProblemCallback
     encoding: str | None
+    within: Within = None
     seen: set[str] = field(default_factory=set)
 
     def files(self, *, is_folder: bool) -> Iterator[SourceFile]:
@@ -90,7 +94,7 @@ class Reading:
         example: dict[str, Path] = {}
         beir: dict[Path, bool] = {}
         readable = 0
-        for path, _ in walk(self.root, lambda path, reason: self._problem(path, reason)):
+        for path, _ in walk(self.root, self._problem, self.within):
             if is_inside_beir(path, self.root, beir):
                 continue
             if not is_readable(path):
@@ -122,10 +126,11 @@ class Reading:
             return
         suffix = path.suffix.lower()
         try:
-            if suffix not in _ROW_SUFFIXES:
-                yield from self._whole(path, name, suffix)
-            else:
-                yield from self._rows(path, name, suffix, row_prefix)
+            with opened(path, self.within) as stream:
+                if suffix not in _ROW_SUFFIXES:
+                    yield from self._whole(stream, path, name, suffix)
+                else:
+                    yield from self._rows(stream, path, name, suffix, row_prefix)
         except Unreadable as bad:
             self._problem(path, bad.reason, bad.line)
         except MissingExtra as missing:
@@ -133,13 +138,13 @@ class Reading:
                 raise
             self._problem(path, f"was not read. {missing}")
 
-    def _whole(self, path: Path, name: str, suffix: str) -> Iterator[Document]:
+    def _whole(self, file: BinaryIO, path: Path, name: str, suffix: str) -> Iterator[Document]:
         if suffix in _PACKAGE_FORMATS:
             kind, parse_file = _PACKAGE_FORMATS[suffix]
-            content = parse_file(path)
+            content = parse_file(file)
         else:
             kind, parse = _DOCUMENT_FORMATS[suffix]
-            content = parse(read_bytes(path), self.encoding)
+            content = parse(read_bytes(file), self.encoding)
         if not content.text.strip():
             raise Unreadable(_NO_TEXT.get(kind, "is empty"))
         if not self._is_new(name, path, None):
@@ -151,7 +156,9 @@ class Reading:
         metadata = {**content.metadata, "path": name, "format": kind}
         yield Document(name, content.text, content.title, metadata, _shown(path), content.pages)
 
-    def _rows(self, path: Path, name: str, suffix: str, prefix: str) -> Iterator[Document]:
+    def _rows(
+        self, file: BufferedReader, path: Path, name: str, suffix: str, prefix: str
+    ) -> Iterator[Document]:
         bad_rows = 0
         rows_read = 0
 
@@ -164,9 +171,9 @@ class Reading:
         rows: Iterator[DocumentRow]
         if suffix in (".csv", ".tsv"):
             delimiters = ",;\t" if suffix == ".csv" else "\t"
-            rows = read_csv(path, self.encoding, on_bad_row, delimiters=delimiters)
+            rows = read_csv(file, self.encoding, on_bad_row, delimiters=delimiters)
         else:
-            rows = read_jsonl(path, self.encoding, on_bad_row)
+            rows = read_jsonl(file, self.encoding, on_bad_row)
         for row in rows:
             rows_read += 1
             identity = f"{prefix}{row.id}" if row.id else f"{name}#{row.line}"

@@ -6,10 +6,9 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
-from retrieval.readers.files import MAX_FILE_BYTES, Unreadable, why
+from retrieval.readers.files import MAX_FILE_BYTES, Unreadable
 
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 MAX_MARKUP_BYTES = MAX_FILE_BYTES
@@ -26,34 +25,30 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runti
 
 
 @contextmanager
-def opened(path: Path, kind: str) -> Iterator[tuple[BinaryIO, zipfile.ZipFile]]:
-    """The file, at its start, and its package.
+def opened(file: BinaryIO, kind: str) -> Iterator[zipfile.ZipFile]:
+    """The package in a file, which is at its start again.
 
     Args:
         kind: what it should be, for messages, such as "a Word document (docx)".
 
     Raises:
-        Unreadable: it is not a zip package, or the system refuses.
+        Unreadable: it is not a zip package.
     """
+    head = file.read(len(_OLE))
+    if not head:
+        raise Unreadable("is empty")
+    if head == _OLE:
+        raise Unreadable(
+            "is encrypted with a password, or in the binary format of Office before 2007; "
+            f"save it as {kind} without a password"
+        )
     try:
-        with path.open("rb") as file:
-            head = file.read(len(_OLE))
-            if not head:
-                raise Unreadable("is empty")
-            if head == _OLE:
-                raise Unreadable(
-                    "is encrypted with a password, or in the binary format of Office before 2007; "
-                    f"save it as {kind} without a password"
-                )
-            try:
-                package = zipfile.ZipFile(file)
-            except _DAMAGES as error:
-                raise Unreadable(damaged(kind, error)) from error
-            with package:
-                file.seek(0)
-                yield file, package
-    except OSError as error:
-        raise Unreadable(why(error)) from error
+        package = zipfile.ZipFile(file)
+    except _DAMAGES as error:
+        raise Unreadable(damaged(kind, error)) from error
+    with package:
+        file.seek(0)
+        yield package
 
 
 def check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,34 @@ def test_jobs_read_only_what_they_may_and_are_their_callers_own(make: Make, tmp_
     with pytest.raises(NotHere):
         run(backend.jobs.cancel(other, job.id))
     assert run(ended(backend, one, job.id)).state == "done"
+
+
+def test_a_job_follows_no_link_out_of_its_roots(make: Make, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.txt").write_text("Wasps sting.")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "s.txt").write_text("the secret of this machine")
+    (root / "file.txt").symlink_to(outside / "s.txt")
+    (root / "folder").symlink_to(outside)
+    (root / "passwd.txt").symlink_to("/etc/passwd")
+    os.mkfifo(root / "pipe.txt")
+    backend = make(ingest_roots=(root,)).backend
+
+    async def go() -> None:
+        for collection in ("fresh", "fresh"):  # made by its first documents, then written to
+            job = await backend.jobs.start(ANYONE, JobSource(path=str(root)), collection=collection)
+            done = await ended(backend, ANYONE, job.id)
+            assert done.state == "done"
+            assert done.report.read == 1
+            named = {Path(one.source).name: one.reason for one in done.report.failed}
+            assert set(named) == {"file.txt", "folder", "passwd.txt", "pipe.txt"}
+            assert "leads out of the folders" in named["passwd.txt"]
+        found = await backend.search(ANYONE, ["secret root"], collection="fresh")
+        assert ids(found) == ["a.txt"]
+
+    run(go())
 
 
 @pytest.fixture
