@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,10 @@ from . import strict_mode
 from .rate_limits import RateLimits, read_cost, search_cost
 from .rejected import Rejected
 
-__all__ = ["Backend", "Kept", "Rejected"]
+__all__ = ["Backend", "Kept", "Rejected", "asked_consistency"]
+
+asked_consistency: ContextVar[str | None] = ContextVar("asked_consistency", default=None)
+"""`consistency` of the request that is being answered; only a cluster acts on it."""
 
 
 @dataclass
@@ -176,9 +180,7 @@ class Backend:
             count = len(points if isinstance(points, list) else points.ids)
             strict_mode.check_upsert(self.kept[at], count, self.resources)
             self.rates.write(self.kept[at], max(1, count))
-            engine.upsert(
-                at, points, update_filter=given.update_filter, update_mode=given.update_mode
-            )
+            self._upsert(at, given)
 
         return self.write(name, apply)
 
@@ -186,7 +188,7 @@ class Backend:
         def apply(engine: QdrantLocal, at: str) -> None:
             strict_mode.check_delete(self.kept[at], selector)
             self.rates.write(self.kept[at], max(1, self._affected(at, selector)))
-            engine.delete(at, selector)
+            self._delete(at, selector)
 
         return self.write(name, apply)
 
@@ -197,34 +199,20 @@ class Backend:
             name, kept = self.find(name)
             strict_mode.check_scroll(kept, asked)
             self.rates.read(kept, read_cost(asked.filter))
-            points, following = self.engine.scroll(
-                name,
-                scroll_filter=asked.filter,
-                limit=10 if asked.limit is None else asked.limit,
-                offset=asked.offset,
-                with_payload=True if asked.with_payload is None else asked.with_payload,
-                with_vectors=asked.with_vector or False,
-            )
-            return models.ScrollResult(points=_float32(points), next_page_offset=following)
+            return self._scroll(name, asked)
 
     def retrieve(self, name: str, asked: models.PointRequest) -> list[models.Record]:
         with self._calls():
             name, kept = self.find(name)
             self.rates.read(kept, len(asked.ids))
-            found = self.engine.retrieve(
-                name,
-                asked.ids,
-                with_payload=True if asked.with_payload is None else asked.with_payload,
-                with_vectors=asked.with_vector or False,
-            )
-            return _float32(found)
+            return self._retrieve(name, asked)
 
     def count(self, name: str, asked: models.CountRequest) -> models.CountResult:
         with self._calls():
             name, kept = self.find(name)
             strict_mode.check_count(kept, asked)
             self.rates.read(kept, read_cost(asked.filter))
-            return self.engine.count(name, count_filter=asked.filter)
+            return self._count(name, asked)
 
     def query(self, name: str, asked: models.QueryRequest) -> models.QueryResponse:
         with self._calls():
@@ -240,28 +228,75 @@ class Backend:
             self.rates.read(kept, sum(map(search_cost, searches)))
             return [self._found(name, asked) for asked in searches]
 
+    # -- what the points are asked, after all checks: a node of a cluster has its own way --
+
+    def _upsert(self, name: str, given: models.PointInsertOperations) -> None:
+        self.engine.upsert(
+            name,
+            given.points if isinstance(given, models.PointsList) else given.batch,
+            update_filter=given.update_filter,
+            update_mode=given.update_mode,
+        )
+
+    def _delete(self, name: str, selector: models.PointsSelector) -> None:
+        self.engine.delete(name, selector)
+
+    def _scroll(self, name: str, asked: models.ScrollRequest) -> models.ScrollResult:
+        points, following = self.engine.scroll(
+            name,
+            scroll_filter=asked.filter,
+            limit=10 if asked.limit is None else asked.limit,
+            offset=asked.offset,
+            with_payload=True if asked.with_payload is None else asked.with_payload,
+            with_vectors=asked.with_vector or False,
+        )
+        return models.ScrollResult(points=_float32(points), next_page_offset=following)
+
+    def _retrieve(self, name: str, asked: models.PointRequest) -> list[models.Record]:
+        found = self.engine.retrieve(
+            name,
+            asked.ids,
+            with_payload=True if asked.with_payload is None else asked.with_payload,
+            with_vectors=asked.with_vector or False,
+        )
+        return _float32(found)
+
+    def _count(self, name: str, asked: models.CountRequest) -> models.CountResult:
+        return self.engine.count(name, count_filter=asked.filter)
+
     def _found(self, name: str, asked: Any) -> models.QueryResponse:
-        with self._calls():
-            name, kept = self.find(name)
-            _check_dimensions(kept.config, asked)
-            found = self.engine.query_points(
-                name,
-                query=asked.query,  # type: ignore[arg-type]  # plain vectors are resolved inside
-                using=asked.using,
-                prefetch=asked.prefetch,
-                query_filter=asked.filter,
-                search_params=_scores_only(asked.params),
-                limit=10 if asked.limit is None else asked.limit,
-                offset=asked.offset,
-                with_payload=asked.with_payload or False,
-                with_vectors=asked.with_vector or False,
-                score_threshold=asked.score_threshold,
-                lookup_from=asked.lookup_from,
-            )
-            for point in found.points:
-                point.score = float(np.float32(point.score))
-            _float32(found.points)
-            return found
+        name, kept = self.find(name)
+        _check_dimensions(kept.config, asked)
+        found = self.engine.query_points(
+            name,
+            query=asked.query,  # plain vectors are resolved inside
+            using=asked.using,
+            prefetch=asked.prefetch,
+            query_filter=asked.filter,
+            search_params=_scores_only(asked.params),
+            limit=10 if asked.limit is None else asked.limit,
+            offset=asked.offset,
+            with_payload=asked.with_payload or False,
+            with_vectors=asked.with_vector or False,
+            score_threshold=asked.score_threshold,
+            lookup_from=asked.lookup_from,
+        )
+        for point in found.points:
+            point.score = float(np.float32(point.score))
+        _float32(found.points)
+        return found
+
+    def parts(self, name: str) -> list[Backend]:
+        """What holds this node's points of a collection: the shards that lie on it."""
+        return [self]
+
+    def parts_of(self, name: str, ids: list[models.ExtendedPointId]) -> list[list[Backend]]:
+        """For each point, what it is to be put into when this node restores it."""
+        return [[self]] * len(ids)
+
+    def peers(self) -> dict[str, Any]:
+        """What `GET /cluster` answers."""
+        return {"status": "disabled"}
 
     # -- inside --
 
@@ -274,7 +309,7 @@ class Backend:
 
     def _affected(self, name: str, selector: Any) -> int:
         if isinstance(selector, models.FilterSelector):
-            return int(self.engine.count(name, count_filter=selector.filter).count)
+            return self._count(name, models.CountRequest(filter=selector.filter)).count
         return len(selector.points)
 
     def _done(self, kept: Kept) -> models.UpdateResult:

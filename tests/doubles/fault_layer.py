@@ -43,6 +43,9 @@ class FaultLayer:
                 return  # cut in the middle of the request: nothing is applied, nothing logged
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        if (frozen := self._faults.frozen) is not None:
+            # what waits may be cancelled by a server that stops; the thaw is everybody's
+            await asyncio.shield(asyncio.wrap_future(frozen))
         request = Request(
             protocol="http",
             method=scope["method"],

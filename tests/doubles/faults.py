@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,6 +95,8 @@ class Faults:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.frozen: Future[None] | None = None
+        """What every request waits for, where the server neither answers nor goes away."""
         self._rules: list[Fault] = []
         self._lock = threading.Lock()
 
@@ -112,6 +115,18 @@ class Faults:
         """Take all rules away."""
         with self._lock:
             self._rules.clear()
+
+    def freeze(self) -> None:
+        """Accept connections and requests, and do nothing with them until `thaw`."""
+        with self._lock:
+            self.frozen = self.frozen or Future()
+
+    def thaw(self) -> None:
+        """Do what has come in since `freeze`, and go on."""
+        with self._lock:
+            frozen, self.frozen = self.frozen, None
+        if frozen is not None:
+            frozen.set_result(None)
 
     def strike(self, request: Request) -> Fault | None:
         """Log the request, and the rule that hits it, counted."""

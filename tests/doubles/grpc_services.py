@@ -244,7 +244,8 @@ def parameters(message: Any) -> dict[str, str]:
     if "ordering" in known and message.HasField("ordering"):
         found["ordering"] = str(GrpcToRest.convert_write_ordering(message.ordering))
     if "read_consistency" in known and message.HasField("read_consistency"):
-        found["consistency"] = str(GrpcToRest.convert_read_consistency(message.read_consistency))
+        wanted = GrpcToRest.convert_read_consistency(message.read_consistency)
+        found["consistency"] = str(getattr(wanted, "value", wanted))
     return found
 
 

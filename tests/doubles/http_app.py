@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from . import snapshots
-from .backend import Backend, Rejected
+from .backend import Backend, Rejected, asked_consistency
 
 
 def http_app(backend: Backend, version: str) -> FastAPI:
@@ -46,7 +46,7 @@ def http_app(backend: Backend, version: str) -> FastAPI:
 
         return register
 
-    _service(app, route, version)
+    _service(app, backend, route, version)
     _collections(backend, route)
     _points(backend, route)
     _search(backend, route)
@@ -57,7 +57,7 @@ def http_app(backend: Backend, version: str) -> FastAPI:
 Route = Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]
 
 
-def _service(app: FastAPI, route: Route, version: str) -> None:
+def _service(app: FastAPI, backend: Backend, route: Route, version: str) -> None:
     @app.get("/")
     async def root() -> dict[str, str]:
         return {"title": "qdrant - vector search engine", "version": version, "commit": "double"}
@@ -72,7 +72,7 @@ def _service(app: FastAPI, route: Route, version: str) -> None:
             return Response(text, media_type="text/plain")
 
         app.add_api_route(path, health, methods=["GET"])
-    route("GET", "/cluster")(lambda: {"status": "disabled"})
+    route("GET", "/cluster")(backend.peers)
 
 
 def _collections(backend: Backend, route: Route) -> None:
@@ -182,6 +182,7 @@ async def _answered(request: Request, serve: Callable[[], Any]) -> Response:
 
     def work() -> bytes:
         _check_parameters(request)
+        asked_consistency.set(request.query_params.get("consistency"))
         result = serve()
         if request.query_params.get("wait") == "false" and isinstance(result, models.UpdateResult):
             result.status = models.UpdateStatus.ACKNOWLEDGED

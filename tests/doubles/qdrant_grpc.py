@@ -19,7 +19,7 @@ server holds here too, and:
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from qdrant_client import grpc as q
 
-from .backend import Backend, Rejected
+from .backend import Backend, Rejected, asked_consistency
 from .faults import Fault, Faults, Request
 from .grpc_services import Serve, parameters, services
 from .ports import free_port
@@ -125,6 +125,10 @@ class QdrantGrpc:
         return servicer
 
     def _answer(self, name: str, message: Any, context: grpc.ServicerContext) -> Any:
+        while (frozen := self._faults.frozen) is not None and not self._stopping.is_set():
+            wait([frozen], timeout=0.05)
+        if self._stopping.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         metadata = {key: value for key, value in context.invocation_metadata() if key}
         if (remaining := context.time_remaining()) is not None and remaining < 1e6:
             metadata["grpc-timeout"] = f"{remaining:.3f}"
@@ -167,6 +171,7 @@ class QdrantGrpc:
                     )
             if request.query.get("timeout") == "0":
                 raise Rejected(422, "Validation error in body: [timeout: must be 1 or larger]")
+            asked_consistency.set(request.query.get("consistency"))
             return serve(message)
         except Rejected as error:
             request.status = error.status

@@ -11,7 +11,8 @@ aliases and collection snapshots. Where it differs from a real server:
   `indexed_only` are accepted and change nothing, and scores lack the noise of quantisation.
 - Configuration (HNSW, quantisation, `on_disk`, shards, replicas) is kept and told back, never
   acted upon; points are in memory; there is one shard and one node whatever was asked, so
-  consistency, ordering and timeouts are checked for form and logged, no more.
+  consistency, ordering and timeouts are checked for form and logged, no more (`cluster` has
+  nodes, shards and copies, and acts upon consistency).
 - Payload indexes are recorded only: no filter needs one, unless strict mode says so. What strict
   mode limits: `strict_mode`, and calls a minute: `rate_limits`.
 - Changes of single payload fields and vectors, batches of updates, groups and facets are not there.
@@ -69,8 +70,9 @@ class QdrantHttp:
         version: str | None = None,
         grpc: bool = False,
         grpc_message_limit: int | None = None,
+        backend: Backend | None = None,
     ) -> None:
-        self.backend = Backend()
+        self.backend = Backend() if backend is None else backend
         self.faults = Faults()
         self.port = free_port()
         self.ca_certificate: Path | None = None

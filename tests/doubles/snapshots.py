@@ -99,8 +99,9 @@ def recover(backend: Backend, name: str, data: bytes, checksum: str | None = Non
 def _dump(backend: Backend, name: str) -> bytes:
     kept = backend.kept[name]
     points: list[models.Record] = []
-    if total := backend.engine.count(name).count:
-        points, _ = backend.engine.scroll(name, limit=total, with_payload=True, with_vectors=True)
+    for part in backend.parts(name):
+        if total := part.engine.count(name).count:
+            points += part.engine.scroll(name, limit=total, with_payload=True, with_vectors=True)[0]
     kept.config.metadata = backend.engine.collections[name].config.metadata
     dump = {
         "format": _FORMAT,
@@ -112,8 +113,17 @@ def _dump(backend: Backend, name: str) -> bytes:
 
 
 def _load(backend: Backend, name: str, points: list[dict[str, Any]]) -> None:
-    if not points:
-        return
+    held: dict[int, tuple[Backend, list[dict[str, Any]]]] = {}
+    for point, parts in zip(
+        points, backend.parts_of(name, [point["id"] for point in points]), strict=True
+    ):
+        for part in parts:
+            held.setdefault(id(part), (part, []))[1].append(point)
+    for part, of_it in held.values():
+        _fill(part, name, of_it)
+
+
+def _fill(backend: Backend, name: str, points: list[dict[str, Any]]) -> None:
     structs = [
         models.PointStruct(id=p["id"], vector=p.get("vector", {}), payload=p.get("payload"))
         for p in points
