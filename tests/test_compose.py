@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 import yaml
 from packaging.version import Version
+from typer.testing import CliRunner
 
+from app.commands.keys import app as keys_commands
 from app.settings.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +81,11 @@ def test_an_app_has_settings_it_knows_and_keys_where_it_is_public(name: str) -> 
     assert given <= {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
     assert ("--public" in app["command"]) != ("RETRIEVAL_KEYS_FILE" in environment)
     assert float(app["stop_grace_period"].removesuffix("s")) >= Settings().grace_s + 5
-    assert app["ports"][0].endswith(f":{Settings().port}")
+    [port] = app["ports"]
+    _, published, inside = port.split(":")
+    assert int(inside) == Settings().port
+    # What is printed must open outside of the container, where only this port is known.
+    assert environment["RETRIEVAL_PUBLIC_URL"] == f"http://localhost:{published}"
 
 
 @pytest.mark.parametrize("name", QDRANTS)
@@ -95,16 +101,25 @@ def test_each_server_is_pinned_fits_the_client_and_reports_to_nobody(name: str) 
 # --- the key: what the containers run ---------------------------------------------------------
 
 
-def run(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A service's entrypoint, the keys' folder replaced, before programs that print their input."""
+def run(
+    name: str, folder: Path, *, files: int | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A service's entrypoint, the keys' folder replaced, before programs that print their input.
+
+    files: the engine's hard limit of open files, where it is to be lower than this machine's.
+    """
     shown = (
         '#!/bin/sh\necho "key=$RETRIEVAL_API_KEY$QDRANT__SERVICE__API_KEY"\nprintf "<%s>" "$@"\n'
+        'printf "\\nfiles=%s" "$(ulimit -n)"\n'
     )
     for program in ("retrieval", "entrypoint.sh"):
         (folder / program).write_text(shown)
         (folder / program).chmod(0o755)
     service = SERVICES[name]
     command = [*service["entrypoint"], *service.get("command", [])]
+    if files is not None:
+        limited = f'ulimit -Sn 256 && ulimit -Hn {files} && exec "$@"'
+        command = ["bash", "-c", limited, "bash", *command]
     return subprocess.run(
         [
             part.replace("$$", "$")
@@ -130,6 +145,35 @@ def test_a_key_is_handed_over_in_the_environment_and_nothing_starts_without_it(
     started = run(name, tmp_path)
     assert started.stdout.startswith("key=a secret of some length\n")
     assert started.stdout.count("secret") == 1, "a key in argv is seen by every user"
+
+
+@pytest.mark.parametrize("name", QDRANTS)
+@pytest.mark.parametrize("hard", [4096, 12_000])
+def test_a_server_starts_with_as_many_files_as_the_engine_allows(
+    name: str, hard: int, tmp_path: Path
+) -> None:
+    assert "ulimits" not in SERVICES[name], "an engine with a lower limit refuses the container"
+    (tmp_path / "api-key").write_text("a secret of some length")
+    started = run(name, tmp_path, files=hard)
+    assert started.stdout.endswith(f"\nfiles={hard}"), started.stderr
+    assert ("Only 4096 files may be open at once here" in started.stdout) == (hard == 4096)
+
+
+def test_the_service_without_keys_says_the_line_that_makes_one(tmp_path: Path) -> None:
+    (tmp_path / "api-key").write_text("a secret of some length")
+    keys = tmp_path / "keys.json"
+    without = run("serve", tmp_path, RETRIEVAL_KEYS_FILE=str(keys))
+    assert (without.returncode, without.stdout) == (1, "")
+    [line] = re.findall(r"^ +docker compose run --rm (\S+ .*)$", without.stderr, re.MULTILINE)
+    # The line runs: a service of the file, and arguments that its program takes.
+    name, *arguments = line.split()
+    file = f"{mounts(name)['serve']}/keys.json"
+    assert SERVICES[name]["environment"]["RETRIEVAL_KEYS_FILE"] == file, "where `serve` looks"
+    assert arguments.pop(0) == "keys"
+    made = CliRunner().invoke(keys_commands, [*arguments, "--keys-file", str(keys)])
+    assert made.exit_code == 0, made.output
+    assert line in (ROOT / "docker-compose.yml").read_text().split("\nname:")[0]
+    assert run("serve", tmp_path, RETRIEVAL_KEYS_FILE=str(keys)).stdout.startswith("key=a secret")
 
 
 def test_a_random_key_is_made_once_and_one_of_ones_own_goes_before_it(tmp_path: Path) -> None:
@@ -217,3 +261,21 @@ def test_all_that_the_image_copies_is_sent_to_the_builder(image: str) -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     sent = {line[1:] for line in ignored if line.startswith("!")}
     assert {name for line in copied for name in line.split()} == sent
+
+
+def test_the_documentation_has_the_owner_of_every_volume() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?`) \| (`/.+?`).* \| (\d+:\d+) \|$", text, re.MULTILINE)
+    documented = {
+        (volume, place.strip("`"), owner)
+        for volumes, place, owner in rows
+        for volume in re.findall(r"`([\w-]+)`", volumes)
+    }
+    mounted = {
+        (volume, place, service["user"])
+        for name, service in SERVICES.items()
+        for volume, place in mounts(name).items()
+        if not place.endswith(":ro")
+    }
+    assert documented == mounted
+    assert {volume for volume, _, _ in documented} == set(COMPOSE["volumes"])

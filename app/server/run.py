@@ -97,7 +97,7 @@ def run(
 
     def ready() -> None:
         what = "The page is" if chosen.page else "The service is"
-        say(f"{step}{what} at {url} (stop with Ctrl-C)")
+        say(f"{step}{what} at {chosen.public_url or url} (stop with Ctrl-C)")
         if browser and chosen.page:
             threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
 

@@ -26,6 +26,7 @@ HTTP = "serve ui demo"
 
 _RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)s?\s*", re.ASCII)
 _WEB_ORIGIN = re.compile(r"https?://[^/\s@?#]+", re.IGNORECASE)
+_WEB_ADDRESS = re.compile(_WEB_ORIGIN.pattern + r"(/\S*)?", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -43,6 +44,12 @@ class Settings(BaseSettings):
         7860, "port to listen on; 0 takes a free one", "Service", HTTP, ge=0, le=65535
     )
     public: bool = setting(False, "allow an address that other machines can reach", "Service", HTTP)
+    public_url: str | None = setting(
+        None,
+        "address that people open, where it is not the one listened on: a container's published "
+        "port, a proxy",
+        "Service",
+    )
     collection: str = setting(
         "docs",
         "collection to search where a call names none",
@@ -228,6 +235,13 @@ class Settings(BaseSettings):
                     'without a path, or "*"'
                 )
         return tuple(origin.lower() for origin in value)
+
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not _WEB_ADDRESS.fullmatch(value):
+            raise ValueError("expected an address such as https://search.example.org")
+        return value
 
     @field_validator("rate_limit")
     @classmethod

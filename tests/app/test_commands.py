@@ -83,6 +83,18 @@ def test_ui_serves_and_ends_at_ctrl_c(office_store: Path) -> None:
         assert time.monotonic() - began < 10
 
 
+def test_an_address_that_people_open_is_the_one_that_is_said(office_store: Path) -> None:
+    arguments = ("ui", "--collection", "office", "--port", "0", "--no-browser", "--public")
+    with started(
+        *arguments,
+        "--host",
+        "0.0.0.0",
+        RETRIEVAL_STORE=str(office_store),
+        RETRIEVAL_PUBLIC_URL="http://localhost:7861",
+    ) as process:
+        read_until(process, r"The page is at http://localhost:7861 \(stop with Ctrl-C\)")
+
+
 SLOW = """
 import time
 from fastapi import FastAPI

@@ -52,6 +52,17 @@ def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         sources.load()
 
 
+def test_an_address_for_people_that_nobody_can_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRIEVAL_PUBLIC_URL", "https://a.example/search")
+    assert sources.load().public_url == "https://a.example/search"
+    for bad in ("localhost:7860", "ftp://a.example", "http://", "http://a b"):
+        monkeypatch.setenv("RETRIEVAL_PUBLIC_URL", bad)
+        with pytest.raises(
+            InvalidInput, match=r"RETRIEVAL_PUBLIC_URL is .*https://search\.example"
+        ):
+            sources.load()
+
+
 def test_how_the_models_run_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.model_options(sources.load()) == {}
     monkeypatch.setenv("RETRIEVAL_DEVICES", "cuda:0, cuda:1")
