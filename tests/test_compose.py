@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from app.commands.keys import app as keys_commands
 from app.settings.settings import PREFIX, Settings
+from retrieval.index.server.options import addresses
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -96,6 +97,14 @@ def test_each_server_is_pinned_fits_the_client_and_reports_to_nobody(name: str) 
     assert Version(server).major == Version(client).major
     assert abs(Version(server).minor - Version(client).minor) <= 1, "the client warns of more"
     assert SERVICES[name]["environment"]["QDRANT__TELEMETRY_DISABLED"] == "true"
+
+
+def test_the_cluster_is_asked_through_each_of_its_nodes() -> None:
+    nodes = [name for name in QDRANTS if "cluster" in SERVICES[name].get("profiles", [])]
+    store = SERVICES["cluster"]["environment"]["RETRIEVAL_STORE"]
+    assert addresses(store) == tuple(f"http://{node}:6333" for node in nodes)
+    assert len(nodes) == 3
+    assert set(nodes) < set(SERVICES["cluster"]["depends_on"])
 
 
 # --- the key: what the containers run ---------------------------------------------------------
