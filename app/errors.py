@@ -198,7 +198,7 @@ def error_code(error: RetrievalError) -> str:
 
 def retry_after(error: RetrievalError) -> float | None:
     """Seconds after which the same request may succeed; None where waiting changes nothing."""
-    if isinstance(error, _Retry):
+    if isinstance(error, (_Retry, StoreFault)):
         return error.retry_after_s
     if isinstance(error, Stopping):
         return 5.0

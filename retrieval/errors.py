@@ -5,6 +5,7 @@
     │   ├── InvalidInput           an argument's value (also a ValueError)
     │   │   ├── InvalidQuery       blank or not text
     │   │   ├── InvalidFilter      a `where` that cannot be understood
+    │   │   ├── LimitExceeded      more than the engine gives in one answer
     │   │   └── InvalidBatch       passages or vectors that must not be written
     │   ├── MissingExtra           an optional package is not installed
     │   ├── ModelNotFound          no such model here or on the hub
@@ -74,6 +75,18 @@ class InvalidQuery(InvalidInput):
 
 class InvalidFilter(InvalidInput):
     """A `where` cannot be understood."""
+
+
+class LimitExceeded(InvalidInput):
+    """More results were asked for than the engine gives in one answer.
+
+    Attributes:
+        most: how many it gives.
+    """
+
+    def __init__(self, problem: str, *, fix: str, most: int) -> None:
+        super().__init__(problem, fix=fix)
+        self.most = most
 
 
 class InvalidBatch(InvalidInput):
@@ -146,7 +159,15 @@ class ManifestCorrupt(Fault):
 
 
 class StoreFault(Fault):
-    """The engine refused an operation, panicked, or its files are damaged."""
+    """The engine refused an operation, panicked, or its files are damaged.
+
+    Attributes:
+        retry_after_s: seconds after which a server asks to come again; None where it says none.
+    """
+
+    def __init__(self, problem: str, *, fix: str, retry_after_s: float | None = None) -> None:
+        super().__init__(problem, fix=fix)
+        self.retry_after_s = retry_after_s
 
 
 class StoreDenied(Fault):

@@ -170,7 +170,9 @@ class CollectionIndex(Closing):
 
         Raises:
             InvalidInput: a missing or wrong argument.
-            InvalidFilter: `where` cannot be understood.
+            InvalidFilter: `where` cannot be understood, or asks for a field without an index where
+                a server allows only indexed ones.
+            LimitExceeded: a server gives fewer than `limit`, or `refine`, in one answer.
         """
         check_search(self._manifest, queries, mode, limit, fusion, refine)
         owner = self._tenancy.check(tenant)
@@ -249,7 +251,7 @@ class CollectionIndex(Closing):
                 nothing was deleted.
         """
         owner = self._tenancy.check(tenant)
-        compiled = self._indexed.same(compile_delete_filter(where))
+        compiled = self._same(compile_delete_filter(where))
         chosen = self._tenancy.narrow(compiled, owner)
         assert chosen is not None
         matching = self._points.count(chosen)
@@ -336,7 +338,10 @@ class CollectionIndex(Closing):
 
     def _compiled(self, where: Where | None) -> Filter | None:
         compiled = compile_filter(where)
-        return None if compiled is None else self._indexed.same(compiled)
+        return None if compiled is None else self._same(compiled)
+
+    def _same(self, compiled: Filter) -> Filter:
+        return self._indexed.same(compiled, only_indexed=not self._points.bounds.unindexed)
 
 
 def _texts(values: Sequence[str], name: str) -> list[str]:

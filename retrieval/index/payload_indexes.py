@@ -10,11 +10,12 @@ way that reads payloads, or refused where there is none.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidFilter, InvalidInput
 from retrieval.index.filters import as_list
-from retrieval.index.payload import RESERVED
+from retrieval.index.payload import FLAGS, METADATA, RESERVED
 from retrieval.index.payload_paths import path_parts, payload_path
 from retrieval.types import FieldKind
 
@@ -62,16 +63,27 @@ class IndexedFields:
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self._kinds: dict[_Path, str] = {path_parts(path): kind for path, kind in kinds.items()}
 
-    def same(self, where: models.Filter) -> models.Filter:
+    def same(self, where: models.Filter, *, only_indexed: bool = False) -> models.Filter:
         """The filter in a form that means the same whether its fields are indexed or not.
 
+        Args:
+            only_indexed: in a form that an engine can answer by these indexes alone. Then a
+                MatchExcept does not see numbers in a list beside the texts that it excepts.
+
         Raises:
-            InvalidFilter: it compares numbers with a field indexed for dates, or the reverse.
+            InvalidFilter: it compares numbers with a field indexed for dates, or the reverse; or
+                no index answers it, and one has to.
         """
-        return _filter(where, self._kinds, ())
+        return _filter(where, _Indexes(self._kinds, only_indexed), ())
 
 
-def _filter(where: models.Filter, kinds: Mapping[_Path, str], within: _Path) -> models.Filter:
+@dataclass(frozen=True, slots=True)
+class _Indexes:
+    kinds: Mapping[_Path, str]
+    only: bool
+
+
+def _filter(where: models.Filter, kinds: _Indexes, within: _Path) -> models.Filter:
     changed: dict[str, Any] = {}
     for name in ("must", "should", "must_not"):
         parts = as_list(getattr(where, name))
@@ -83,7 +95,7 @@ def _filter(where: models.Filter, kinds: Mapping[_Path, str], within: _Path) -> 
     return where.model_copy(update=changed)
 
 
-def _condition(condition: Any, kinds: Mapping[_Path, str], within: _Path) -> Any:
+def _condition(condition: Any, kinds: _Indexes, within: _Path) -> Any:
     from qdrant_client import models
 
     if isinstance(condition, models.Filter):
@@ -97,10 +109,26 @@ def _condition(condition: Any, kinds: Mapping[_Path, str], within: _Path) -> Any
         return condition.model_copy(update={"nested": nested})
     if not isinstance(condition, models.FieldCondition):
         return condition
-    kind = kinds.get((*within, *path_parts(condition.key)))
+    kind = kinds.kinds.get((*within, *path_parts(condition.key)))
+    if kind == "float" and kinds.only:
+        _check_exact(condition)
     if kind in ("integer", "float", "datetime"):
         return _ordered(condition, dates=kind == "datetime")
-    return condition if kind is None else _keyword(condition)
+    return condition if kind is None else _keyword(condition, kinds.only)
+
+
+def _check_exact(condition: models.FieldCondition) -> None:
+    from qdrant_client import models
+
+    match = condition.match
+    if isinstance(match, models.MatchValue) and isinstance(match.value, int):
+        raise InvalidFilter(
+            f"the filter compares {condition.key!r} with the whole number {match.value} exactly, "
+            "which an index for numbers cannot from 2**53 on, and the strict mode of the "
+            "collection allows only what an index answers",
+            fix="Store such numbers as text in a field with an index for keywords, or let the "
+            "server allow filters without an index (unindexed_filtering_retrieve).",
+        )
 
 
 def _ordered(condition: models.FieldCondition, *, dates: bool) -> models.FieldCondition:
@@ -122,7 +150,9 @@ def _ordered(condition: models.FieldCondition, *, dates: bool) -> models.FieldCo
     return condition
 
 
-def _keyword(condition: models.FieldCondition) -> models.FieldCondition | models.Filter:
+def _keyword(
+    condition: models.FieldCondition, only_indexed: bool
+) -> models.FieldCondition | models.Filter:
     """A condition on a field with an index for keywords."""
     from qdrant_client import models
 
@@ -146,4 +176,12 @@ def _keyword(condition: models.FieldCondition) -> models.FieldCondition | models
             models.FieldCondition(key=key, match=models.MatchAny(any=match.except_)),
         ]
     )
-    return models.Filter(should=[in_list, alone])
+    if not only_indexed:
+        return models.Filter(should=[in_list, alone])
+    several: list[models.Condition] = [condition, alone]
+    if key.startswith(f"{METADATA}."):
+        # beside the texts of a list, what else can be found by an index
+        flags = models.MatchAny(any=["true", "false"])
+        name = FLAGS + key.removeprefix(METADATA)
+        several.append(models.FieldCondition(key=name, match=flags))
+    return models.Filter(should=several)

@@ -82,9 +82,32 @@ class Nearest:
     exact: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What an engine takes in one request, where that is less than one might ask.
+
+    results: of one search. values: of one condition. conditions: of one filter. unindexed: whether
+    filters may use fields without an index.
+    """
+
+    results: int | None = None
+    values: int | None = None
+    conditions: int | None = None
+    unindexed: bool = True
+
+
+class Narrowed(Exception):
+    """The bounds turned out narrower than they were: ask again by what they are now."""
+
+
 class PointStore(Protocol):
     """An engine. Methods raise errors of `retrieval.errors` only; each may raise
     `CollectionReplaced`."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What may be asked for in one request; `nearest` and filters have to keep to it."""
+        ...
 
     def write(self, points: Sequence[PointData]) -> None:
         """Insert or replace points; durable when it returns."""
@@ -94,6 +117,9 @@ class PointStore(Protocol):
         self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
     ) -> list[list[tuple[str, float]]]:
         """For each request, (id, score) of the best `limit` points, ties in any order.
+
+        Raises:
+            Narrowed: requests are larger than the bounds that are known now.
 
         Args:
             payloads: where given, an engine that would need another request for them puts in the

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval._validate import one_of, unicode_text, whole_number
-from retrieval.errors import InvalidInput, InvalidQuery
+from retrieval.errors import InvalidInput, InvalidQuery, LimitExceeded
 from retrieval.fusion import dbsf, rrf
 from retrieval.index.bm25 import Bm25Terms
 from retrieval.index.point_store import (
@@ -16,6 +17,7 @@ from retrieval.index.point_store import (
     LEXICAL,
     SPARSE,
     TOKENS,
+    Narrowed,
     Nearest,
     PointStore,
     SparseTerms,
@@ -70,18 +72,44 @@ class IndexSearcher:
 
         Args:
             payloads: receives those that come with what is found, where all of it may be a result.
+
+        Raises:
+            LimitExceeded: the engine gives fewer than `limit`, or `refine`, in one answer.
         """
+        while True:
+            with contextlib.suppress(Narrowed):
+                return self._search(
+                    queries, mode, limit, where, fusion, refine, exact, min_score, payloads
+                )
+
+    def _search(
+        self,
+        queries: Sequence[IndexQuery],
+        mode: Mode,
+        limit: int,
+        where: Filter | None,
+        fusion: Fusion,
+        refine: int | None,
+        exact: bool,
+        min_score: float | None,
+        payloads: dict[str, dict[str, Any]] | None,
+    ) -> list[Scored]:
+        most = self._points.bounds.results
         depth = max(limit, refine or 0)
         if depth > _MANY:
             depth = min(depth, self._points.count(None))
         if depth == 0:
             return [[] for _ in queries]
+        if most is not None and depth > most:
+            raise _too_many(limit, refine, most)
         legs = [leg for leg in _LEGS[mode] if leg != LEXICAL or self._layout.lexical]
         each = max(depth, LEG_LIMIT) if len(legs) > 1 else depth
+        each = each if most is None else min(each, most)
+        first = each + SPARE if most is None else min(each + SPARE, most)
         requests: list[tuple[int, VectorName, Nearest]] = []
         for number, query in enumerate(queries):
             for leg in legs:
-                asked = self._request(leg, query, each + SPARE, where, exact)
+                asked = self._request(leg, query, first, where, exact)
                 if asked is not None:
                     requests.append((number, leg, asked))
         asked_for = [request for _, _, request in requests]
@@ -90,7 +118,7 @@ class IndexSearcher:
         found: list[dict[VectorName, Scored]] = [{leg: [] for leg in legs} for _ in queries]
         for (number, leg, request), answer in zip(requests, answers, strict=True):
             more = self._more(request)
-            found[number][leg] = leading(answer, each, _DECIMALS[leg], more)
+            found[number][leg] = leading(answer, each, _DECIMALS[leg], more, most)
         if mode == "hybrid":
             weights = fusion.weights[: len(legs)]
             joined = [_fused([own[leg] for leg in legs], fusion, weights)[:depth] for own in found]
@@ -191,6 +219,16 @@ def check_search(
             _check_tokens(query.token_vectors, layout.token_dimension or 0)
     if mode == "hybrid":
         _fused([[] for _ in fusion.weights], fusion, fusion.weights)  # which checks them
+
+
+def _too_many(limit: int, refine: int | None, most: int) -> LimitExceeded:
+    what, asked = ("limit", limit) if limit > most else ("refine", refine)
+    return LimitExceeded(
+        f"{what} is {asked} (top_k, candidates and refine ask for it), and the server gives at "
+        f"most {most} results of a search (max_query_limit of the collection's strict mode)",
+        fix=f"Ask for {most} or fewer, or raise max_query_limit there.",
+        most=most,
+    )
 
 
 def _fused(legs: Sequence[Scored], fusion: Fusion, weights: Sequence[float]) -> Scored:

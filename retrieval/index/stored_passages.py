@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from retrieval.errors import InvalidFilter
 from retrieval.index.payload import payload_to_passage
 from retrieval.index.point_store import PointStore
 from retrieval.index.tenants import PASSAGE_ID, Tenancy
@@ -65,10 +66,8 @@ class StoredPassages:
         """By passage id, up to `width` passages of the same document before and after it."""
         if width < 1 or not passages:
             return {passage.id: ((), ()) for passage in passages}
-        around = self._tenancy.narrow(_around(passages, width), owner)
         near: defaultdict[tuple[str, str], list[Passage]] = defaultdict(list)
-        for key, payload in self._scroll(None, around):
-            found = self.passage(key, payload)
+        for found in self._near(passages, width, owner).values():
             near[found.document_id, found.document_hash].append(found)
         for group in near.values():
             group.sort(key=lambda passage: passage.position)
@@ -80,6 +79,25 @@ class StoredPassages:
             after = tuple(other for other in others if one.position < other.position <= last)
             neighbours[one.id] = (before, after)
         return neighbours
+
+    def _near(
+        self, passages: Sequence[Passage], width: int, owner: str | None
+    ) -> dict[str, Passage]:
+        """By stored id, the passages around some others, and those themselves."""
+        found: dict[str, Passage] = {}
+        most = self._points.bounds.conditions
+        # two conditions a passage, beside those of the tenant and of the collection itself
+        size = len(passages) if most is None else max(1, (most - 2) // 2)
+        try:
+            for start in range(0, len(passages), size):
+                around = self._tenancy.narrow(_around(passages[start : start + size], width), owner)
+                for key, payload in self._scroll(None, around):
+                    found[key] = self.passage(key, payload)
+        except InvalidFilter:
+            if self._points.bounds.conditions == most:
+                raise
+            return self._near(passages, width, owner)  # by what it turned out to be
+        return found
 
     def states(
         self, document_ids: Sequence[str] | None, owner: str | None
@@ -96,8 +114,9 @@ class StoredPassages:
         """Filters that together match all passages of some documents, a few hundred in each."""
         from qdrant_client import models
 
-        for start in range(0, len(document_ids), _BATCH):
-            match = models.MatchAny(any=list(document_ids[start : start + _BATCH]))
+        size = min(_BATCH, self._points.bounds.values or _BATCH)
+        for start in range(0, len(document_ids), size):
+            match = models.MatchAny(any=list(document_ids[start : start + size]))
             condition = models.FieldCondition(key="document_id", match=match)
             chosen = self._tenancy.narrow(models.Filter(must=[condition]), owner)
             assert chosen is not None

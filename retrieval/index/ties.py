@@ -22,23 +22,32 @@ SPARE = 8
 _MOST_TIED = 10_000
 
 
-def leading(first: Scored, limit: int, decimals: int, more: Callable[[int], Scored]) -> Scored:
+def leading(
+    first: Scored,
+    limit: int,
+    decimals: int,
+    more: Callable[[int], Scored],
+    most: int | None = None,
+) -> Scored:
     """The best `limit` results by score, then by id.
 
     Where the cut falls among equal scores, more is fetched until the tie ends (or 10,000 more
     were seen), since an engine hands out any members of a tie.
 
     Args:
-        first: the engine's answer when asked for `limit + SPARE`.
+        first: the engine's answer when asked for `limit + SPARE`, or for `most` if that is less.
         more: the engine's answer when asked for that number.
+        most: how much an engine gives at all, at least `limit`; then a tie that goes on beyond it
+            is cut as the engine cut it.
     """
-    asked, answer = limit + SPARE, first
+    longest = limit + _MOST_TIED if most is None else most
+    asked, answer = min(limit + SPARE, longest), first
     while True:
         found = ordered(answer, decimals)
         exhausted = len(found) < asked
-        if exhausted or found[-1][1] < found[limit - 1][1] or asked >= limit + _MOST_TIED:
+        if exhausted or found[-1][1] < found[limit - 1][1] or asked >= longest:
             return found[:limit]
-        asked = min(asked * 8, limit + _MOST_TIED)
+        asked = min(asked * 8, longest)
         answer = more(asked)
 
 

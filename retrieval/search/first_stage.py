@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from retrieval.errors import LimitExceeded
 from retrieval.search.plan import SearchPlan
 from retrieval.types import Candidate, Encoder, Index, IndexQuery, MultiEncoder
 
@@ -54,7 +55,12 @@ class FirstStage:
     new is put after it, so that a list is the beginning of every deeper one, and pages that are
     taken from it never repeat or lose a passage.
 
-    `found` holds the candidates of each query, best first.
+    `found` holds the candidates of each query, best first. A server may give fewer results of a
+    search than the plan would look at: then it looks at as many as there are, if these are enough
+    for what was asked for.
+
+    Raises:
+        LimitExceeded: they are not.
     """
 
     def __init__(
@@ -67,16 +73,27 @@ class FirstStage:
         self._queries = queries
         self._plan = plan
         self._limit = plan.fetch
+        self._most: int | None = None
         self.found = self._search(queries)
-        self._open = [len(own) == self._limit for own in self.found]
+        self._open = [self._goes_on(own) for own in self.found]
 
     def may_grow(self, row: int) -> bool:
         """Whether there may be more for that query than was found."""
         return self._open[row]
 
+    def notices(self, row: int, hits: int) -> list[str]:
+        """Whether a page of fewer hits than asked for is short because of a server's limit."""
+        short = hits < self._plan.options.top_k and len(self.found[row]) == self._most
+        if not short:
+            return []
+        return [
+            f"The server gives at most {self._most} results of a search; there may be more hits "
+            "than these."
+        ]
+
     def deepen(self, rows: Sequence[int]) -> list[list[Candidate]]:
         """Look twice as deep for some queries, and give what is new for each of them."""
-        self._limit *= 2
+        self._limit = self._limit * 2 if self._most is None else min(self._limit * 2, self._most)
         answers = self._search([self._queries[row] for row in rows])
         more: list[list[Candidate]] = []
         for row, answer in zip(rows, answers, strict=True):
@@ -84,20 +101,29 @@ class FirstStage:
             unseen = (candidate for candidate in answer if candidate.passage.id not in known)
             new = [replace(one, rank=rank) for rank, one in enumerate(unseen, len(known) + 1)]
             self.found[row].extend(new)
-            self._open[row] = len(answer) == self._limit
+            self._open[row] = self._goes_on(answer)
             more.append(new)
         return more
 
+    def _goes_on(self, answer: Sequence[Candidate]) -> bool:
+        return len(answer) == self._limit and self._limit != self._most
+
     def _search(self, queries: Sequence[IndexQuery]) -> list[list[Candidate]]:
         plan, options = self._plan, self._plan.options
-        return self._index.search_batch(
-            queries,
-            mode=plan.mode,
-            limit=self._limit,
-            where=options.where,
-            fusion=plan.fusion,
-            refine=None if options.refine is None else max(options.refine, self._limit),
-            exact=options.exact,
-            min_score=options.min_score,
-            tenant=options.tenant,
-        )
+        try:
+            return self._index.search_batch(
+                queries,
+                mode=plan.mode,
+                limit=self._limit,
+                where=options.where,
+                fusion=plan.fusion,
+                refine=None if options.refine is None else max(options.refine, self._limit),
+                exact=options.exact,
+                min_score=options.min_score,
+                tenant=options.tenant,
+            )
+        except LimitExceeded as error:
+            if max(plan.asked, options.refine or 0) > error.most or self._limit <= error.most:
+                raise
+            self._limit = self._most = error.most
+            return self._search(queries)

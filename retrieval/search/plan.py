@@ -52,6 +52,14 @@ class SearchPlan:
         return self.options.offset + self.options.top_k
 
     @property
+    def asked(self) -> int:
+        """How many first-stage results the options name; a default names none."""
+        options = self.options
+        candidates = options.candidates or DEFAULT_CANDIDATES
+        named = 0 if candidates == DEFAULT_CANDIDATES else candidates
+        return max(self.end, named, options.fetch or 0)
+
+    @property
     def cosines(self) -> bool:
         """Whether first-stage scores are cosines, a relevance scale of a kind."""
         return self.mode == "dense" and self.options.refine is None

@@ -23,7 +23,6 @@ from retrieval.search.plan import SearchPlan, plan_search
 from retrieval.search.rerank import Read, read_candidates, reading_notices
 from retrieval.types import (
     Blend,
-    Candidate,
     Encoder,
     Hit,
     Index,
@@ -159,8 +158,8 @@ class TwoStageRetriever(Closing):
             total_ms=total_seconds * share,
         )
         return [
-            self._result(text, found, hits, own, plan, timings, len(texts))
-            for text, found, hits, own in zip(texts, first.found, pages, read, strict=True)
+            self._result(text, row, first, pages[row], read[row], plan, timings, len(texts))
+            for row, text in enumerate(texts)
         ]
 
     def plan(self, **options: Unpack[SearchArguments]) -> SearchPlan:
@@ -180,7 +179,8 @@ class TwoStageRetriever(Closing):
     def _result(
         self,
         query: str,
-        candidates: Sequence[Candidate],
+        row: int,
+        first: FirstStage,
         hits: Sequence[Hit],
         read: Read,
         plan: SearchPlan,
@@ -190,7 +190,7 @@ class TwoStageRetriever(Closing):
         return SearchResult(
             query=query,
             hits=tuple(hits),
-            candidates=tuple(candidates),
+            candidates=tuple(first.found[row]),
             mode=plan.mode,
             blend=plan.blend,
             encoder=self.encoder.info.model,
@@ -200,6 +200,7 @@ class TwoStageRetriever(Closing):
                 *self.notices,
                 *query_notices(self.encoder, query, plan),
                 *reading_notices(read, plan, hits, queries),
+                *first.notices(row, len(hits)),
             ),
             reranked=read.reranked,
             offset=plan.options.offset,

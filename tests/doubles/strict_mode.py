@@ -78,7 +78,7 @@ def check_query(kept: Kept, asked: Any) -> None:
     nested = asked.prefetch or []
     for prefetch in nested if isinstance(nested, list) else [nested]:
         check_query(kept, prefetch)
-    if not nested:
+    if not nested and asked.query is not None:
         _check_full_scan(kept, limits, asked)
     _limit(10 if asked.limit is None else asked.limit, limits.max_query_limit, "limit")
     _check_filter(kept, limits, asked.filter, limits.unindexed_filtering_retrieve)

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from doubles.qdrant_grpc import qdrant_server
+from doubles.qdrant_http import QdrantHttp
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-
-from tests.doubles.qdrant_grpc import qdrant_server
-from tests.doubles.qdrant_http import QdrantHttp
 
 NAME = "docs"
 

@@ -32,6 +32,7 @@ from retrieval.index.embedded.shard import EXACT_KB, OPEN_BYTES, edge_errors, is
 from retrieval.index.payload_paths import payload_path
 from retrieval.index.point_store import (
     DENSE,
+    Bounds,
     Nearest,
     PointData,
 )
@@ -88,6 +89,11 @@ class EdgePoints:
                 str(shard), shard_config(manifest)
             )
         _OPEN.add(self)
+
+    @property
+    def bounds(self) -> Bounds:
+        """None: the engine takes what it is given."""
+        return Bounds()
 
     def write(self, points: Sequence[PointData]) -> None:
         """Insert or replace points, a few hundred at a time, and flush them to the disk."""

@@ -28,6 +28,7 @@ from retrieval.index.manifest import (
     version_name,
 )
 from retrieval.index.server.client import Connection
+from retrieval.index.server.limits import Limits
 from retrieval.index.server.schema import creation, payload_indexes
 from retrieval.types import Manifest
 
@@ -42,6 +43,7 @@ class Catalog:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._limits: dict[str, Limits] = {}
 
     def names(self) -> list[str]:
         """What can be opened by its own name: aliases, and collections that are not versions."""
@@ -87,6 +89,10 @@ class Catalog:
                 fix="Index into a new collection; nothing was changed.",
             )
         return manifest_from_dict(dict(found), origin=origin)
+
+    def limits(self, physical: str) -> Limits:
+        """What the server allows of a collection whose manifest was read."""
+        return self._limits[physical]
 
     def create(self, name: str, manifest: Manifest) -> str:
         """Make a collection with its indexes and, where `name` is not a version, its alias.
@@ -234,10 +240,11 @@ class Catalog:
             check_manifest(self.manifest(physical), manifest)
         except (ManifestMismatch, ManifestCorrupt):
             return False
-        count = self._ask(
-            f"count the collection {physical!r}", lambda client: client.count(physical, exact=True)
+        found, _ = self._ask(
+            f"read the collection {physical!r}",
+            lambda client: client.scroll(physical, limit=1, with_payload=False),
         )
-        return count.count == 0
+        return not found
 
     def _point(self, alias: str, physical: str, before: str | None) -> None:
         from qdrant_client import models
@@ -271,6 +278,7 @@ class Catalog:
         info = self._ask(
             f"open the collection {physical!r}", lambda client: client.get_collection(physical)
         )
+        self._limits.setdefault(physical, Limits()).read(info)
         return getattr(info.config, "metadata", None) or {}
 
     def _ask(self, what: str, call: Callable[[QdrantClient], _T]) -> _T:

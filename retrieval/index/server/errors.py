@@ -13,28 +13,53 @@ from retrieval.errors import (
     CollectionNotFound,
     CollectionReplaced,
     DiskFull,
+    InvalidFilter,
     RetrievalError,
     StoreDenied,
     StoreFault,
 )
+from retrieval.index.payload import RESERVED
 
 FailureKind: TypeAlias = Literal[
     "away", "cut", "slow", "busy", "large", "denied", "missing", "exists", "full", "tls",
-    "stranger", "replaced", "refused",
+    "stranger", "replaced", "limited", "unindexed", "refused",
 ]  # fmt: skip
 """away: no connection. cut: it broke under way. slow: no answer in time. busy: it asks to come
-back later, or failed within itself. large: too much for one request. full: its disk. tls:
+back later, or failed within itself. large: too much for one request. full: its disk or memory. tls:
 certificates or protocol. stranger: what answers is not a Qdrant server. replaced: the collection
-has no vectors of these names, see `names.py`. refused: anything else, for good."""
+has no vectors of these names, see `names.py`. limited: more than its strict mode allows. unindexed:
+a filter on a field without an index, where that allows none. refused: anything else, for good."""
 
 _LARGE = re.compile(
     r"(payload|message|body|entity|request)\b.{0,60}(too large|larger than|size limit)",
     re.IGNORECASE | re.DOTALL,
 )
-_FULL = re.compile(r"no space left|available disk space|disk quota", re.IGNORECASE)
 _REPLACED = re.compile(
     r"Not existing vector name|vector \S+ is not found in the collection", re.IGNORECASE
 )
+_FULL = re.compile(
+    r"no space left|available disk space|disk quota|(disk|memory) usage is at", re.IGNORECASE
+)
+_LIMITED = re.compile(
+    r"Limit exceeded [\d.]+ > (?P<most>[\d.]+) for \"(?P<name>[^\"]+)\""
+    r"|(?P<part>Filter condition limit|Condition size limit) reached \(\d+ > (?P<count>\d+)\)"
+    r"|(?P<exact>Exact search disabled|vector indexing is disabled)"
+    r"|(?P<tokens>larger than rate limiter capacity)"
+)
+_UNINDEXED = re.compile(
+    r"Index required but not found for \"(?P<path>.+)\" of one of the following types: "
+    r"\[(?P<kinds>[^\]]*)\]"
+)
+_SETTINGS = {
+    "limit": "max_query_limit",
+    "upsert limit": "upsert_max_batchsize",
+    "search batch size": "search_max_batchsize",
+    "hnsw_ef": "search_max_hnsw_ef",
+    "oversampling": "search_max_oversampling",
+    "timeout": "max_timeout",
+    "Filter condition limit": "filter_max_conditions",
+    "Condition size limit": "condition_max_size",
+}
 _LONGEST_TEXT = 500
 
 
@@ -45,6 +70,21 @@ class Failure:
     kind: FailureKind
     text: str
     retry_after_s: float = 0.0
+
+
+class OverLimit(StoreFault):
+    """More than a collection's strict mode allows.
+
+    Attributes:
+        setting: the server's name of the limit.
+        most: what it allows; False where it forbids, None where a request costs more tokens than
+            there ever are.
+    """
+
+    def __init__(self, problem: str, *, fix: str, setting: str, most: float | bool | None) -> None:
+        super().__init__(problem, fix=fix)
+        self.setting = setting
+        self.most = most
 
 
 def failure_of(error: Exception) -> Failure:
@@ -116,6 +156,16 @@ def translated(
         )
     if kind == "replaced":
         return replaced(what, text)
+    if kind in ("limited", "large") and (limited := _over_limit(problem)):
+        return limited
+    if kind == "unindexed" and (found := _UNINDEXED.search(text)):
+        return _unindexed(what, found["path"], found["kinds"])
+    if kind == "full" and "memory usage" in text:
+        return DiskFull(
+            f"could not {what}: its memory is full ({text})",
+            fix="Give the server more memory, or delete what is not needed; what was acknowledged "
+            "before is kept.",
+        )
     if kind == "full":
         return DiskFull(
             f"could not {what}: its disk is full ({text})",
@@ -152,7 +202,44 @@ def translated(
         fix = "See the server's log; repeating the call is safe."
     if resumable:
         fix += " A run that is repeated goes on from there: what was acknowledged is kept."
-    return StoreFault(problem, fix=fix)
+    return StoreFault(problem, fix=fix, retry_after_s=failure.retry_after_s or None)
+
+
+def _over_limit(problem: str) -> OverLimit | None:
+    found = _LIMITED.search(problem)
+    if found is None:
+        return None
+    most: float | bool | None
+    if found["exact"]:
+        setting, most = "search_allow_exact", False
+    elif found["tokens"]:
+        setting = "write_rate_limit" if "Write rate" in problem else "read_rate_limit"
+        most = None
+    else:
+        number = float(found["most"] or found["count"])
+        most = int(number) if number.is_integer() else number
+        setting = _SETTINGS.get(found["name"] or found["part"], found["name"])
+    return OverLimit(
+        problem,
+        fix=f"Ask for less at once, or raise {setting} in the strict mode of the collection.",
+        setting=setting,
+        most=most,
+    )
+
+
+def _unindexed(what: str, path: str, kinds: str) -> InvalidFilter:
+    """What indexes a field, by the name that `where` has for it."""
+    name = re.sub(r"^(metadata|metadata_flags)\.", "", path)
+    if path.startswith("metadata.") and name in RESERVED:
+        name = path
+    wanted = kinds.split(", ")
+    kind = "keyword" if "keyword" in wanted else "datetime" if "datetime" in wanted else "number"
+    return InvalidFilter(
+        f"could not {what}: a filter on {name!r}, which has no index of the kind {kind}, and the "
+        "strict mode of the collection allows filters on indexed fields only",
+        fix=f"Leave it out, or index the field: retrieval reindex PATH --field {name}:{kind}, with "
+        "the collection's --collection and --store.",
+    )
 
 
 def replaced(what: str, text: str) -> CollectionReplaced:
@@ -200,6 +287,8 @@ def _of_status(error: Any) -> Failure:
         kind = "replaced"
     elif status == 507 or _FULL.search(body):
         kind = "full"
+    elif status == 400 and (limited := _limited(body)):
+        kind = limited
     elif status == 413 or _LARGE.search(body):
         kind = "large"
     elif status in (408, 504):
@@ -249,9 +338,17 @@ def _of_rpc(error: Any) -> Failure:
         return Failure("exists", text)
     if _REPLACED.search(details):
         return Failure("replaced", text)
+    if name == "INVALID_ARGUMENT" and (limited := _limited(details)):
+        return Failure(limited, text)
     if name == "UNAVAILABLE" and ("SSL" in details or "CERTIFICATE" in details):
         return Failure("tls", text)
     return Failure(_CODES.get(name, "refused"), text)
+
+
+def _limited(text: str) -> FailureKind | None:
+    if _LIMITED.search(text):
+        return "limited"
+    return "unindexed" if _UNINDEXED.search(text) else None
 
 
 def _line(text: str) -> str:

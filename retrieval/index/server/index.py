@@ -80,7 +80,7 @@ class ServerIndex(CollectionIndex):
             catalog = Catalog(connection)
             physical = catalog.create(name, manifest)
             manifest = catalog.manifest(physical)  # of a completed create, made earlier
-            points = ServerPoints(connection, physical, manifest)
+            points = ServerPoints(connection, physical, manifest, catalog.limits(physical))
             return cls(points, manifest.collection, manifest, physical)
 
     @classmethod
@@ -119,7 +119,7 @@ class ServerIndex(CollectionIndex):
             manifest = catalog.manifest(physical)
             if expect is not None:
                 check_manifest(manifest, expect)
-            points = ServerPoints(connection, physical, manifest)
+            points = ServerPoints(connection, physical, manifest, catalog.limits(physical))
             return cls(points, collection, manifest, physical)
 
     @classmethod

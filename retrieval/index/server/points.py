@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from retrieval.errors import CollectionNotFound, CollectionReplaced, StoreFault
+from retrieval.errors import CollectionNotFound, CollectionReplaced, InvalidInput, StoreFault
 from retrieval.index.manifest import MANIFEST_KEY
-from retrieval.index.point_store import DENSE, Nearest, PointData
+from retrieval.index.point_store import (
+    DENSE,
+    TOKENS,
+    Bounds,
+    Narrowed,
+    Nearest,
+    PointData,
+)
+from retrieval.index.searcher import LEG_LIMIT
 from retrieval.index.server.client import Connection, TooMuch
 from retrieval.index.server.conversion import dense_of, point_of, vectors_of
-from retrieval.index.server.errors import replaced
+from retrieval.index.server.errors import OverLimit, replaced
+from retrieval.index.server.limits import Limits
 from retrieval.index.server.names import vector_names
 from retrieval.index.server.schema import query_request, search_params
 from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
@@ -26,6 +36,10 @@ _REST_BYTES = WRITE_BYTES // 2
 _QUERIES = 64
 """Requests in one search call, so that a large batch is not one long wait."""
 
+_COUNTED = 1_000
+_DELETED = 500
+"""Points of a page of ids, where a server neither counts nor deletes them by a filter."""
+
 _T = TypeVar("_T")
 
 
@@ -36,12 +50,24 @@ class ServerPoints:
     opened: of another that has its place now nothing is found, written or deleted.
     """
 
-    def __init__(self, connection: Connection, collection: str, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        collection: str,
+        manifest: Manifest,
+        limits: Limits | None = None,
+    ) -> None:
         self._connection = connection
         self._collection = collection
         self._manifest = manifest
         self._names = vector_names(manifest)
+        self._limits = Limits() if limits is None else limits
         self._closed = False
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the server allows in one request, as far as it is known."""
+        return self._limits.bounds
 
     def write(self, points: Sequence[PointData]) -> None:
         """Insert or replace points; each request waits until it is applied.
@@ -51,7 +77,7 @@ class ServerPoints:
         """
         most = WRITE_BYTES if self._connection.options.grpc else _REST_BYTES
         for batch in write_batches(points, most):
-            waiting = [batch]
+            waiting = self._limits.parts(batch)[::-1]
             since: float | None = None
             while waiting:
                 part = waiting.pop()
@@ -60,6 +86,11 @@ class ServerPoints:
                 try:
                     with self._there():
                         self._connection.attempt(self._what("write to"), self._upsert(part), since)
+                except OverLimit as refusal:
+                    if not self._limits.learn(refusal):
+                        raise
+                    waiting += self._limits.parts(part)[::-1]
+                    continue
                 except TooMuch as trouble:
                     if len(part) == 1:
                         self._write_one(part[0], trouble, since)
@@ -76,21 +107,19 @@ class ServerPoints:
         self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
     ) -> list[list[tuple[str, float]]]:
         """For each request, (id, score) of the best `limit` points; payloads by the same way."""
-        storage = self._manifest.storage
-        local = self._connection.is_local  # which scans everything, and warns of parameters
-        asked = [
-            query_request(
-                request,
-                self._names,
-                None if local else search_params(request, storage),
-                with_payload=payloads is not None,
-            )
-            for request in requests
-        ]
+        return self._limits.ask(lambda: self._nearest(requests, payloads))
+
+    def _nearest(
+        self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None
+    ) -> list[list[tuple[str, float]]]:
+        limits = self._limits
+        if limits.results is not None and any(one.limit > limits.results for one in requests):
+            raise Narrowed
+        asked = [self._query(request, payloads is not None) for request in requests]
         found: list[list[tuple[str, float]]] = []
-        for start in range(0, len(asked), _QUERIES):
-            part = asked[start : start + _QUERIES]
-            answers = self._read("search", self._search(part))
+        size = _QUERIES if limits.searches is None else min(_QUERIES, limits.searches)
+        for start in range(0, len(asked), size):
+            answers = self._answers(asked[start : start + size])
             found += [[(str(hit.id), hit.score) for hit in one.points] for one in answers]
             if payloads is not None:
                 payloads.update(
@@ -100,28 +129,12 @@ class ServerPoints:
 
     def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Payloads by id."""
-        if not ids:
-            return {}
-        records = self._read(
-            "read",
-            lambda client: client.retrieve(
-                self._collection, list(ids), with_payload=True, with_vectors=False,
-                **self._connection.reading,
-            ),
-        )  # fmt: skip
+        records = self._records(ids, True, False)
         return {str(record.id): record.payload or {} for record in records}
 
     def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
         """Dense vectors (dimension,) by id."""
-        if not ids:
-            return {}
-        records = self._read(
-            "read",
-            lambda client: client.retrieve(
-                self._collection, list(ids), with_payload=False,
-                with_vectors=[self._names[DENSE]], **self._connection.reading,
-            ),
-        )  # fmt: skip
+        records = self._records(ids, False, [self._names[DENSE]])
         found = {str(record.id): dense_of(record, self._names) for record in records}
         return {key: vector for key, vector in found.items() if vector.size}
 
@@ -147,23 +160,46 @@ class ServerPoints:
         """Delete points by id."""
         from qdrant_client import models
 
-        if ids:
-            self.delete_matching(models.Filter(must=[models.HasIdCondition(has_id=list(ids))]))
+        if not ids:
+            return
+        try:
+            self._delete(models.Filter(must=[models.HasIdCondition(has_id=list(ids))]))
+        except OverLimit as refusal:
+            if refusal.most is not None or len(ids) == 1:
+                raise
+            # more than a minute's tokens
+            middle = len(ids) // 2
+            self.delete_ids(ids[:middle])
+            self.delete_ids(ids[middle:])
 
     def delete_matching(self, where: models.Filter) -> None:
         """Delete what a filter matches."""
-        from qdrant_client import models
-
-        self._delete(models.FilterSelector(filter=self._own(where) or where))
+        try:
+            self._delete(where)
+        except OverLimit as refusal:
+            if refusal.most is not None:
+                raise
+            # more than a minute's tokens: one page of ids after the other
+            while page := self._page(None, _DELETED, self._own(where), False)[0]:
+                self.delete_ids([str(record.id) for record in page])
 
     def count(self, where: models.Filter | None) -> int:
         """The exact number of points that match."""
+
         chosen = None if where is None else self._own(where)
-        answer = self._read(
-            "count",
-            lambda client: client.count(self._collection, count_filter=chosen, exact=True),
-        )
-        return answer.count
+
+        def count() -> int | None:
+            if not self._limits.exact:
+                return None
+            fitting = self._limits.filter(chosen)
+            answer = self._read(
+                "count",
+                lambda client: client.count(self._collection, count_filter=fitting, exact=True),
+            )
+            return answer.count
+
+        number = self._limits.ask(count)
+        return self._counted(chosen) if number is None else number
 
     def check(self) -> None:
         """Ask whether the collection is still the one that was opened."""
@@ -181,10 +217,12 @@ class ServerPoints:
         """
         info = self._read("open", lambda client: client.get_collection(self._collection))
         self._same(info)
+        self._limits.read(info)
         points = self.count(None)
         named = 3 if self._manifest.layout.lexical else 2
         state: Literal["ok", "optimizing", "failed"] = "ok"
         notes = [str(warning.message) for warning in info.warnings or []]
+        notes += self._limits.notes(self._manifest.storage, LEG_LIMIT)
         if info.status.value == "red":
             state = "failed"
             notes.append("The server says that the collection has failed (status red).")
@@ -235,6 +273,76 @@ class ServerPoints:
             "it) take larger requests: service.max_request_size_mb.",
         ) from trouble
 
+    def _query(self, request: Nearest, with_payload: bool) -> models.QueryRequest:
+        limits = self._limits
+        if request.exact and not limits.exact and request.using != TOKENS:
+            raise InvalidInput(
+                "exact is true, and the server does not allow exact searches of the collection "
+                f"{self._manifest.collection!r} (search_allow_exact of its strict mode)",
+                fix="Leave exact out, or let the server allow it.",
+            )
+        if self._connection.is_local:  # which scans everything, and warns of parameters
+            params = None
+        else:
+            params = search_params(request, self._manifest.storage, limits)
+        fitting = dataclasses.replace(request, where=limits.filter(request.where))
+        return query_request(fitting, self._names, params, limits, with_payload=with_payload)
+
+    def _answers(self, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
+        try:
+            return self._read("search", self._search(requests))
+        except OverLimit as refusal:
+            if refusal.most is not None or len(requests) == 1:
+                raise
+            # together they cost more than a minute's tokens
+            middle = len(requests) // 2
+            return self._answers(requests[:middle]) + self._answers(requests[middle:])
+
+    def _records(
+        self, ids: Sequence[str], payload: bool, vectors: bool | list[str]
+    ) -> list[models.Record]:
+        """Points by id, for as few tokens as it can be where reading is rationed."""
+        from qdrant_client import models
+
+        wanted = list(ids)
+        reading = self._connection.reading
+        if not wanted:
+            return []
+        if self._limits.reads is None or len(wanted) < 3 or reading["consistency"] is not None:
+            return self._read(
+                "read",
+                lambda client: client.retrieve(
+                    self._collection, wanted, with_payload=payload, with_vectors=vectors, **reading
+                ),
+            )
+
+        def page(some: list[str]) -> Callable[[QdrantClient], list[models.Record]]:
+            # one token an id by retrieve, two for all of them by a filter
+            given = models.Filter(must=[models.HasIdCondition(has_id=list(some))])
+            where = self._limits.filter(given)
+            return lambda client: client.scroll(
+                self._collection, scroll_filter=where, limit=len(some),
+                with_payload=payload, with_vectors=vectors, **reading,
+            )[0]  # fmt: skip
+
+        def pages() -> list[models.Record]:
+            found: list[models.Record] = []
+            size = self._limits.page(len(wanted))
+            for start in range(0, len(wanted), size):
+                found += self._read("read", page(wanted[start : start + size]))
+            return found
+
+        return self._limits.ask(pages)
+
+    def _counted(self, where: models.Filter | None) -> int:
+        """How many points match, by reading their ids."""
+        number, after = 0, None
+        while True:
+            page, after = self._page(after, _COUNTED, where, False)
+            number += len(page)
+            if after is None:
+                return number
+
     def _search(
         self, requests: list[models.QueryRequest]
     ) -> Callable[[QdrantClient], list[models.QueryResponse]]:
@@ -256,23 +364,35 @@ class ServerPoints:
         *,
         with_vectors: bool = False,
     ) -> tuple[list[models.Record], str | None]:
-        # Long runs read pages, and are to outlast an outage as their writes do.
-        records, following = self._persist(
-            "read",
-            lambda client: client.scroll(
-                self._collection, scroll_filter=where, limit=limit, offset=after,
-                with_payload=payload, with_vectors=with_vectors, **self._connection.reading,
-            ),
-        )  # fmt: skip
+        def page() -> tuple[list[models.Record], Any]:
+            fitting, size = self._limits.filter(where), self._limits.page(limit)
+            # Long runs read pages, and are to outlast an outage as their writes do.
+            return self._persist(
+                "read",
+                lambda client: client.scroll(
+                    self._collection, scroll_filter=fitting, limit=size, offset=after,
+                    with_payload=payload, with_vectors=with_vectors, **self._connection.reading,
+                ),
+            )  # fmt: skip
+
+        records, following = self._limits.ask(page)
         return records, None if following is None else str(following)
 
-    def _delete(self, selector: Any) -> None:
-        self._persist(
-            "delete from",
-            lambda client: client.delete(
-                self._collection, points_selector=selector, **self._connection.writing
-            ),
-        )
+    def _delete(self, where: models.Filter) -> None:
+        from qdrant_client import models
+
+        def delete() -> None:
+            fitting = self._limits.filter(self._own(where) or where)
+            assert fitting is not None
+            selector = models.FilterSelector(filter=fitting)
+            self._persist(
+                "delete from",
+                lambda client: client.delete(
+                    self._collection, points_selector=selector, **self._connection.writing
+                ),
+            )
+
+        self._limits.ask(delete)
 
     def _read(self, action: str, call: Callable[[QdrantClient], _T]) -> _T:
         with self._there():

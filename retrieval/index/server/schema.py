@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.index.payload_fields import IndexKind, index_paths
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
+from retrieval.index.server.limits import Limits
 from retrieval.index.server.names import VectorNames, vector_names
 from retrieval.types import Layout, Manifest, Storage
 
@@ -62,22 +63,27 @@ def payload_indexes(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def search_params(request: Nearest, storage: Storage) -> models.SearchParams | None:
+def search_params(request: Nearest, storage: Storage, limits: Limits) -> models.SearchParams | None:
     """How a request is to be searched for; None where there is nothing to choose."""
     from qdrant_client import models
 
+    if request.using == TOKENS and not limits.exact:
+        return None
     if request.using != DENSE:
         return models.SearchParams(exact=True) if request.exact else None
     short = storage.quantization != "none"
     if request.exact:
         quantization = models.QuantizationSearchParams(ignore=True) if short else None
         return models.SearchParams(exact=True, quantization=quantization)
+    more = storage.oversampling
+    if limits.oversampling is not None:
+        more = min(more, limits.oversampling)
     quantization = (
-        models.QuantizationSearchParams(rescore=True, oversampling=storage.oversampling)
-        if short
-        else None
+        models.QuantizationSearchParams(rescore=True, oversampling=more) if short else None
     )
     width = storage.search_ef or max(256, 2 * request.limit)
+    if limits.ef is not None:
+        width = min(width, limits.ef)
     return models.SearchParams(hnsw_ef=width, quantization=quantization)
 
 
@@ -85,6 +91,7 @@ def query_request(
     request: Nearest,
     names: VectorNames,
     params: models.SearchParams | None,
+    limits: Limits,
     *,
     with_payload: bool,
 ) -> models.QueryRequest:
@@ -97,7 +104,13 @@ def query_request(
         vector = models.SparseVector(indices=list(query.indices), values=list(query.values))
     else:
         vector = query.tolist()
+    # Without a graph a server takes a search of token vectors for a full scan, which it may forbid,
+    # unless what they re-order is found before.
+    found_before = request.using == TOKENS and not limits.exact
     return models.QueryRequest(
+        prefetch=models.Prefetch(filter=request.where, limit=request.limit)
+        if found_before
+        else None,
         query=vector,
         using=names[request.using],
         filter=request.where,
