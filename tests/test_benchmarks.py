@@ -34,6 +34,8 @@ try:
     import _mixture
     import _report
     import _scale
+    import _server_systems
+    import _server_writing
     import _shapes
     import _systems
     import _texts
@@ -433,3 +435,63 @@ def test_nobody_there_is_no_answer() -> None:
         _load.closed_loop("http://127.0.0.1:9", "/", make, clients=1, seconds=0.05)
     )
     assert {one.status for one in outcome.answers} == {0}
+
+
+# --- a server ---------------------------------------------------------------------------------
+
+
+def test_the_cost_of_a_search_is_what_a_server_counts() -> None:
+    """Conditions, nested ones too, ids and the searches of a batch, against the double's count."""
+    from doubles.qdrant_http import qdrant_http
+    from qdrant_client import QdrantClient, models
+
+    nested = models.Filter(
+        must=[models.FieldCondition(key="a", match=models.MatchValue(value="x"))],
+        should=[
+            models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key="b"))])
+        ],
+    )
+    with qdrant_http() as server:
+        client = QdrantClient(server.url, check_compatibility=False)
+        client.create_collection(
+            "c", {"v": models.VectorParams(size=2, distance=models.Distance.COSINE)}
+        )
+        points = [models.PointStruct(id=n, vector={"v": [1.0, float(n)]}) for n in range(3)]
+        client.upsert("c", points)
+        one = models.QueryRequest(query=[1.0, 0.0], using="v", limit=2, filter=nested)
+        calls = [
+            lambda: client.query_points("c", query=[1.0, 0.0], using="v", query_filter=nested),
+            lambda: client.query_batch_points("c", [one, one]),
+            lambda: client.retrieve("c", [0, 1, 2]),
+            lambda: client.scroll("c", scroll_filter=nested),
+        ]
+        for call, tokens in zip(calls, [3, 6, 3, 3], strict=True):
+            before = server.backend.rates.spent.get("read", 0)
+            with _server_systems.counted() as cost:
+                call()
+            told = server.backend.rates.spent["read"] - before
+            assert (cost.requests, cost.tokens, told) == (1, tokens, tokens)
+        client.close()
+
+
+def test_a_run_deletes_its_collections_whatever_happens() -> None:
+    from _server_place import Place
+    from doubles.qdrant_http import qdrant_http
+
+    import retrieval
+
+    with qdrant_http() as server:
+        place = Place(server.url, 1, None, True)
+        store = retrieval.Store(server.url)
+
+        def cut_short() -> None:
+            with _server_writing.Bench(place) as bench:
+                _, index = bench.create()
+                index.close()
+                bench.name()  # of a collection that was not made yet
+                assert len(store.names()) == 1
+                raise RuntimeError("cut short")
+
+        with pytest.raises(RuntimeError, match="cut short"):
+            cut_short()
+        assert store.names() == []
