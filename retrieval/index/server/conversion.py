@@ -1,4 +1,4 @@
-"""Points as qdrant-client has them, and as the library has them."""
+"""Points as they were read through qdrant-client, as the library has them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,6 @@ from retrieval.types import FloatArray
 
 if TYPE_CHECKING:
     from qdrant_client import models
-
-
-def vectors_of(one: PointData, names: VectorNames) -> dict[str, Any]:
-    """The named vectors of a point, as they are written."""
-    vectors: dict[str, Any] = {}
-    if one.sparse.indices:
-        # a text without terms does not count towards how rare they are, on any engine
-        vectors[names[SPARSE]] = _terms(one.sparse)
-    if one.dense.size:
-        vectors[names[DENSE]] = one.dense.tolist()
-    if one.lexical is not None:
-        vectors[names[LEXICAL]] = _terms(one.lexical)
-    if one.tokens is not None:
-        vectors[names[TOKENS]] = one.tokens.tolist()
-    return vectors
-
-
-def _terms(terms: SparseTerms) -> models.SparseVector:
-    from qdrant_client import models
-
-    return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
 
 
 def point_of(record: models.Record, names: VectorNames) -> PointData:

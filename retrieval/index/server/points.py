@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from retrieval.errors import CollectionNotFound, CollectionReplaced, InvalidInput, StoreFault
@@ -19,11 +20,12 @@ from retrieval.index.point_store import (
 )
 from retrieval.index.searcher import LEG_LIMIT
 from retrieval.index.server.client import Connection, TooMuch
-from retrieval.index.server.conversion import dense_of, point_of, vectors_of
+from retrieval.index.server.conversion import dense_of, point_of
 from retrieval.index.server.errors import OverLimit, replaced
 from retrieval.index.server.limits import Limits
 from retrieval.index.server.names import vector_names
 from retrieval.index.server.schema import query_request, search_params
+from retrieval.index.server.upserts import upsert_call
 from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
 from retrieval.types import FloatArray, IndexStatus, Manifest
 
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
 
 _REST_BYTES = WRITE_BYTES // 2
-"""Numbers take about five times their bytes in JSON, and a server refuses more than 32 MiB."""
+"""Numbers take about three times their bytes in JSON, and a server refuses more than 32 MiB."""
+
+_WRITES_AT_ONCE = 2
 
 _QUERIES = 64
 """Requests in one search call, so that a large batch is not one long wait."""
@@ -76,32 +80,47 @@ class ServerPoints:
         one point.
         """
         most = WRITE_BYTES if self._connection.options.grpc else _REST_BYTES
-        for batch in write_batches(points, most):
-            waiting = self._limits.parts(batch)[::-1]
-            since: float | None = None
-            while waiting:
-                part = waiting.pop()
-                # parts of one batch share a deadline until one of them succeeds
-                since = self._connection.now() if since is None else since
-                try:
-                    with self._there():
-                        self._connection.attempt(self._what("write to"), self._upsert(part), since)
-                except OverLimit as refusal:
-                    if not self._limits.learn(refusal):
-                        raise
-                    waiting += self._limits.parts(part)[::-1]
+        batches = write_batches(points, most)
+        if len(batches) == 1 or self._connection.is_local:
+            for batch in batches:
+                self._write_batch(batch)
+            return
+        # while one batch is applied, the next is prepared and sent
+        with ThreadPoolExecutor(_WRITES_AT_ONCE, "retrieval-upsert") as pool:
+            under_way = [pool.submit(self._write_batch, batch) for batch in batches]
+            try:
+                for one in under_way:
+                    one.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _write_batch(self, batch: Sequence[PointData]) -> None:
+        waiting = self._limits.parts(batch)[::-1]
+        since: float | None = None
+        while waiting:
+            part = waiting.pop()
+            # parts of one batch share a deadline until one of them succeeds
+            since = self._connection.now() if since is None else since
+            try:
+                with self._there():
+                    self._connection.attempt(self._what("write to"), self._upsert(part), since)
+            except OverLimit as refusal:
+                if not self._limits.learn(refusal):
+                    raise
+                waiting += self._limits.parts(part)[::-1]
+                continue
+            except TooMuch as trouble:
+                if len(part) == 1:
+                    self._write_one(part[0], trouble, since)
+                elif self._connection.now() - since >= self._connection.options.retry_s:
+                    what = self._what("write to")
+                    raise self._connection.error(trouble.failure, what, since) from trouble
+                else:
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
                     continue
-                except TooMuch as trouble:
-                    if len(part) == 1:
-                        self._write_one(part[0], trouble, since)
-                    elif self._connection.now() - since >= self._connection.options.retry_s:
-                        what = self._what("write to")
-                        raise self._connection.error(trouble.failure, what, since) from trouble
-                    else:
-                        middle = len(part) // 2
-                        waiting += [part[middle:], part[:middle]]
-                        continue
-                since = None
+            since = None
 
     def nearest(
         self, requests: Sequence[Nearest], payloads: dict[str, dict[str, Any]] | None = None
@@ -249,13 +268,7 @@ class ServerPoints:
         self._connection.close()
 
     def _upsert(self, part: Sequence[PointData]) -> Callable[[QdrantClient], object]:
-        from qdrant_client import models
-
-        structs = [
-            models.PointStruct(id=one.id, vector=vectors_of(one, self._names), payload=one.payload)
-            for one in part
-        ]
-        return lambda client: client.upsert(self._collection, structs, **self._connection.writing)
+        return upsert_call(self._connection, self._collection, self._names, part)
 
     def _write_one(self, one: PointData, trouble: TooMuch, since: float) -> None:
         """Write the one passage that is left of a batch, or say which it is."""
