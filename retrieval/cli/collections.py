@@ -14,6 +14,7 @@ from retrieval.cli.options import (
     AsJson,
     Collection,
     Store,
+    field_kinds,
     with_model_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
@@ -100,6 +101,14 @@ def reindex(
         Literal["none", "int8", "binary"] | None,
         typer.Option(help="Quantization of stored vectors."),
     ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KIND",
+            help="Index this metadata for filters, too, as keyword, number or datetime; can be "
+            "repeated.",
+        ),
+    ] = None,
     judged: Annotated[
         Path | None,
         typer.Option(metavar="BEIR_DIR", help="Judged queries to compare both versions on."),
@@ -137,9 +146,14 @@ def reindex(
             "overlap_tokens": overlap_tokens,
         }
     )
-    if quantization is not None:
+    if quantization is not None or field:
         built = place.manifest(collection).storage
-        options["storage"] = replace(built, quantization=quantization)
+        options["storage"] = replace(
+            built,
+            quantization=quantization or built.quantization,
+            fields={**built.fields, **field_kinds(field or [])},
+        )
+        options["fields"] = options["storage"].fields or "auto"
     with indexing_bar(collection) as progress:
         report = build(
             sources, collection, store=place, judged=judged, split=split, switch=switch,

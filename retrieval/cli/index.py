@@ -17,6 +17,7 @@ from retrieval.cli.options import (
     Collection,
     Store,
     Tenant,
+    field_kinds,
     with_model_options,
     with_options,
 )
@@ -26,11 +27,10 @@ from retrieval.errors import CorpusError, InvalidInput
 
 if TYPE_CHECKING:
     from retrieval.index.store import Store as Place
-    from retrieval.types import FieldKind, IngestReport
+    from retrieval.types import IngestReport
 
 STORAGE_PANEL = "Storage (of a new collection)"
 MACHINES = "Many machines (extra `scale`)"
-_KINDS = ("keyword", "number", "datetime")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -186,7 +186,7 @@ def index(
     place = open_store(store, api_key)
     _check_server(place, server)
     if field := layout.pop("field", None):
-        layout["fields"] = _fields(field)
+        layout["fields"] = field_kinds(field)
     run = partial(
         _runner(ray, cluster),
         collection=collection,
@@ -271,20 +271,6 @@ def _tell(report: IngestReport, shown: Sequence[str]) -> None:
     if report.truncated_passages:
         show_notices([f"{report.truncated_passages} passages were longer than the encoder reads."])
     show_notices([plain(notice) for notice in report.notices if notice not in shown])
-
-
-def _fields(given: Sequence[str]) -> dict[str, FieldKind]:
-    """`year:number` and the like as names and kinds."""
-    fields: dict[str, FieldKind] = {}
-    for one in given:
-        name, _, kind = one.rpartition(":")
-        if not name or kind not in _KINDS:
-            raise InvalidInput(
-                f"--field is {one!r}, expected NAME:KIND with a kind of {', '.join(_KINDS)}",
-                fix="Write, for example, --field year:number --field lang:keyword.",
-            )
-        fields[name] = kind  # type: ignore[assignment]  # checked above
-    return fields
 
 
 def _check_some_indexed(sources: Sequence[str], reports: Sequence[IngestReport]) -> None:

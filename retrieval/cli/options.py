@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
@@ -13,7 +13,7 @@ import typer
 from retrieval.cli.output import given_only, listed
 from retrieval.errors import InvalidInput
 from retrieval.search.options import Option, search_options
-from retrieval.types import Fusion
+from retrieval.types import FieldKind, Fusion
 
 _Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -43,6 +43,27 @@ RerankerOption = Annotated[
         help="Second stage: auto, none, a model's name or folder.", rich_help_panel=MODELS
     ),
 ]
+_KINDS = ("keyword", "number", "datetime")
+
+
+def field_kinds(given: Sequence[str]) -> dict[str, FieldKind]:
+    """`year:number` and the like as names and kinds.
+
+    Raises:
+        InvalidInput: one is not NAME:KIND.
+    """
+    fields: dict[str, FieldKind] = {}
+    for one in given:
+        name, _, kind = one.rpartition(":")
+        if not name or kind not in _KINDS:
+            raise InvalidInput(
+                f"--field is {one!r}, expected NAME:KIND with a kind of {', '.join(_KINDS)}",
+                fix="Write, for example, --field year:number --field lang:keyword.",
+            )
+        fields[name] = kind  # type: ignore[assignment]  # checked above
+    return fields
+
+
 _MODEL_OPTIONS: dict[str, Any] = {
     "pooling": Annotated[
         Literal["cls", "mean", "last"] | None,

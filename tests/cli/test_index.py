@@ -53,6 +53,22 @@ def test_a_summary_with_duplicates_storage_and_pruning(
         assert index.count() == 2
 
 
+def test_a_field_is_indexed_afterwards(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    place = ["--store", str(store)]
+    made = ["index", str(folder), *place, "--encoder", "starter", "--field", "n:number"]
+    assert run(made) == 0
+    again = ["reindex", str(folder), *place, "--field", "lang:keyword"]
+    assert run([*again, "--quantization", "int8"]) == 0, capsys.readouterr().err
+    storage = Store(store).manifest("docs").storage
+    assert storage.fields == {"n": "number", "lang": "keyword"}
+    assert storage.quantization == "int8"
+    assert run(["reindex", str(folder), *place, "--field", "lang"]) == 2
+    assert "expected NAME:KIND" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

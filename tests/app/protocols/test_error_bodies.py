@@ -109,6 +109,16 @@ def test_retry_after_is_whole_seconds_and_at_least_one(seconds: float, header: s
         assert response.headers["retry-after"] == header
 
 
+def test_a_store_that_asks_to_wait_says_so_in_every_form() -> None:
+    later = StoreFault("the store limits requests", fix="Wait.", retry_after_s=19.2)
+    for path in ("/v1/search", "/v2/rerank", "/rerank", "/retrieval"):
+        response = answered(path, later)
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "20"
+        gone = answered(path, StoreFault("broken", fix="Restart."))
+        assert "retry-after" not in gone.headers
+
+
 def test_other_protocols_have_their_own_forms() -> None:
     cohere = json.loads(bytes(answered("/v2/rerank", MISSING).body))
     assert isinstance(cohere["message"], str)
