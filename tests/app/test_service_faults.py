@@ -21,6 +21,7 @@ import httpx
 import pytest
 from doubles.qdrant_http import qdrant_http
 from doubles.tcp_proxy import tcp_proxy
+from qdrant_client import models
 from service_help import DOCUMENTS, Service, make_settings, running, small_service
 
 import retrieval
@@ -65,6 +66,37 @@ def serving(folder: Path, **options: Any) -> Any:
     settings = make_settings(folder, **options)
     backend = Backend(settings)
     return create_app(backend, settings)
+
+
+def test_a_collection_in_strict_mode(tmp_path: Path) -> None:
+    with qdrant_http() as qdrant:
+        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="starter", fields=None)
+        with running(serving(tmp_path, store=f"{qdrant.url}?retry_s=0.5")) as url:
+
+            def limit(**limits: Any) -> None:
+                config = models.StrictModeConfig(enabled=True, **limits)
+                change = models.UpdateCollection(strict_mode_config=config)
+                qdrant.backend.update_collection("docs@v1", change)
+
+            limit(unindexed_filtering_retrieve=False)
+            refused = search(url, where={"site": "x"})
+            assert refused.status_code == 422, refused.text
+            error = refused.json()["error"]
+            assert error["code"] == "invalid_filter"
+            assert "--field site:keyword" in error["fix"]
+            assert qdrant.url not in refused.text
+
+            limit(unindexed_filtering_retrieve=True, max_query_limit=20)
+            assert search(url, top_k=20).status_code == 200
+            refused = search(url, top_k=30)
+            assert refused.status_code == 422, refused.text
+            assert "max_query_limit" in refused.json()["error"]["problem"]
+
+            limit(read_rate_limit=6)
+            answers = [search(url) for _ in range(4)]
+            assert answers[0].status_code == 200
+            assert answers[-1].status_code == 503
+            assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
 
 
 def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:

@@ -308,6 +308,12 @@ def test_payloads_cost_two_tokens_where_reading_is_rationed(
     assert spent["read"] - before == 2 + 2  # a search in each leg, then all payloads
 
 
+def test_more_payloads_than_a_minute_has_tokens_for(filled: Callable[..., Filled]) -> None:
+    open_ = filled(40, read_rate_limit=20)
+    (found,) = open_.search(mode="hybrid", limit=30)
+    assert len(found) == 30
+
+
 def test_a_server_with_strict_mode_of_its_own(
     double: QdrantHttp, options: ServerOptions, manifest: Manifests, vectors: Vectors
 ) -> None:

@@ -159,7 +159,7 @@ def translated(
     if kind in ("limited", "large") and (limited := _over_limit(problem)):
         return limited
     if kind == "unindexed" and (found := _UNINDEXED.search(text)):
-        return _unindexed(what, found["path"], found["kinds"])
+        return _unindexed(found["path"], found["kinds"])
     if kind == "full" and "memory usage" in text:
         return DiskFull(
             f"could not {what}: its memory is full ({text})",
@@ -227,7 +227,7 @@ def _over_limit(problem: str) -> OverLimit | None:
     )
 
 
-def _unindexed(what: str, path: str, kinds: str) -> InvalidFilter:
+def _unindexed(path: str, kinds: str) -> InvalidFilter:
     """What indexes a field, by the name that `where` has for it."""
     name = re.sub(r"^(metadata|metadata_flags)\.", "", path)
     if path.startswith("metadata.") and name in RESERVED:
@@ -235,8 +235,8 @@ def _unindexed(what: str, path: str, kinds: str) -> InvalidFilter:
     wanted = kinds.split(", ")
     kind = "keyword" if "keyword" in wanted else "datetime" if "datetime" in wanted else "number"
     return InvalidFilter(
-        f"could not {what}: a filter on {name!r}, which has no index of the kind {kind}, and the "
-        "strict mode of the collection allows filters on indexed fields only",
+        f"the filter uses {name!r}, which has no index of the kind {kind}, and the strict mode of "
+        "the collection allows filters on indexed fields only",
         fix=f"Leave it out, or index the field: retrieval reindex PATH --field {name}:{kind}, with "
         "the collection's --collection and --store.",
     )

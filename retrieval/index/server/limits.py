@@ -34,7 +34,6 @@ _FIELDS = {
     "filter_max_conditions": "conditions",
     "search_allow_exact": "exact",
     "unindexed_filtering_retrieve": "unindexed",
-    "read_rate_limit": "reads",
 }
 
 
@@ -52,7 +51,7 @@ class Limits:
         conditions: of one filter.
         exact: whether searches and counts may be exact.
         unindexed: whether filters may use fields without an index.
-        reads: tokens for reading that a minute brings.
+        rationed: whether reading costs tokens, of which a minute brings so many.
     """
 
     results: int | None = None
@@ -64,7 +63,7 @@ class Limits:
     conditions: int | None = None
     exact: bool = True
     unindexed: bool = True
-    reads: int | None = None
+    rationed: bool = False
 
     def read(self, info: Any) -> None:
         """Take over what a collection's description says, in place of what was known."""
@@ -74,6 +73,7 @@ class Limits:
             value = getattr(given, setting, None) if enabled else None
             switch = name in ("exact", "unindexed")
             setattr(self, name, value is not False if switch else value)
+        self.rationed = enabled and getattr(given, "read_rate_limit", None) is not None
 
     def learn(self, refusal: OverLimit) -> bool:
         """Take over what a refusal says; False where that was known."""
@@ -136,8 +136,9 @@ class Limits:
         width = storage.search_ef or 256
         if self.results is not None and self.results < legs:
             found.append(
-                f"A search gives at most {self.results} results, and each leg of a hybrid search "
-                f"that many instead of {legs} (the server's max_query_limit)."
+                f"A search gives at most {self.results} results: so many candidates can be "
+                f"re-ranked, and so many instead of {legs} does each leg of a hybrid search give "
+                "(the server's max_query_limit)."
             )
         if self.ef is not None and self.ef < width:
             found.append(

@@ -315,37 +315,49 @@ class ServerPoints:
         self, ids: Sequence[str], payload: bool, vectors: bool | list[str]
     ) -> list[models.Record]:
         """Points by id, for as few tokens as it can be where reading is rationed."""
-        from qdrant_client import models
-
-        wanted = list(ids)
-        reading = self._connection.reading
+        wanted, reading = list(ids), self._connection.reading
         if not wanted:
             return []
-        if self._limits.reads is None or len(wanted) < 3 or reading["consistency"] is not None:
-            return self._read(
-                "read",
-                lambda client: client.retrieve(
-                    self._collection, wanted, with_payload=payload, with_vectors=vectors, **reading
-                ),
-            )
+        dear = len(wanted) > 2 and reading["consistency"] is None
+        if not (dear and self._limits.rationed):
+            try:
+                return self._read(
+                    "read",
+                    lambda client: client.retrieve(
+                        self._collection, wanted, with_payload=payload, with_vectors=vectors,
+                        **reading,
+                    ),
+                )  # fmt: skip
+            except StoreFault as refusal:
+                limited = refusal.retry_after_s or isinstance(refusal, OverLimit)
+                if not (dear and limited):
+                    raise
+                self._limits.rationed = True
+        return self._limits.ask(lambda: self._records_by_filter(wanted, payload, vectors))
 
-        def page(some: list[str]) -> Callable[[QdrantClient], list[models.Record]]:
-            # one token an id by retrieve, two for all of them by a filter
+    def _records_by_filter(
+        self, ids: list[str], payload: bool, vectors: bool | list[str]
+    ) -> list[models.Record]:
+        """As `_records`: two tokens for a page of them, in place of one an id."""
+        from qdrant_client import models
+
+        found: list[models.Record] = []
+        size = self._limits.page(len(ids))
+        for start in range(0, len(ids), size):
+            some = list(ids[start : start + size])
             given = models.Filter(must=[models.HasIdCondition(has_id=list(some))])
             where = self._limits.filter(given)
-            return lambda client: client.scroll(
-                self._collection, scroll_filter=where, limit=len(some),
-                with_payload=payload, with_vectors=vectors, **reading,
-            )[0]  # fmt: skip
 
-        def pages() -> list[models.Record]:
-            found: list[models.Record] = []
-            size = self._limits.page(len(wanted))
-            for start in range(0, len(wanted), size):
-                found += self._read("read", page(wanted[start : start + size]))
-            return found
+            def page(
+                client: QdrantClient, where: models.Filter | None = where, limit: int = len(some)
+            ) -> list[models.Record]:
+                return client.scroll(
+                    self._collection, scroll_filter=where, limit=limit,
+                    with_payload=payload, with_vectors=vectors, **self._connection.reading,
+                )[0]  # fmt: skip
 
-        return self._limits.ask(pages)
+            found += self._read("read", page)
+        return found
 
     def _counted(self, where: models.Filter | None) -> int:
         """How many points match, by reading their ids."""
