@@ -14,7 +14,7 @@ from typing import Any
 
 from retrieval.api.evaluate_folder import evaluate_folder
 from retrieval.api.ingest import ingest
-from retrieval.errors import StoreLocked
+from retrieval.errors import InvalidInput, StoreLocked
 from retrieval.evaluation.metrics import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
@@ -164,6 +164,11 @@ def _target(place: Store, collection: str, current: str) -> str:
     """The version to build: one that was begun after the current one and never switched to, or a
     new one."""
     versions = place.versions(collection)
+    if current not in versions:
+        raise InvalidInput(
+            f"{collection!r} means {current!r}, which is not a version of it; nothing was built",
+            fix="Reindex what that is a version of, or index into a collection of another name.",
+        )
     newer = versions[versions.index(current) + 1 :]
     return newer[-1] if newer else place.next_version(collection)
 

@@ -25,6 +25,9 @@ Name = Annotated[str, typer.Argument(help="Name of the collection.")]
 Version = Annotated[str, typer.Argument(help="The version, as `retrieval versions` names it.")]
 
 
+_NOT_OURS = "  (not made by this library for that name: left alone)"
+
+
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
     for command in (info, versions, reindex, switch, rollback, delete):
@@ -34,11 +37,13 @@ def add_to(app: typer.Typer) -> None:
 
 def list_(store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """The collections of a store."""
-    names = open_store(store, api_key).names()
+    place = open_store(store, api_key)
+    names, foreign = place.names(), place.foreign()
     if as_json:
-        write_json({"store": store, "collections": names})
-    elif names:
-        write("\n".join(names))
+        write_json({"store": store, "collections": names, "foreign": foreign})
+    elif names or foreign:
+        every = sorted({*names, *foreign})
+        write("\n".join(f"{one}{_NOT_OURS if one in foreign else ''}" for one in every))
     else:
         typer.echo(f"No collections in {store}. Make one with: retrieval index PATH", err=True)
 
@@ -69,13 +74,17 @@ def versions(
     """The versions of a collection; * marks the one that searches use."""
     place = open_store(store, api_key)
     found, current = place.versions(collection), place.current(collection)
+    foreign = place.foreign(collection)
     if as_json:
-        write_json({"collection": collection, "versions": found, "current": current})
+        values = {"collection": collection, "versions": found, "current": current}
+        write_json({**values, "foreign": foreign})
         return
     for version in found:
         manifest = place.manifest(version)
         mark = "*" if version == current else " "
         write(f"{mark} {version}  {manifest.encoder.model}  {manifest.created}")
+    for other in foreign:
+        write(f"  {other}{_NOT_OURS}")
 
 
 @with_model_options(*RUNNING, *CUTTING)

@@ -18,7 +18,7 @@ from retrieval.errors import CollectionNotFound, InvalidInput
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.embedded import index as embedded
 from retrieval.index.embedded.index import EmbeddedIndex
-from retrieval.index.manifest import split_name, version_name
+from retrieval.index.manifest import split_name
 from retrieval.index.server import index as server
 from retrieval.index.server.cluster import Cluster
 from retrieval.index.server.index import ServerIndex, ServerOptions
@@ -163,6 +163,8 @@ class Store:
     def versions(self, name: str) -> list[str]:
         """The versions of a collection by the engine's own names, oldest first.
 
+        Only those that this library made; see `foreign`.
+
         Raises:
             CollectionNotFound: it has none.
         """
@@ -202,8 +204,28 @@ class Store:
         return server.cluster(self.location, name, options=self.options)
 
     def next_version(self, name: str) -> str:
-        """The name that the next version of a collection gets."""
-        return version_name(name, max(_number(one) for one in self.versions(name)) + 1)
+        """The name that the next version of a collection gets, which nothing has.
+
+        Raises:
+            CollectionNotFound: there is no version of it yet.
+        """
+        self.versions(name)
+        if self.is_server:
+            return server.next_version(self.location, name, options=self.options)
+        return embedded.next_version(self._folder, name)
+
+    def foreign(self, name: str | None = None) -> list[str]:
+        """What lies in the store, sorted, that this library did not make and leaves alone.
+
+        Args:
+            name: only what is called like this collection or its versions.
+
+        Raises:
+            StoreDenied, StoreFault
+        """
+        if self.is_server:
+            return server.list_foreign(self.location, name, options=self.options)
+        return embedded.list_foreign(self._folder, name)
 
     def switch(self, name: str, version: str) -> str:
         """Let searches use another version from now on, in one step, and say which it was before.
@@ -225,6 +247,11 @@ class Store:
         """
         versions = self.versions(name)
         now = self.current(name)
+        if now not in versions:
+            raise InvalidInput(
+                f"{name!r} means {now!r}, which is not a version of it; nothing was changed",
+                fix=f"There are: {', '.join(versions)}.",
+            )
         older = [one for one in versions if _number(one) < _number(now)]
         if not older:
             raise InvalidInput(

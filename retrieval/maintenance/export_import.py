@@ -187,6 +187,13 @@ def _fill(
                 fix=f"Delete it and copy again: retrieval delete {version}.",
             )
         index.optimize()
+    if collection in place.names():
+        raise CollectionExists(
+            f"a collection {collection!r} was made in {place.location} meanwhile; the copy is "
+            f"{version!r}, which no search uses",
+            fix=f"Use it with retrieval switch {collection} {version}, or delete it: retrieval "
+            f"delete {version}.",
+        )
     place.switch(collection, version)
     return Transfer(collection, counted.done, place.location)
 

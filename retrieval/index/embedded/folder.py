@@ -78,16 +78,69 @@ def list_versions(store: Path | str, collection: str) -> list[str]:
     """
     root = _store_path(store)
     check_name(collection)
-    found: list[int] = []
+    found = {
+        split_name(entry.name)[1] or 1
+        for entry in _entries(root)
+        if _collection_of(entry) == collection and _is_own(entry)
+    }
+    return [version_name(collection, version) for version in sorted(found)]
+
+
+def list_foreign(store: Path | str, collection: str | None = None) -> list[str]:
+    """Folders that this library did not make for the name they have, sorted; they are left alone.
+
+    Those called like a collection or its versions; of a whole store, whose other folders may be
+    anything, those called like a version and those that have a manifest.
+
+    Raises:
+        InvalidInput, StoreDenied
+    """
+    root = _store_path(store)
+
+    def asked(entry: Path) -> bool:
+        if collection is not None:
+            return _collection_of(entry) == collection
+        return split_name(entry.name)[1] is not None or (entry / MANIFEST).is_file()
+
+    found = [one for one in _entries(root) if asked(one) and one.is_dir()]
+    return sorted(one.name for one in found if not _is_own(one))
+
+
+def next_version(store: Path | str, collection: str) -> str:
+    """A name for the next version of a collection, which nothing in the store has.
+
+    Raises:
+        InvalidInput, StoreDenied
+    """
+    root = _store_path(store)
+    check_name(collection)
+    named = [one.name for one in _entries(root) if _collection_of(one) == collection]
+    taken = [split_name(name)[1] or 1 for name in [*named, *read_aliases(root).values()]
+             if split_name(name)[0] == collection]  # fmt: skip
+    return version_name(collection, max(taken, default=0) + 1)
+
+
+def _entries(root: Path) -> list[Path]:
+    """What in a store is named as a collection or a version could be."""
     with os_errors(f"list the store {root}"):
-        for entry in root.iterdir() if root.exists() else ():
-            if not entry.name.startswith(collection) or not (entry / MANIFEST).is_file():
-                continue
-            with contextlib.suppress(InvalidInput):
-                name, version = split_name(entry.name)
-                if name == collection:
-                    found.append(version or 1)
-    return [version_name(collection, version) for version in sorted(set(found))]
+        return [one for one in root.iterdir() if _collection_of(one)] if root.exists() else []
+
+
+def _collection_of(entry: Path) -> str:
+    """The collection that a folder's name names; empty where it names none."""
+    with contextlib.suppress(InvalidInput):
+        return split_name(entry.name)[0]
+    return ""
+
+
+def _is_own(entry: Path) -> bool:
+    """Whether a folder has a manifest, also a damaged one, unless that names another collection."""
+    path = entry / MANIFEST
+    if not path.is_file():
+        return False
+    with contextlib.suppress(RetrievalError):
+        return read_manifest_file(path).collection == _collection_of(entry)
+    return True
 
 
 def current(store: Path | str, collection: str) -> str:
@@ -174,11 +227,17 @@ def delete_collection(store: Path | str, collection: str) -> None:
     Raises:
         CollectionNotFound: there is none of that name.
         StoreLocked: it is open here or in another process; nothing was deleted.
-        InvalidInput: a version that searches use; nothing was deleted.
+        InvalidInput: a version that searches use, or a folder with another collection's manifest;
+            nothing was deleted.
     """
     root = _store_path(store)
     current = collection_path(root, collection)
     name, version = split_name(collection)
+    if (current / MANIFEST).exists() and not _is_own(current):
+        raise InvalidInput(
+            f"the manifest in {current} is that of another collection; nothing was deleted",
+            fix="Give the folder back the name that its manifest says, or delete it by hand.",
+        )
     if version is None:
         paths = [version_folder(root, other) for other in list_versions(root, name)]
         others = [path for path in paths if path != current]

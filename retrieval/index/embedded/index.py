@@ -21,7 +21,9 @@ from retrieval.index.embedded.folder import (
     current,
     delete_collection,
     list_collections,
+    list_foreign,
     list_versions,
+    next_version,
     read_manifest,
     switch,
 )
@@ -42,7 +44,9 @@ __all__ = [
     "current",
     "delete_collection",
     "list_collections",
+    "list_foreign",
     "list_versions",
+    "next_version",
     "read_manifest",
     "switch",
 ]

@@ -4,10 +4,16 @@ A collection `docs` is an alias for one of its versions `docs@v1`, `docs@v2` …
 of the server's own with its manifest in its metadata. An alias is moved in one request, so that
 a search finds the old version or the new one. A plain collection `docs` without alias is one that
 this library made before it knew versions, or that others made.
+
+Others may use the same server. What has no manifest of this library for that name is theirs,
+whatever it is called: it is named where it stands in the way, and never counted, switched to or
+deleted.
+`creating.py` says how a collection is made.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,20 +22,15 @@ from retrieval.errors import (
     CollectionNotFound,
     InvalidInput,
     ManifestCorrupt,
-    ManifestMismatch,
-    StoreFault,
 )
 from retrieval.index.manifest import (
     MANIFEST_KEY,
-    check_manifest,
     manifest_from_dict,
-    manifest_to_dict,
     split_name,
     version_name,
 )
 from retrieval.index.server.client import Connection
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.schema import creation, payload_indexes
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:
@@ -47,7 +48,20 @@ class Catalog:
 
     def names(self) -> list[str]:
         """What can be opened by its own name: aliases, and collections that are not versions."""
-        return sorted({*self._aliases(), *(one for one in self._collections() if _is_plain(one))})
+        return sorted({*self.aliases(), *(one for one in self.collections() if _is_plain(one))})
+
+    def foreign(self, name: str | None = None) -> list[str]:
+        """What this library did not make and leaves alone, aliases of it too: all, or what is
+        called like a collection or its versions."""
+        aliases = self.aliases()
+        found = {
+            one: aliases.get(one, one)
+            for one in self.collections() | aliases.keys()
+            if name is None or _parts(one)[0] == name
+        }
+        return sorted(
+            one for one, target in found.items() if not self.is_own(target, _parts(target)[0])
+        )
 
     def resolve(self, name: str) -> str:
         """The collection that a name means now: of `docs` its current version.
@@ -57,23 +71,37 @@ class Catalog:
         """
         collection, number = split_name(name)
         if number is None:
-            target = self._aliases().get(collection)
+            target = self.aliases().get(collection)
             if target is not None:
                 return target
-        present = self._collections()
+        present = self.collections()
         if name in present:
             return name
-        raise self._missing(name, self.versions(collection, present))
+        raise self._missing(name, present)
 
     def versions(self, name: str, present: set[str] | None = None) -> list[str]:
         """The versions of a collection, oldest first; one without versions is its own only one."""
-        numbered = [
-            (number or 0, found)
-            for found in (self._collections() if present is None else present)
-            for collection, number in [_parts(found)]
-            if collection == name
-        ]
-        return [found for _, found in sorted(numbered)]
+        like = self.like(name, self.collections() if present is None else present)
+        return [one for one in like if self.is_own(one, name)]
+
+    def next_version(self, name: str) -> str:
+        """A name that no version has, nor anything else."""
+        present = self.collections()
+        taken = self.like(name, present | self.aliases().keys())
+        numbers = [_parts(one)[1] or 1 for one in taken if one in present or one != name]
+        return version_name(name, max(numbers, default=0) + 1)
+
+    def like(self, name: str, present: set[str]) -> list[str]:
+        """What is called like a collection or its versions, by number, whoever made it."""
+        found = [one for one in present if _parts(one)[0] == name]
+        return sorted(found, key=lambda one: _parts(one)[1] or 0)
+
+    def is_own(self, physical: str, collection: str) -> bool:
+        """Whether this library made it for that collection; also where its manifest is damaged."""
+        with contextlib.suppress(CollectionNotFound):  # deleted meanwhile
+            found = self.metadata(physical).get(MANIFEST_KEY)
+            return isinstance(found, Mapping) and found.get("collection", collection) == collection
+        return False
 
     def manifest(self, physical: str) -> Manifest:
         """The manifest of a collection, by its physical name.
@@ -82,7 +110,7 @@ class Catalog:
             ManifestCorrupt: there is none, or it cannot be used.
             ManifestMismatch: it has a format that this version does not know.
         """
-        origin, found = self._origin(physical), self._metadata(physical).get(MANIFEST_KEY)
+        origin, found = self._origin(physical), self.metadata(physical).get(MANIFEST_KEY)
         if not isinstance(found, Mapping):
             raise ManifestCorrupt(
                 f"there is no manifest {origin}: the collection was not made by this library",
@@ -94,41 +122,6 @@ class Catalog:
         """What the server allows of a collection whose manifest was read."""
         return self._limits[physical]
 
-    def create(self, name: str, manifest: Manifest) -> str:
-        """Make a collection with its indexes and, where `name` is not a version, its alias.
-
-        What a killed create left behind is completed: an empty version that nothing points at,
-        with the same manifest. Any other version that nothing points at is skipped and left
-        as it is.
-
-        Returns:
-            The physical name.
-
-        Raises:
-            CollectionExists: there is one of that name; it was not touched.
-            InvalidInput: an index that cannot be; nothing was made.
-        """
-        payload_indexes(manifest)  # checks them
-        collection, number = split_name(name)
-        present = self._collections()
-        if name in present or (number is None and collection in self._aliases()):
-            raise self._exists(name)
-        if number is not None:
-            self._make(name, manifest)
-            return name
-        left = self.versions(collection, present)
-        physical = version_name(collection, 1)
-        if left:
-            physical = left[-1]
-            if not self._is_left_of(physical, manifest):
-                physical = version_name(collection, (_parts(physical)[1] or 0) + 1)
-        if physical not in left:
-            self._make(physical, manifest)
-        else:
-            self._index(physical, manifest)
-        self._point(collection, physical, None)
-        return physical
-
     def switch(self, name: str, physical: str) -> str:
         """Let a name mean another version, in one request, and say which it meant before.
 
@@ -137,7 +130,8 @@ class Catalog:
 
         Raises:
             CollectionNotFound: there is no such version; the message lists those there are.
-            InvalidInput: it is a version of another collection, or the name is taken.
+            InvalidInput: it is a version of another collection, or one that others made, or the
+                name is taken.
         """
         collection, number = split_name(name)
         if number is not None or _parts(physical)[0] != collection:
@@ -145,9 +139,10 @@ class Catalog:
                 f"{physical!r} is not a version of the collection {name!r}",
                 fix=f"Name one such as {version_name(collection, 2)!r}.",
             )
-        present = self._collections()
+        present = self.collections()
         if physical not in present:
-            raise self._missing(physical, self.versions(collection, present))
+            raise self._missing(physical, present)
+        self._require_own(physical, collection)
         if collection in present:
             if physical == collection:
                 return physical
@@ -157,9 +152,11 @@ class Catalog:
                 fix=f"Delete it first in Qdrant itself (DELETE /collections/{collection}) and "
                 "switch again; searches find nothing in between.",
             )
-        before = self._aliases().get(collection)
+        before = self.aliases().get(collection)
+        if before is not None and before != physical:
+            self._require_version(collection, before)
         if before != physical:
-            self._point(collection, physical, before)
+            self.point(collection, physical, before)
         return before or physical
 
     def delete(self, name: str) -> None:
@@ -167,86 +164,37 @@ class Catalog:
 
         Raises:
             CollectionNotFound: there is none of that name.
-            InvalidInput: a version that its name means now, or an alias of something else;
-                nothing was deleted.
+            InvalidInput: a version that its name means now, an alias of something else, or what
+                others made; nothing was deleted.
         """
         collection, number = split_name(name)
-        target = self._aliases().get(collection)
-        present = self._collections()
-        versions = self.versions(collection, present)
+        target = self.aliases().get(collection)
+        present = self.collections()
         if number is not None:
             if name not in present:
-                raise self._missing(name, versions)
+                raise self._missing(name, present)
+            self._require_own(name, collection)
             if name == target:
                 raise InvalidInput(
                     f"{name!r} is the current version of {collection!r}; nothing was deleted",
                     fix=f"Switch to another version first, or delete {collection!r} with all its "
                     "versions.",
                 )
-            self._drop(name)
+            self.drop(name)
             return
-        if target is not None and target not in versions:
-            raise InvalidInput(
-                f"{name!r} is an alias of {target!r}, which is not a version of it; nothing was "
-                "deleted",
-                fix=f"Delete {target!r} by its own name, or the alias in Qdrant itself.",
-            )
+        if target is not None:
+            self._require_version(collection, target)
+        elif collection in present:
+            self._require_own(collection, collection)
+        versions = self.versions(collection, present)
         if not versions:
-            raise self._missing(name, [])
+            raise self._missing(name, present)
         # The current one goes last, and its alias with it: a killed delete can be repeated.
         for one in sorted(versions, key=lambda one: (one == target, one == name)):
-            self._drop(one)
+            self.drop(one)
 
-    def _make(self, physical: str, manifest: Manifest) -> None:
-        stored = manifest_to_dict(manifest)
-        try:
-            self._ask(
-                f"create the collection {physical!r}",
-                lambda client: client.create_collection(
-                    physical, metadata={MANIFEST_KEY: stored}, **creation(manifest)
-                ),
-            )
-        except StoreFault as error:
-            # where the answer to a first try was lost, the second finds the collection made
-            if "already exists" not in error.problem:
-                raise
-            if not self._is_left_of(physical, manifest):
-                raise self._exists(physical) from error
-        if MANIFEST_KEY not in self._metadata(physical):
-            self._drop(physical)  # made above, and empty
-            raise StoreFault(
-                f"the Qdrant server at {self._connection.where} does not keep collection metadata",
-                fix="Use Qdrant 1.16 or newer.",
-            )
-        self._index(physical, manifest)
-
-    def _index(self, physical: str, manifest: Manifest) -> None:
-        if self._connection.is_local:  # where it would have no effect but a warning
-            return
-        for path, schema in payload_indexes(manifest).items():
-            self._persist_index(physical, path, schema)
-
-    def _persist_index(self, physical: str, path: str, schema: Any) -> None:
-        self._ask(
-            f"make an index of {path} in the collection {physical!r}",
-            lambda client: client.create_payload_index(
-                physical, path, field_schema=schema, **self._connection.writing
-            ),
-        )
-
-    def _is_left_of(self, physical: str, manifest: Manifest) -> bool:
-        """Whether a collection is empty and was made as `manifest` says."""
-        try:
-            check_manifest(self.manifest(physical), manifest)
-        except (ManifestMismatch, ManifestCorrupt):
-            return False
-        found, _ = self._ask(
-            f"read the collection {physical!r}",
-            lambda client: client.scroll(physical, limit=1, with_payload=False),
-        )
-        return not found
-
-    def _point(self, alias: str, physical: str, before: str | None) -> None:
+    def point(self, alias: str, physical: str, before: str | None) -> None:
+        """Let an alias mean a collection, whatever it means by then: there is no precondition."""
         from qdrant_client import models
 
         operations: list[Any] = []
@@ -255,48 +203,81 @@ class Catalog:
             operations.append(models.DeleteAliasOperation(delete_alias=delete))
         create = models.CreateAlias(collection_name=physical, alias_name=alias)
         operations.append(models.CreateAliasOperation(create_alias=create))
-        self._ask(
+        self.ask(
             f"let {alias!r} mean the collection {physical!r}",
             lambda client: client.update_collection_aliases(operations),
         )
 
-    def _drop(self, physical: str) -> None:
-        self._ask(
+    def drop(self, physical: str) -> None:
+        """Delete a collection of the server, and what aliases it has."""
+        self.ask(
             f"delete the collection {physical!r}",
             lambda client: client.delete_collection(physical),
         )
 
-    def _collections(self) -> set[str]:
-        answer = self._ask("list the collections", lambda client: client.get_collections())
+    def collections(self) -> set[str]:
+        """All of the server's, by its own names."""
+        answer = self.ask("list the collections", lambda client: client.get_collections())
         return {found.name for found in answer.collections}
 
-    def _aliases(self) -> dict[str, str]:
-        answer = self._ask("list the aliases", lambda client: client.get_aliases())
+    def aliases(self) -> dict[str, str]:
+        """Alias → the collection that it means."""
+        answer = self.ask("list the aliases", lambda client: client.get_aliases())
         return {found.alias_name: found.collection_name for found in answer.aliases}
 
-    def _metadata(self, physical: str) -> Mapping[str, Any]:
-        info = self._ask(
+    def metadata(self, physical: str) -> Mapping[str, Any]:
+        """What is noted of a collection beside its points."""
+        info = self.ask(
             f"open the collection {physical!r}", lambda client: client.get_collection(physical)
         )
         self._limits.setdefault(physical, Limits()).read(info)
         return getattr(info.config, "metadata", None) or {}
 
-    def _ask(self, what: str, call: Callable[[QdrantClient], _T]) -> _T:
-        # all of them may be repeated: a second time they find their work done
+    def ask(self, what: str, call: Callable[[QdrantClient], _T]) -> _T:
+        """One request; all of them may be repeated: a second time they find their work done."""
         return self._connection.read(what, call)
+
+    def exists(self, name: str) -> CollectionExists:
+        """The error for a name that is taken."""
+        where = self._connection.where
+        taken = self.aliases().get(name, name)
+        present = self.collections()
+        if taken in present and not self.is_own(taken, split_name(name)[0]):
+            what = f"an alias of {taken!r}" if taken != name else "a collection"
+            return CollectionExists(
+                f"the name {name!r} is taken at {where}, by {what} that this library did not make",
+                fix="Choose another name. Nothing was changed.",
+            )
+        return CollectionExists(
+            f"there is already a collection {name!r} at {where}",
+            fix="Open it, choose another name, or delete it first. Nothing was changed.",
+        )
+
+    def _require_own(self, physical: str, collection: str) -> None:
+        if self.is_own(physical, collection):
+            return
+        raise InvalidInput(
+            f"{physical!r} at {self._connection.where} is not one that this library made for "
+            f"{collection!r}; nothing was changed",
+            fix="Choose another, or see to it in Qdrant itself.",
+        )
+
+    def _require_version(self, collection: str, target: str) -> None:
+        if _parts(target)[0] == collection and self.is_own(target, collection):
+            return
+        raise InvalidInput(
+            f"{collection!r} is an alias of {target!r}, which is not a version of it; nothing was "
+            "changed",
+            fix=f"See to {target!r} by its own name, or to the alias in Qdrant itself.",
+        )
 
     def _origin(self, physical: str) -> str:
         return f"of the collection {physical!r} at {self._connection.where}"
 
-    def _exists(self, name: str) -> CollectionExists:
-        return CollectionExists(
-            f"there is already a collection {name!r} at {self._connection.where}",
-            fix="Open it, choose another name, or delete it first. Nothing was changed.",
-        )
-
-    def _missing(self, name: str, versions: list[str]) -> CollectionNotFound:
+    def _missing(self, name: str, present: set[str]) -> CollectionNotFound:
         collection, number = split_name(name)
         where = self._connection.where
+        versions = self.versions(collection, present)
         if versions and number is None:
             return CollectionNotFound(
                 f"there is no collection {name!r} at {where}, but versions that it does not point "
@@ -312,6 +293,9 @@ class Catalog:
             )
         names = self.names()
         known = "it holds " + ", ".join(map(repr, names)) if names else "it holds no collections"
+        others = self.like(collection, present)
+        if others:
+            known += f" (and {', '.join(map(repr, others))}, which this library did not make)"
         return CollectionNotFound(
             f"there is no collection {name!r} at {where}: {known}",
             fix="Check the name and the server, or make it first: retrieval index PATH.",

@@ -152,6 +152,10 @@ class Connection:
         """The time that deadlines are counted in."""
         return self._clock.now()
 
+    def rest(self, seconds: float) -> None:
+        """Wait; closing the connection ends it."""
+        self._clock.sleep(seconds)
+
     def each(self) -> tuple[Connection, ...]:
         """A connection to each address, which asks that node alone; this one where there is one.
 

@@ -17,6 +17,7 @@ from retrieval.index.manifest import check_manifest, prepare_manifest, split_nam
 from retrieval.index.server.catalog import Catalog
 from retrieval.index.server.client import Connection
 from retrieval.index.server.cluster import Cluster, cluster_if_told
+from retrieval.index.server.creating import Creation
 from retrieval.index.server.options import ServerOptions
 from retrieval.index.server.points import ServerPoints
 from retrieval.types import Manifest
@@ -31,7 +32,9 @@ __all__ = [
     "current",
     "delete_collection",
     "list_collections",
+    "list_foreign",
     "list_versions",
+    "next_version",
     "read_manifest",
     "switch",
 ]
@@ -60,6 +63,9 @@ class ServerIndex(CollectionIndex):
         """Make a new, empty collection with the manifest in its metadata; a killed create is
         completed by the next.
 
+        Of two who make one of the same name at once, one gets it and the other `CollectionExists`,
+        or both get the same where they ask for the same.
+
         Args:
             server: a URL such as http://localhost:6333, or a client, which then stays open when
                 the index is closed.
@@ -78,7 +84,9 @@ class ServerIndex(CollectionIndex):
         connection = _connect(server, options, api_key)
         with connection.closed_on_error():
             catalog = Catalog(connection)
-            physical = catalog.create(name, manifest)
+            made = Creation(connection, manifest)
+            is_version = split_name(name)[1] is not None
+            physical = made.version(name) if is_version else made.collection()
             manifest = catalog.manifest(physical)  # of a completed create, made earlier
             points = ServerPoints(connection, physical, manifest, catalog.limits(physical))
             return cls(points, manifest.collection, manifest, physical)
@@ -174,6 +182,41 @@ def list_versions(
     collection, _ = split_name(name)
     with _connect(server, options, api_key) as connection:
         return Catalog(connection).versions(collection)
+
+
+def list_foreign(
+    server: str | QdrantClient,
+    name: str | None = None,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> list[str]:
+    """The server's collections that this library did not make, by the server's names, sorted; of a
+    name those that are called like it or its versions. Asks for each.
+
+    Raises:
+        StoreDenied, StoreFault
+    """
+    collection = None if name is None else split_name(name)[0]
+    with _connect(server, options, api_key) as connection:
+        return Catalog(connection).foreign(collection)
+
+
+def next_version(
+    server: str | QdrantClient,
+    name: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> str:
+    """A name for the next version of a collection, which nothing on the server has.
+
+    Raises:
+        StoreDenied, StoreFault
+    """
+    collection, _ = split_name(name)
+    with _connect(server, options, api_key) as connection:
+        return Catalog(connection).next_version(collection)
 
 
 def current(
