@@ -145,6 +145,9 @@ def doctor(
     encode: Annotated[
         int, typer.Option(help="Encode this many passages anew and compare.", min=0)
     ] = 0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended of what is there.")
+    ] = False,
     api_key: ApiKey = None,
     as_json: AsJson = False,
     *,
@@ -163,6 +166,7 @@ def doctor(
             store=open_store(store, api_key),
             encoder=(lambda manifest: load_encoder_of(manifest, model_options)) if encode else None,
             sample=encode,
+            repair=repair,
             progress=progress,
         )
     if as_json:

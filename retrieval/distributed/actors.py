@@ -167,7 +167,8 @@ class Split:
         problems: list[Problem] = []
         passages: list[Passage] = []
         stale: list[str] = []
-        new = changed = 0
+        changed: set[str] = set()
+        new = 0
         with contextlib.closing(SeenDocuments()) as seen:
             preparing = Preparing(
                 index=cast("Index", _States(self._access)),
@@ -182,15 +183,20 @@ class Split:
                 passages += prepared.passages
                 stale += prepared.stale
                 new += bool(prepared.passages and prepared.is_new)
-                changed += bool(prepared.passages and not prepared.is_new)
+                if prepared.passages and not prepared.is_new:
+                    changed.add(prepared.passages[0].document_id)
         counts = Counts(
             read=preparing.read,
             new=new,
-            changed=changed,
+            changed=len(changed),
             unchanged=preparing.unchanged,
+            differing=preparing.differing,
             problems=(*batch.problems, *problems),
         )
-        yield Prepared(tuple(passages), tuple(stale), counts) if passages else counts
+        if passages:
+            yield Prepared(tuple(passages), tuple(stale), frozenset(changed), counts)
+        else:
+            yield counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +251,7 @@ class Encode:
             if layout.token_dimension is not None
             else None,
             item.stale,
+            item.changed,
             item.counts
             + Counts(
                 passages=len(texts),

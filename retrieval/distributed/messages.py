@@ -8,6 +8,7 @@ join the two. One row a block leaves nothing to cut.
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,6 +30,7 @@ class Counts:
     new: int = 0
     changed: int = 0
     unchanged: int = 0
+    differing: int = 0
     passages: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -72,10 +74,14 @@ class DocumentBatch:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Passages of whole documents, all new or changed, and what their old versions leave."""
+    """Passages of whole documents, all new or changed, and what their old versions leave.
+
+    changed: ids of the documents that are not new.
+    """
 
     passages: tuple[Passage, ...]
     stale: tuple[str, ...]
+    changed: frozenset[str]
     counts: Counts
 
 
@@ -88,7 +94,13 @@ class Encoded:
     lexical: tuple[LexicalWeights, ...] | None
     token_vectors: tuple[FloatArray, ...] | None
     stale: tuple[str, ...]
+    changed: frozenset[str]
     counts: Counts
+
+    def lengths(self, *, changed: bool) -> dict[str, int]:
+        """By document id its number of passages, of the changed documents or of the new ones."""
+        found = Counter(passage.document_id for passage in self.passages)
+        return {one: n for one, n in found.items() if (one in self.changed) is changed}
 
 
 @dataclass(frozen=True, slots=True)

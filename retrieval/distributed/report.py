@@ -7,6 +7,7 @@ import time
 from retrieval.distributed.messages import Counts, Failure
 from retrieval.errors import CorpusError
 from retrieval.ingestion import IngestProgressCallback
+from retrieval.ingestion.prepare import differed
 from retrieval.types import IngestProgress, IngestReport
 
 
@@ -71,5 +72,5 @@ class ReportTotals:
             tokens=first.tokens + rest.tokens,
             truncated_passages=first.truncated_passages + rest.truncated,
             seconds=time.perf_counter() - self._started,
-            notices=first.notices,
+            notices=(*first.notices, *([differed(rest.differing)] if rest.differing else [])),
         )

@@ -58,6 +58,8 @@ class DirectAccess:
     def write(self, encoded: Encoded) -> None:
         """Make the passages durable, then delete what they replace. Doing it twice is harmless."""
         tenant = self._target.tenant
+        if fresh := encoded.lengths(changed=False):
+            self.index.clear_leftovers(fresh, tenant=tenant)
         for start in range(0, len(encoded.passages), WINDOW_PASSAGES):
             part = slice(start, start + WINDOW_PASSAGES)
             self.index.upsert(
@@ -69,8 +71,8 @@ class DirectAccess:
                 ),
                 tenant=tenant,
             )
-        if encoded.stale:
-            self.index.delete_passages(list(encoded.stale), tenant=tenant)
+        if changed := encoded.lengths(changed=True):
+            self.index.delete_stale(encoded.stale, changed, tenant=tenant)
 
     def optimize(self) -> None:
         """Build the approximate index over what has been written."""

@@ -7,11 +7,14 @@ when a document counts as complete.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidBatch, InvalidInput
 from retrieval.index.bm25 import Bm25Terms
+from retrieval.index.copy_check import CopyCheck
 from retrieval.index.filters import compile_delete_filter, compile_filter
 from retrieval.index.payload import canonical_id
 from retrieval.index.payload_fields import index_paths
@@ -109,6 +112,7 @@ class CollectionIndex(Closing):
         owner = self._tenancy.check(tenant)
         points = self._check.points(passages, vectors, lexical, token_vectors, owner)
         if points:
+            self._resume()
             self._points.write(points)
 
     def search(
@@ -225,10 +229,61 @@ class CollectionIndex(Closing):
             self._tenancy.point_id(canonical_id(passage_id), owner)
             for passage_id in _texts(passage_ids, "passage_ids")
         ]
-        for start in range(0, len(ids), _BATCH):
-            self._points.delete_ids(ids[start : start + _BATCH])
+        with self._deleting():
+            for start in range(0, len(ids), _BATCH):
+                self._points.delete_ids(ids[start : start + _BATCH])
         if ids:
             self._points.check()
+
+    def clear_leftovers(self, lengths: Mapping[str, int], *, tenant: str | None = None) -> None:
+        """Before documents are written that are not stored: delete what copies may have of them.
+
+        A run that was cut off may have left passages on a copy that is not seen from here. Nothing
+        is asked where there is one copy of each passage.
+
+        Args:
+            lengths: by document id, how many passages it is going to have: those are replaced.
+            tenant: whose documents they are, where the collection has tenants.
+        """
+        owner, copies = self._tenancy.check(tenant), self._points.copies
+        if copies is None:
+            return
+        self._resume()
+        for chosen in self._passages.beyond(lengths, owner):
+            copies.clear(chosen)
+
+    def delete_stale(
+        self,
+        passage_ids: Sequence[str],
+        lengths: Mapping[str, int],
+        *,
+        tenant: str | None = None,
+    ) -> None:
+        """After documents were written anew: delete passages that they no longer have.
+
+        Args:
+            passage_ids: those that were seen.
+            lengths: by document id, how many passages it has now; what any copy holds beyond
+                goes, too, seen or not.
+            tenant: whose documents they are, where the collection has tenants.
+        """
+        if self._points.copies is None:
+            if passage_ids:
+                self.delete_passages(passage_ids, tenant=tenant)
+            return
+        from qdrant_client import models
+
+        owner = self._tenancy.check(tenant)
+        ids = [self._tenancy.point_id(canonical_id(one), owner) for one in passage_ids]
+        seen = [
+            models.HasIdCondition(has_id=list(ids[start : start + _BATCH]))
+            for start in range(0, len(ids), _BATCH)
+        ]
+        with self._deleting():
+            for parts in zip_longest(seen, self._passages.beyond(lengths, owner)):
+                either = [one for one in parts if one is not None]
+                self._points.delete_matching(models.Filter(should=either))
+        self._points.check()
 
     def delete_documents(self, document_ids: Sequence[str], *, tenant: str | None = None) -> None:
         """Delete all passages of documents; unknown documents are skipped, [] does nothing.
@@ -238,8 +293,9 @@ class CollectionIndex(Closing):
         """
         owner = self._tenancy.check(tenant)
         ids = _texts(document_ids, "document_ids")
-        for chosen in self._passages.document_filters(ids, owner):
-            self._points.delete_matching(chosen)
+        with self._deleting():
+            for chosen in self._passages.document_filters(ids, owner):
+                self._points.delete_matching(chosen)
         if ids:
             self._points.check()
 
@@ -254,17 +310,22 @@ class CollectionIndex(Closing):
         compiled = self._same(compile_delete_filter(where))
         chosen = self._tenancy.narrow(compiled, owner)
         assert chosen is not None
-        matching = self._points.count(chosen)
-        if matching:
-            self._points.delete_matching(chosen)
+        with self._deleting():
+            matching = self._points.count(chosen)
+            if matching or self._points.copies is not None:  # others may have what this one lacks
+                self._points.delete_matching(chosen)
         self._points.check()
         return matching
 
     def document_states(
         self, document_ids: Sequence[str] | None = None, *, tenant: str | None = None
     ) -> dict[str, DocumentState]:
-        """What is stored of these documents, or of all; documents not stored are left out."""
+        """What is stored of these documents, or of all; documents not stored are left out.
+
+        Where passages are kept in several copies, all of them are asked.
+        """
         owner = self._tenancy.check(tenant)
+        self._resume()
         ids = None if document_ids is None else _texts(document_ids, "document_ids")
         found = self._passages.states(ids, owner)
         if not found and ids != []:
@@ -290,7 +351,8 @@ class CollectionIndex(Closing):
         return found
 
     def document_sources(self, *, tenant: str | None = None) -> Iterator[tuple[str, str]]:
-        """(document id, source) of every passage, a page at a time; documents repeat."""
+        """(document id, source) of every passage that any copy has, a page at a time; documents
+        repeat."""
         yield from self._passages.sources(self._tenancy.check(tenant))
         self._points.check()
 
@@ -306,8 +368,16 @@ class CollectionIndex(Closing):
         self._points.check()
         return found
 
+    @property
+    def copies(self) -> CopyCheck | None:
+        """Compares the copies of passages; None where there is one of each."""
+        copies = self._points.copies
+        if copies is None:
+            return None
+        return CopyCheck(self._points, copies, self._passages, self._tenancy)
+
     def points(self) -> Iterator[PointData]:
-        """Every point of every tenant with all its vectors, in id order: for copies and checks."""
+        """Every point of every tenant with all its vectors, in id order, as one copy has it."""
         after: str | None = None
         while True:
             page, after = self._points.points(after, _POINTS_PAGE)
@@ -316,9 +386,19 @@ class CollectionIndex(Closing):
                 self._points.check()
                 return
 
+    def agreed_points(self) -> Iterator[PointData]:
+        """The same, of which all copies are the same.
+
+        Raises:
+            StoreFault: the copies of some differ; the message names documents.
+        """
+        check = self.copies
+        yield from self.points() if check is None else check.points(self._physical)
+
     def write_points(self, points: Sequence[PointData]) -> None:
         """Write points that were read from a collection of the same manifest; durable then."""
         if points:
+            self._resume()
             self._points.write(points)
 
     def optimize(self) -> None:
@@ -335,6 +415,18 @@ class CollectionIndex(Closing):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._collection!r}, {self._manifest.encoder.model!r})"
+
+    def _resume(self) -> None:
+        """Before anything is written or judged: what an earlier writer could not see to its end."""
+        if self._points.copies is not None:
+            self._points.copies.resume()
+
+    @contextlib.contextmanager
+    def _deleting(self) -> Iterator[None]:
+        self._resume()
+        yield
+        if self._points.copies is not None:
+            self._points.copies.settle()
 
     def _compiled(self, where: Where | None) -> Filter | None:
         compiled = compile_filter(where)

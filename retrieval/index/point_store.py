@@ -6,7 +6,7 @@ only keeps points and finds them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
@@ -100,6 +100,53 @@ class Narrowed(Exception):
     """The bounds turned out narrower than they were: ask again by what they are now."""
 
 
+class Copies(Protocol):
+    """Several copies of each point, which may differ after a write that not all of them took.
+
+    A server keeps what the living copies took of a write that it answered with an error, and
+    nothing brings it to the others but the same write, or a deletion, once more.
+    """
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Addresses that are known, each of which may show other copies."""
+        ...
+
+    def seen(
+        self, fields: list[str] | None, where: Filter | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Points that any of the nodes shows, in id order, each once."""
+        ...
+
+    def agreed(self, ids: Sequence[str], fields: list[str] | None) -> dict[str, dict[str, Any]]:
+        """Of points whose payloads (these fields of them) are the same on all copies, those."""
+        ...
+
+    def points(self, ids: Sequence[str]) -> list[PointData]:
+        """Whole points whose payloads are the same on all copies; others are left out."""
+        ...
+
+    def by_node(self, ids: Sequence[str]) -> list[list[PointData]]:
+        """Whole points as each of `nodes` shows them."""
+        ...
+
+    def counts(self) -> list[int | None]:
+        """How many points each of `nodes` counts; None where it does not answer."""
+        ...
+
+    def clear(self, where: Filter) -> None:
+        """Delete what a filter matches and nobody was ever told to be stored."""
+        ...
+
+    def resume(self) -> None:
+        """Send deletions again that were begun, by any writer, and not seen to their end."""
+        ...
+
+    def settle(self) -> None:
+        """Forget deletions that are done."""
+        ...
+
+
 class PointStore(Protocol):
     """An engine. Methods raise errors of `retrieval.errors` only; each may raise
     `CollectionReplaced`."""
@@ -107,6 +154,11 @@ class PointStore(Protocol):
     @property
     def bounds(self) -> Bounds:
         """What may be asked for in one request; `nearest` and filters have to keep to it."""
+        ...
+
+    @property
+    def copies(self) -> Copies | None:
+        """How the copies of a point are compared; None where there is one of each."""
         ...
 
     def write(self, points: Sequence[PointData]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidFilter
@@ -40,9 +41,11 @@ class StoredPassages:
             yield self.passage(key, payload)
 
     def sources(self, owner: str | None) -> Iterator[tuple[str, str]]:
-        """(document id, source) of every passage; documents repeat."""
-        owned = self._tenancy.narrow(None, owner)
-        for _, payload in self._scroll(["document_id", "source"], owned):
+        """(document id, source) of every passage that any copy has; documents repeat."""
+        owned, copies = self._tenancy.narrow(None, owner), self._points.copies
+        fields = ["document_id", "source"]
+        found = self._scroll(fields, owned) if copies is None else copies.seen(fields, owned)
+        for _, payload in found:
             yield str(payload.get("document_id", "")), str(payload.get("source") or "")
 
     def of_documents(
@@ -122,6 +125,35 @@ class StoredPassages:
             assert chosen is not None
             yield chosen
 
+    def beyond(self, lengths: Mapping[str, int], owner: str | None) -> Iterator[Filter]:
+        """Filters that together match what documents have beyond their first so many passages."""
+        from qdrant_client import models
+
+        bounds = self._points.bounds
+        size = min(_BATCH, bounds.values or _BATCH)
+        by_length: defaultdict[int, list[str]] = defaultdict(list)
+        for document, length in lengths.items():
+            by_length[length].append(document)
+        parts = [
+            models.Filter(
+                must=[
+                    models.FieldCondition(
+                        key="document_id", match=models.MatchAny(any=some[start : start + size])
+                    ),
+                    models.FieldCondition(key="position", range=models.Range(gte=length)),
+                ]
+            )
+            for length, some in by_length.items()
+            for start in range(0, len(some), size)
+        ]
+        # two conditions each, beside those of the tenant, of the collection itself and of ids
+        together = _BATCH if bounds.conditions is None else max(1, (bounds.conditions - 3) // 2)
+        for start in range(0, len(parts), together):
+            either = models.Filter(should=list(parts[start : start + together]))
+            chosen = self._tenancy.narrow(either, owner)
+            assert chosen is not None
+            yield chosen
+
     def _states(self, where: Filter | None) -> dict[str, DocumentState]:
         ids: defaultdict[str, set[str]] = defaultdict(set)
         versions: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
@@ -129,8 +161,11 @@ class StoredPassages:
         fields = ["document_id", "document_hash", "document_passages", "source"]
         if self._tenancy.kept:
             fields.append(PASSAGE_ID)
-        for key, payload in self._scroll(fields, where):
+        differing: set[str] = set()
+        for key, payload, agreed in self._judged(fields, where):
             document = str(payload.get("document_id", ""))
+            if not agreed:
+                differing.add(document)
             ids[document].add(self._tenancy.passage_id(key, payload))
             sources[document] = str(payload.get("source") or "")
             version = (payload.get("document_hash") or "", payload.get("document_passages") or 0)
@@ -138,13 +173,30 @@ class StoredPassages:
         states: dict[str, DocumentState] = {}
         for document, passage_ids in ids.items():
             content_hash, passages = next(iter(versions[document]))
-            whole = len(versions[document]) == 1 and len(passage_ids) == passages
+            agreed = document not in differing
+            whole = agreed and len(versions[document]) == 1 and len(passage_ids) == passages
             states[document] = DocumentState(
                 content_hash=(content_hash or None) if whole else None,
                 passage_ids=frozenset(passage_ids),
                 source=sources[document],
+                agreed=agreed,
             )
         return states
+
+    def _judged(
+        self, fields: list[str], where: Filter | None
+    ) -> Iterator[tuple[str, dict[str, Any], bool]]:
+        """Points that any copy has, and whether all copies have them alike."""
+        copies = self._points.copies
+        if copies is None:
+            for key, payload in self._scroll(fields, where):
+                yield key, payload, True
+            return
+        seen = copies.seen(fields, where)
+        while page := list(islice(seen, _PAGE)):
+            same = copies.agreed([key for key, _ in page], fields)
+            for key, payload in page:
+                yield key, same.get(key, payload), key in same
 
     def _scroll(
         self, fields: list[str] | None, where: Filter | None

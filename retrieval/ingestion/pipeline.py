@@ -54,9 +54,15 @@ def is_plain(layout: Layout) -> bool:
 
 @dataclass(slots=True)
 class _Window:
-    """What is encoded in one call and written in one; documents count where they end in it."""
+    """What is encoded in one call and written in one; documents count where they end in it.
+
+    leading: new documents that begin in it, trailing: changed ones that end in it, each with its
+    number of passages.
+    """
 
     passages: list[Passage] = field(default_factory=list)
+    leading: dict[str, int] = field(default_factory=dict)
+    trailing: dict[str, int] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     new: int = 0
     changed: int = 0
@@ -190,9 +196,14 @@ class Pipeline:
             self._settled += 1
             self._characters += prepared.characters
             return window
+        length = len(prepared.passages)
         for passage in prepared.passages:
             window.passages.append(passage)
+            if passage is prepared.passages[0] and prepared.is_new:
+                window.leading[passage.document_id] = length
             if passage is prepared.passages[-1]:
+                if not prepared.is_new:
+                    window.trailing[passage.document_id] = length
                 # Stale passages go with their document's last new one: all of them are durable.
                 window.stale += prepared.stale
                 window.new += prepared.is_new
@@ -232,6 +243,8 @@ class Pipeline:
             for window in windows:
                 encoding = window.encoding
                 assert encoding is not None
+                if window.leading:
+                    self._index.clear_leftovers(window.leading, tenant=self._tenant)
                 self._index.upsert(
                     window.passages,
                     encoding.vectors,
@@ -241,8 +254,8 @@ class Pipeline:
                     else encoding.token_vectors,
                     tenant=self._tenant,
                 )
-                if window.stale:
-                    self._index.delete_passages(window.stale, tenant=self._tenant)
+                if window.trailing:
+                    self._index.delete_stale(window.stale, window.trailing, tenant=self._tenant)
                 self.passages += len(window.passages)
                 self.tokens += int(encoding.tokens.sum())
                 self.truncated += int(encoding.truncated.sum())

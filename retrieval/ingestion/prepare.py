@@ -48,7 +48,10 @@ class Prepared:
 
 @dataclass(slots=True)
 class Preparing:
-    """Judges documents by what the collection holds and by what this run has seen."""
+    """Judges documents by what the collection holds and by what this run has seen.
+
+    differing: documents of which not all copies were the same, and which are written again.
+    """
 
     index: Index
     splitter: DocumentSplitter
@@ -59,6 +62,7 @@ class Preparing:
     note_files: bool
     read: int = 0
     unchanged: int = 0
+    differing: int = 0
     duplicates: int = 0
     duplicate_examples: list[tuple[str, str]] = field(default_factory=list)
     last_file: str = ""
@@ -111,6 +115,7 @@ class Preparing:
         for passage in passages:
             passage_to_payload(passage)
         self._compare(document)
+        self.differing += state is not None and not state.agreed
         stale: frozenset[str] = frozenset()
         if state is not None:
             stale = state.passage_ids - {passage.id for passage in passages}
@@ -135,6 +140,12 @@ class Preparing:
         if self.on_error == "raise":
             raise CorpusError(str(problem), fix="Correct the document, or use on_error='skip'.")
         self.problems.append(problem)
+
+
+def differed(documents: int) -> str:
+    """A notice that documents were written again because their copies were not the same."""
+    were = "1 document was" if documents == 1 else f"{documents:,} documents were"
+    return f"{were} not the same on all copies and {were.split()[-1]} sent again."
 
 
 def file_of(source: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from retrieval.errors import InvalidInput
 from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.pipeline import WINDOW_PASSAGES, IngestProgressCallback, Pipeline, is_plain
-from retrieval.ingestion.prepare import DocumentSplitter, Preparing
+from retrieval.ingestion.prepare import DocumentSplitter, Preparing, differed
 from retrieval.ingestion.prune import Pruned, PruneScope, prune
 from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.ingestion.source_size import SourceSize
@@ -87,6 +87,9 @@ def ingest_documents(
         if run.passages or pruned.documents:
             index.optimize()
         run.tell(force=True)
+        notices = pruned.notices
+        if preparing.differing:
+            notices = (differed(preparing.differing), *notices)
     return IngestReport(
         collection=manifest.collection,
         read=preparing.read,
@@ -98,7 +101,7 @@ def ingest_documents(
         tokens=run.tokens,
         truncated_passages=run.truncated,
         seconds=run.throughput.seconds,
-        notices=pruned.notices,
+        notices=notices,
         pruned=pruned.documents,
         duplicates=preparing.duplicates,
         duplicate_examples=tuple(preparing.duplicate_examples),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from retrieval.index.payload_fields import index_paths
 from retrieval.index.point_store import PointData
 from retrieval.index.store import Store, StoreLike
 from retrieval.index.tenants import PASSAGE_ID, TENANT
+from retrieval.maintenance.copies import compare_copies
+from retrieval.maintenance.findings import Finding, State
 from retrieval.splitting.splitter import passage_id
 from retrieval.types import Encoder, Manifest, Passage
 
@@ -23,18 +25,6 @@ _EXAMPLES = 3
 _NORM_SLACK = 1e-3
 _COSINE_LEAST = 0.99
 _BM25_SAMPLE = 200
-
-State = Literal["ok", "warning", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found. `fix` is empty where nothing is wrong."""
-
-    check: str
-    state: State
-    text: str
-    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +49,18 @@ def examine(
     store: StoreLike,
     encoder: Callable[[Manifest], Encoder] | None = None,
     sample: int = 16,
+    repair: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
-    """Look at everything in a collection; nothing is changed.
+    """Look at everything in a collection; nothing is changed unless `repair` says so.
 
     Args:
         collection: its name, or a version of it.
         store: folder, URL or `Store`.
         encoder: loads the encoder of a manifest, to encode `sample` passages anew and compare
             their vectors with the stored ones; None leaves that out.
+        repair: where copies of passages on a server are not the same, write what is whole of
+            their documents to all of them again, and send deletions again that were cut off.
         progress: called as (points read, points in all).
 
     Raises:
@@ -76,7 +69,10 @@ def examine(
     place = Store.of(store)
     with place.open(collection) as index:
         manifest = index.manifest
-        findings = [_store_findings(place, index), *_engine_findings(index)]
+        findings = [_store_findings(place, index)]
+        if index.copies is not None:  # first, so that the others see what was mended
+            findings.append(compare_copies(index.copies, index.physical, repair=repair))
+        findings += _engine_findings(index)
         seen = _Seen(manifest)
         total = index.status().points
         for number, point in enumerate(index.points(), start=1):

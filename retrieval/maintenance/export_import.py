@@ -77,6 +77,7 @@ def export_collection(
         InvalidInput: another suffix, or the file exists.
         MissingExtra: Parquet without the extra `parquet`.
         DiskFull, StoreDenied: the file could not be written; none is left behind.
+        StoreFault: passages are kept in several copies that are not the same; no file is left.
     """
     target = Path(path)
     kind = _kind(target)
@@ -84,7 +85,7 @@ def export_collection(
         new_file(target, overwrite=overwrite) as temporary,
         Store.of(store).open(collection) as index,
     ):
-        counted = _Counted(index.points(), index.status().points, progress)
+        counted = _Counted(index.agreed_points(), index.status().points, progress)
         if kind == "parquet":
             parquet.write(temporary, index.manifest, counted)
         else:
@@ -149,7 +150,7 @@ def copy_collection(
         if changes:
             manifest = replace(manifest, storage=replace(manifest.storage, **changes))
         total = index.status().points
-        return _fill(manifest, index.points(), total, name, target, progress)
+        return _fill(manifest, index.agreed_points(), total, name, target, progress)
 
 
 def _fill(

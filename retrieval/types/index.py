@@ -167,11 +167,14 @@ class DocumentState:
             versions.
         passage_ids: ids of all its passages.
         source: where it was read from.
+        agreed: whether all copies of its passages are the same; a document of which they are not
+            has no `content_hash`.
     """
 
     content_hash: str | None
     passage_ids: frozenset[str]
     source: str = ""
+    agreed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +284,26 @@ class Index(Protocol):
     def delete_documents(
         self, document_ids: Sequence[str], *, tenant: str | None = None
     ) -> None: ...
+
+    def clear_leftovers(self, lengths: Mapping[str, int], *, tenant: str | None = None) -> None:
+        """Before documents are written that are not stored: delete what copies may have of them.
+
+        lengths: by document id, how many passages it is going to have.
+        """
+        ...
+
+    def delete_stale(
+        self,
+        passage_ids: Sequence[str],
+        lengths: Mapping[str, int],
+        *,
+        tenant: str | None = None,
+    ) -> None:
+        """After documents were written anew: delete passages that they no longer have.
+
+        passage_ids: those that were seen. lengths: by document id, how many passages it has now.
+        """
+        ...
 
     def document_states(
         self, document_ids: Sequence[str] | None = None, *, tenant: str | None = None

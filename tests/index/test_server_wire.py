@@ -270,9 +270,10 @@ def test_consistency_and_ordering_go_with_every_call(
     writes = [("PUT", f"{at}/points"), ("POST", f"{at}/points/delete"), ("PUT", f"{at}/index")]
     for call in writes:
         assert seen.pop(call) == {"wait": "true", "ordering": "strong"}, call
-    reads = ["/points/query/batch", "/points", "/points/scroll"]
-    for path in reads:
+    for path in ("/points/query/batch", "/points"):
         assert seen.pop(("POST", at + path)) == {"consistency": "majority"}, path
+    # a page would end early where copies differ: its points are read by id
+    assert seen.pop(("POST", f"{at}/points/scroll")) == {}
     # Qdrant knows neither for these
     assert set(seen) == {("PUT", at), ("GET", at), ("POST", f"{at}/points/count")}
 

@@ -95,6 +95,10 @@ class EdgePoints:
         """None: the engine takes what it is given."""
         return Bounds()
 
+    @property
+    def copies(self) -> None:
+        """None: there is one copy of each point."""
+
     def write(self, points: Sequence[PointData]) -> None:
         """Insert or replace points, a few hundred at a time, and flush them to the disk."""
         import qdrant_edge as edge

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrieval.errors import (
@@ -34,9 +35,18 @@ from retrieval.index.server.limits import Limits
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
+    from qdrant_client import QdrantClient, models
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a server says of a collection. `copies`: of each of its points."""
+
+    manifest: Manifest
+    copies: int
+    metadata: Mapping[str, Any]
 
 
 class Catalog:
@@ -110,13 +120,24 @@ class Catalog:
             ManifestCorrupt: there is none, or it cannot be used.
             ManifestMismatch: it has a format that this version does not know.
         """
-        origin, found = self._origin(physical), self.metadata(physical).get(MANIFEST_KEY)
+        return self.described(physical).manifest
+
+    def described(self, physical: str) -> Described:
+        """What the server says of a collection, by its physical name, in one request.
+
+        Raises: as `manifest`.
+        """
+        info, origin = self._info(physical), self._origin(physical)
+        metadata = getattr(info.config, "metadata", None) or {}
+        found = metadata.get(MANIFEST_KEY)
         if not isinstance(found, Mapping):
             raise ManifestCorrupt(
                 f"there is no manifest {origin}: the collection was not made by this library",
                 fix="Index into a new collection; nothing was changed.",
             )
-        return manifest_from_dict(dict(found), origin=origin)
+        manifest = manifest_from_dict(dict(found), origin=origin)
+        copies = getattr(info.config.params, "replication_factor", None) or 1
+        return Described(manifest, max(copies, manifest.storage.replicas or 1), metadata)
 
     def limits(self, physical: str) -> Limits:
         """What the server allows of a collection whose manifest was read."""
@@ -227,11 +248,14 @@ class Catalog:
 
     def metadata(self, physical: str) -> Mapping[str, Any]:
         """What is noted of a collection beside its points."""
+        return getattr(self._info(physical).config, "metadata", None) or {}
+
+    def _info(self, physical: str) -> models.CollectionInfo:
         info = self.ask(
             f"open the collection {physical!r}", lambda client: client.get_collection(physical)
         )
         self._limits.setdefault(physical, Limits()).read(info)
-        return getattr(info.config, "metadata", None) or {}
+        return info
 
     def ask(self, what: str, call: Callable[[QdrantClient], _T]) -> _T:
         """One request; all of them may be repeated: a second time they find their work done."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from retrieval.errors import CollectionExists, CollectionNotFound
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.manifest import check_manifest, prepare_manifest, split_name
-from retrieval.index.server.catalog import Catalog
+from retrieval.index.server.catalog import Catalog, Described
 from retrieval.index.server.client import Connection
 from retrieval.index.server.cluster import Cluster, cluster_if_told
 from retrieval.index.server.creating import Creation
@@ -87,9 +87,8 @@ class ServerIndex(CollectionIndex):
             made = Creation(connection, manifest)
             is_version = split_name(name)[1] is not None
             physical = made.version(name) if is_version else made.collection()
-            manifest = catalog.manifest(physical)  # of a completed create, made earlier
-            points = ServerPoints(connection, physical, manifest, catalog.limits(physical))
-            return cls(points, manifest.collection, manifest, physical)
+            found = catalog.described(physical)  # of a completed create, made earlier
+            return cls._of(connection, catalog, physical, found, found.manifest.collection)
 
     @classmethod
     def open(
@@ -124,11 +123,29 @@ class ServerIndex(CollectionIndex):
         with connection.closed_on_error():
             catalog = Catalog(connection)
             physical = catalog.resolve(name)
-            manifest = catalog.manifest(physical)
+            found = catalog.described(physical)
             if expect is not None:
-                check_manifest(manifest, expect)
-            points = ServerPoints(connection, physical, manifest, catalog.limits(physical))
-            return cls(points, collection, manifest, physical)
+                check_manifest(found.manifest, expect)
+            return cls._of(connection, catalog, physical, found, collection)
+
+    @classmethod
+    def _of(
+        cls,
+        connection: Connection,
+        catalog: Catalog,
+        physical: str,
+        found: Described,
+        collection: str,
+    ) -> Self:
+        points = ServerPoints(
+            connection,
+            physical,
+            found.manifest,
+            catalog.limits(physical),
+            copies=found.copies,
+            metadata=found.metadata,
+        )
+        return cls(points, collection, found.manifest, physical)
 
     @classmethod
     def open_or_create(

@@ -6,9 +6,16 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from retrieval.errors import CollectionNotFound, CollectionReplaced, InvalidInput, StoreFault
+from retrieval.errors import (
+    CollectionNotFound,
+    CollectionReplaced,
+    InvalidInput,
+    RetrievalError,
+    StoreFault,
+)
 from retrieval.index.manifest import MANIFEST_KEY
 from retrieval.index.point_store import (
     DENSE,
@@ -21,7 +28,9 @@ from retrieval.index.point_store import (
 from retrieval.index.searcher import LEG_LIMIT
 from retrieval.index.server.client import Connection, TooMuch
 from retrieval.index.server.conversion import dense_of, point_of
-from retrieval.index.server.errors import OverLimit, replaced
+from retrieval.index.server.copies import Points, ServerCopies
+from retrieval.index.server.errors import OverLimit, failure_of, replaced
+from retrieval.index.server.journal import Journal
 from retrieval.index.server.limits import Limits
 from retrieval.index.server.names import vector_names
 from retrieval.index.server.schema import query_request, search_params
@@ -52,6 +61,10 @@ class ServerPoints:
 
     What it asks for by name (`names.py`) or by filter (`_own`) is of the collection that was
     opened: of another that has its place now nothing is found, written or deleted.
+
+    Args:
+        copies: of each point, as the server has it.
+        metadata: of the collection, as they were when it was opened.
     """
 
     def __init__(
@@ -60,6 +73,9 @@ class ServerPoints:
         collection: str,
         manifest: Manifest,
         limits: Limits | None = None,
+        *,
+        copies: int = 1,
+        metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._connection = connection
         self._collection = collection
@@ -67,6 +83,25 @@ class ServerPoints:
         self._names = vector_names(manifest)
         self._limits = Limits() if limits is None else limits
         self._closed = False
+        self._journal = Journal(self._change_metadata, metadata, _may_be_applied)
+        self._copies: ServerCopies | None = None
+        if copies > 1 and not connection.is_local:
+            points = Points(
+                connection,
+                collection,
+                ask=self._persist,
+                own=self._own,
+                whole=lambda record: point_of(record, self._names),
+                delete=lambda where: self._send_delete(self._own(where) or where),
+                metadata=self._metadata,
+                limits=self._limits,
+            )
+            self._copies = ServerCopies(points, copies, self._journal)
+
+    @property
+    def copies(self) -> ServerCopies | None:
+        """How the copies of a point are compared; None where there is one of each."""
+        return self._copies
 
     @property
     def bounds(self) -> Bounds:
@@ -389,6 +424,11 @@ class ServerPoints:
         *,
         with_vectors: bool = False,
     ) -> tuple[list[models.Record], str | None]:
+        # A page that asked for consistency would end early where copies differ: its points are
+        # read again by id.
+        reading = self._connection.reading
+        again = reading["consistency"] is not None
+
         def page() -> tuple[list[models.Record], Any]:
             fitting, size = self._limits.filter(where), self._limits.page(limit)
             # Long runs read pages, and are to outlast an outage as their writes do.
@@ -396,18 +436,38 @@ class ServerPoints:
                 "read",
                 lambda client: client.scroll(
                     self._collection, scroll_filter=fitting, limit=size, offset=after,
-                    with_payload=payload, with_vectors=with_vectors, **self._connection.reading,
+                    with_payload=False if again else payload,
+                    with_vectors=False if again else with_vectors,
                 ),
             )  # fmt: skip
 
         records, following = self._limits.ask(page)
+        if again and records:
+            ids = [record.id for record in records]
+            records = self._persist(
+                "read",
+                lambda client: client.retrieve(
+                    self._collection, ids, with_payload=payload, with_vectors=with_vectors,
+                    **reading,
+                ),
+            )  # fmt: skip
+            order = {key: number for number, key in enumerate(ids)}
+            records.sort(key=lambda record: order[record.id])
         return records, None if following is None else str(following)
 
     def _delete(self, where: models.Filter) -> None:
+        own = self._own(where) or where
+        if self._copies is None:
+            self._send_delete(own)
+            return
+        with self._journal.noted(own):
+            self._send_delete(own)
+
+    def _send_delete(self, where: models.Filter) -> None:
         from qdrant_client import models
 
         def delete() -> None:
-            fitting = self._limits.filter(self._own(where) or where)
+            fitting = self._limits.filter(where)
             assert fitting is not None
             selector = models.FilterSelector(filter=fitting)
             self._persist(
@@ -418,6 +478,17 @@ class ServerPoints:
             )
 
         self._limits.ask(delete)
+
+    def _change_metadata(self, changes: dict[str, Any]) -> None:
+        self._persist(
+            "note a deletion in",
+            lambda client: client.update_collection(self._collection, metadata=changes),
+        )
+
+    def _metadata(self) -> Mapping[str, Any]:
+        info = self._persist("open", lambda client: client.get_collection(self._collection))
+        self._same(info)
+        return getattr(info.config, "metadata", None) or {}
 
     def _read(self, action: str, call: Callable[[QdrantClient], _T]) -> _T:
         with self._there():
@@ -469,3 +540,15 @@ class ServerPoints:
                 fix="Open it again.",
             )
         return f"{action} the collection {self._collection!r}"
+
+
+def _may_be_applied(error: BaseException) -> bool:
+    """Whether some copies may have done what a failed call asked; a refused one did nothing."""
+    cause = error.__cause__
+    if isinstance(error, OverLimit):
+        return False
+    if not isinstance(error, RetrievalError) or not isinstance(cause, Exception):
+        return True
+    if isinstance(cause, RetrievalError):
+        return False
+    return failure_of(cause).kind in ("away", "cut", "slow", "busy", "full")
