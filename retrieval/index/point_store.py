@@ -6,11 +6,10 @@ only keeps points and finds them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
-
-import numpy as np
 
 from retrieval.errors import InvalidBatch
 from retrieval.types import FloatArray, IndexStatus
@@ -48,9 +47,9 @@ class SparseTerms:
             )
         if len(set(self.indices)) != len(self.indices):
             raise InvalidBatch("a sparse vector has a term id twice", fix=fix)
-        if not all(0 <= index < 2**32 for index in self.indices):
+        if self.indices and not 0 <= min(self.indices) <= max(self.indices) < 2**32:
             raise InvalidBatch("a sparse vector has a term id outside 32 bits", fix=fix)
-        if not np.isfinite(self.values).all():
+        if not all(map(math.isfinite, self.values)):
             raise InvalidBatch("a sparse vector has a weight that is not finite", fix=fix)
 
 

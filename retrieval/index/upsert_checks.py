@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -182,10 +182,18 @@ def write_batches(
 
 
 def _payload_size(value: Any) -> int:
-    if isinstance(value, str):
-        return 4 + (len(value) if value.isascii() else len(value.encode("utf-8")))
-    if isinstance(value, Mapping):
-        return 4 + sum(4 + len(key) + _payload_size(item) for key, item in value.items())
-    if isinstance(value, list):
-        return 4 + sum(map(_payload_size, value))
-    return 12
+    """Bytes of a value of JSON, about. One loop: every point that is read or written is sized."""
+    size, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            size += 4 + (len(one) if one.isascii() else len(one.encode("utf-8")))
+        elif isinstance(one, dict):
+            size += 4 + 4 * len(one) + sum(map(len, one))
+            waiting += one.values()
+        elif isinstance(one, list):
+            size += 4
+            waiting += one
+        else:
+            size += 12
+    return size
