@@ -32,7 +32,7 @@ from retrieval.index.server.copies import Points, ServerCopies
 from retrieval.index.server.errors import OverLimit, failure_of, replaced
 from retrieval.index.server.journal import Journal
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.names import vector_names
+from retrieval.index.server.names import named_filter, vector_names
 from retrieval.index.server.schema import query_request, search_params
 from retrieval.index.server.upserts import upsert_call
 from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
@@ -518,6 +518,7 @@ class ServerPoints:
         own = models.HasVectorCondition(has_vector=self._names[DENSE])
         if where is None:
             return models.Filter(must=[own])
+        where = named_filter(where, self._names)
         given = where.must
         conditions = [] if given is None else given if isinstance(given, list) else [given]
         return where.model_copy(update={"must": [*conditions, own]})

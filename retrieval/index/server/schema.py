@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval.index.payload_fields import IndexKind, index_paths
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.names import VectorNames, vector_names
+from retrieval.index.server.names import VectorNames, named_filter, vector_names
 from retrieval.types import Layout, Manifest, Storage
 
 if TYPE_CHECKING:
@@ -106,14 +106,15 @@ def query_request(
         vector = query.tolist()
     # Without a graph a server takes a search of token vectors for a full scan, which it may forbid,
     # unless what they re-order is found before.
+    where = None if request.where is None else named_filter(request.where, names)
     found_before = request.using == TOKENS and not limits.exact
     return models.QueryRequest(
-        prefetch=models.Prefetch(filter=request.where, limit=request.limit)
+        prefetch=models.Prefetch(filter=where, limit=request.limit)
         if found_before
         else None,
         query=vector,
         using=names[request.using],
-        filter=request.where,
+        filter=where,
         limit=request.limit,
         params=params,
         with_payload=with_payload,
