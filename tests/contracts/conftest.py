@@ -1,8 +1,9 @@
 """Every implementation of `Index`, behind one factory.
 
 The legs: `embedded` (Qdrant Edge), `memory` (the server's code over the client's own in-memory
-engine), `http` (the same over real sockets, to the double of a server), and `server` where
-QDRANT_URL names a real one.
+engine), `http` (the same over real sockets, to the double of a server), `cluster` (to one of three
+nodes, over which shards and their copies are spread), and `server` where QDRANT_URL names a real
+one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+from doubles.cluster import qdrant_cluster
 from doubles.qdrant_http import qdrant_http
 
 from retrieval.index.bm25 import bm25_info
@@ -34,8 +37,8 @@ from retrieval.types import (
 
 DIMENSION = 8
 
-Engine = Literal["embedded", "memory", "http", "server"]
-ENGINES: tuple[Engine, ...] = ("embedded", "memory", "http", "server")
+Engine = Literal["embedded", "memory", "http", "cluster", "server"]
+ENGINES: tuple[Engine, ...] = ("embedded", "memory", "http", "cluster", "server")
 
 
 def make_manifest(
@@ -97,11 +100,18 @@ def running(engine: Engine, store: Path) -> Iterator[Callable[..., CollectionInd
         server: Any = None
         if engine == "http":
             server = stack.enter_context(qdrant_http()).url
+        elif engine == "cluster":
+            server = stack.enter_context(qdrant_cluster()).urls[0]
         elif engine == "server":
             server = os.environ["QDRANT_URL"]
         api_key = os.environ.get("QDRANT_API_KEY") if engine == "server" else None
 
-        def make(**options: Any) -> CollectionIndex:
+        def make(one_shard: bool = False, **options: Any) -> CollectionIndex:
+            if engine == "cluster":
+                kept: Storage = options.pop("storage", Storage())
+                options["storage"] = replace(
+                    kept, shards=1 if one_shard else None, replicas=2, write_consistency=2
+                )
             manifest = make_manifest(f"test-{uuid.uuid4().hex}", **options)
             name = manifest.collection
             index: CollectionIndex
@@ -140,3 +150,9 @@ def new_index(
 @pytest.fixture
 def index(new_index: Callable[..., CollectionIndex]) -> CollectionIndex:
     return new_index()
+
+
+@pytest.fixture
+def one_shard(new_index: Callable[..., CollectionIndex]) -> CollectionIndex:
+    """Where a test knows BM25's scores: a server counts how rare a term is in each shard alone."""
+    return new_index(one_shard=True)

@@ -162,7 +162,8 @@ def test_dense_scores_are_cosines_best_first(index: CollectionIndex, passage: Ma
     assert [c.rank for c in found] == list(range(1, 11))
 
 
-def test_sparse_scores_are_bm25(index: CollectionIndex, passage: Make) -> None:
+def test_sparse_scores_are_bm25(one_shard: CollectionIndex, passage: Make) -> None:
+    index = one_shard
     texts = ["cats sleep", "a cat and another cat met", "dogs bark", "the cat"]
     given_passages = [passage(f"d{i}", text=text) for i, text in enumerate(texts)]
     index.upsert(given_passages, vectors(4))
@@ -194,7 +195,8 @@ def test_a_text_without_terms_has_no_sparse_hits(index: CollectionIndex, passage
         assert len(index.search(mode="hybrid", limit=5, text=text, vector=unit(1))) == 2
 
 
-def test_hybrid_is_the_sum_of_reciprocal_ranks(index: CollectionIndex, passage: Make) -> None:
+def test_hybrid_is_the_sum_of_reciprocal_ranks(one_shard: CollectionIndex, passage: Make) -> None:
+    index = one_shard
     rows = np.stack([unit(1), unit(1, 0.5), unit(1, 1), unit(0, 1)])
     texts = ["cat", "nothing", "cat cat cat", "cat cat"]
     index.upsert([passage(f"d{i}", text=text) for i, text in enumerate(texts)], rows)
@@ -234,8 +236,9 @@ def test_hybrid_is_the_sum_of_scores_on_one_scale(index: CollectionIndex, passag
 
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
 def test_ties_go_by_passage_id_also_at_the_cut(
-    index: CollectionIndex, passage: Make, mode: Any
+    one_shard: CollectionIndex, passage: Make, mode: Any
 ) -> None:
+    index = one_shard
     same = [passage(f"d{i}", text="cat") for i in range(150)]
     better = passage("best", text="cat cat")
     rows = np.stack([unit(1, 1)] * 150 + [unit(1)])

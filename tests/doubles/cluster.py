@@ -29,6 +29,7 @@ two seconds; a query with prefetches is answered by each shard for itself.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,6 +76,16 @@ class QdrantCluster:
         with self._state.lock:
             self._state.fuse = (node, copies)
 
+    def unfuse(self) -> None:
+        """Take back what `kill_in_write` asked for, if no write has come."""
+        with self._state.lock:
+            self._state.fuse = None
+
+    def down(self) -> set[int]:
+        """The nodes that are not there now."""
+        with self._state.lock:
+            return {n for n, health in enumerate(self._state.health) if health == "down"}
+
     def start(self, node: int, *, recover: bool = True) -> None:
         """Bring a killed node back, with what it had."""
         for thread in self._dying:
@@ -89,9 +100,14 @@ class QdrantCluster:
         self.nodes[node].faults.freeze()
 
     def thaw(self, node: int, *, recover: bool = True) -> None:
-        """Let it go on, first with what has come in: also what its clients gave up."""
+        """Let it go on; returns when all is done that has come in: also what its clients gave
+        up."""
         self._back(node, recover)
-        self.nodes[node].faults.thaw()
+        faults = self.nodes[node].faults
+        faults.thaw()
+        end = time.monotonic() + 10
+        while faults.held and time.monotonic() < end:
+            time.sleep(0.002)
 
     def recover(self) -> None:
         """Bring dead copies on living nodes up to date, as `start` does unless told otherwise."""

@@ -43,16 +43,25 @@ class FaultLayer:
                 return  # cut in the middle of the request: nothing is applied, nothing logged
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        if (frozen := self._faults.frozen) is not None:
+        if (frozen := self._faults.frozen) is None:
+            await self._take(scope, receive, send, bytes(body))
+            return
+        self._faults.held += 1
+        try:
             # what waits may be cancelled by a server that stops; the thaw is everybody's
             await asyncio.shield(asyncio.wrap_future(frozen))
+            await self._take(scope, receive, send, bytes(body))
+        finally:
+            self._faults.held -= 1
+
+    async def _take(self, scope: Any, receive: Receive, send: Send, body: bytes) -> None:
         request = Request(
             protocol="http",
             method=scope["method"],
             path=scope["path"],
             query=dict(parse_qsl(scope["query_string"].decode())),
             headers={k.decode().lower(): v.decode() for k, v in scope["headers"]},
-            body=bytes(body),
+            body=body,
         )
         fault = self._faults.strike(request)
         answer = _Answer(request, scope, receive, send)

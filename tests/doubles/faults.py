@@ -97,6 +97,8 @@ class Faults:
         self.requests: list[Request] = []
         self.frozen: Future[None] | None = None
         """What every request waits for, where the server neither answers nor goes away."""
+        self.held = 0
+        """Requests that waited for the thaw and are not done yet."""
         self._rules: list[Fault] = []
         self._lock = threading.Lock()
 

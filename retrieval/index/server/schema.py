@@ -104,14 +104,12 @@ def query_request(
         vector = models.SparseVector(indices=list(query.indices), values=list(query.values))
     else:
         vector = query.tolist()
+    where = None if request.where is None else named_filter(request.where, names)
     # Without a graph a server takes a search of token vectors for a full scan, which it may forbid,
     # unless what they re-order is found before.
-    where = None if request.where is None else named_filter(request.where, names)
     found_before = request.using == TOKENS and not limits.exact
     return models.QueryRequest(
-        prefetch=models.Prefetch(filter=where, limit=request.limit)
-        if found_before
-        else None,
+        prefetch=models.Prefetch(filter=where, limit=request.limit) if found_before else None,
         query=vector,
         using=names[request.using],
         filter=where,
