@@ -433,7 +433,9 @@ class CollectionIndex(Closing):
         return None if compiled is None else self._same(compiled)
 
     def _same(self, compiled: Filter) -> Filter:
-        return self._indexed.same(compiled, only_indexed=not self._points.bounds.unindexed)
+        """A filter that means the same on every engine, and that this one answers."""
+        find = None if self._points.bounds.unindexed else self._passages.matching
+        return self._indexed.same(compiled, find=find)
 
 
 def _texts(values: Sequence[str], name: str) -> list[str]:

@@ -9,20 +9,25 @@ way that reads payloads, or refused where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval.errors import InvalidFilter, InvalidInput
 from retrieval.index.filters import as_list
 from retrieval.index.payload import FLAGS, METADATA, RESERVED
-from retrieval.index.payload_paths import path_parts, payload_path
+from retrieval.index.payload_paths import path_parts, payload_path, values_at
 from retrieval.types import FieldKind
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
+Find: TypeAlias = "Callable[[models.Filter], Iterable[tuple[str, Mapping[str, Any]]]]"
+
 _KINDS = ("keyword", "number", "datetime")
+
+_MOST_IDS = 10_000
 
 
 def index_paths(fields: Mapping[str, FieldKind]) -> dict[str, FieldKind]:
@@ -63,24 +68,25 @@ class IndexedFields:
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self._kinds: dict[_Path, str] = {path_parts(path): kind for path, kind in kinds.items()}
 
-    def same(self, where: models.Filter, *, only_indexed: bool = False) -> models.Filter:
+    def same(self, where: models.Filter, *, find: Find | None = None) -> models.Filter:
         """The filter in a form that means the same whether its fields are indexed or not.
 
         Args:
-            only_indexed: in a form that an engine can answer by these indexes alone. Then a
-                MatchExcept does not see numbers in a list beside the texts that it excepts.
+            find: given where an engine has to answer by these indexes alone: ids and payloads of
+                what a filter matches. Then a MatchExcept does not see numbers in a list beside
+                the texts that it excepts.
 
         Raises:
             InvalidFilter: it compares numbers with a field indexed for dates, or the reverse; or
                 no index answers it, and one has to.
         """
-        return _filter(where, _Indexes(self._kinds, only_indexed), ())
+        return _filter(where, _Indexes(self._kinds, find), ())
 
 
 @dataclass(frozen=True, slots=True)
 class _Indexes:
     kinds: Mapping[_Path, str]
-    only: bool
+    find: Find | None
 
 
 def _filter(where: models.Filter, kinds: _Indexes, within: _Path) -> models.Filter:
@@ -110,18 +116,35 @@ def _condition(condition: Any, kinds: _Indexes, within: _Path) -> Any:
     if not isinstance(condition, models.FieldCondition):
         return condition
     kind = kinds.kinds.get((*within, *path_parts(condition.key)))
-    if kind == "float" and kinds.only:
-        _check_exact(condition)
+    if kind == "float" and kinds.find is not None:
+        condition = _exactly(condition, kinds.find, within)
+        if isinstance(condition, models.HasIdCondition):
+            return condition
     if kind in ("integer", "float", "datetime"):
         return _ordered(condition, dates=kind == "datetime")
-    return condition if kind is None else _keyword(condition, kinds.only)
+    return condition if kind is None else _keyword(condition, kinds.find is not None)
 
 
-def _check_exact(condition: models.FieldCondition) -> None:
+def _exactly(
+    condition: models.FieldCondition, find: Find, within: _Path
+) -> models.HasIdCondition | models.FieldCondition:
+    """A match of a whole number, which an index for numbers takes for its nearest float, as the
+    ids of the few points that have exactly that number."""
     from qdrant_client import models
 
     match = condition.match
-    if isinstance(match, models.MatchValue) and isinstance(match.value, int):
+    if not isinstance(match, models.MatchValue) or not isinstance(match.value, int):
+        return condition
+    near = float(match.value)
+    bounds = models.Range(gte=math.nextafter(near, -math.inf), lte=math.nextafter(near, math.inf))
+    around = models.FieldCondition(key=condition.key, range=bounds)
+    parts, ids = path_parts(condition.key), []
+    for key, payload in find(models.Filter(must=[around])) if not within else ():
+        if any(type(one) is int and one == match.value for one in values_at(payload, parts)):
+            ids.append(key)
+        if len(ids) > _MOST_IDS:
+            break
+    if within or len(ids) > _MOST_IDS:
         raise InvalidFilter(
             f"the filter compares {condition.key!r} with the whole number {match.value} exactly, "
             "which an index for numbers cannot from 2**53 on, and the strict mode of the "
@@ -129,6 +152,7 @@ def _check_exact(condition: models.FieldCondition) -> None:
             fix="Store such numbers as text in a field with an index for keywords, or let the "
             "server allow filters without an index (unindexed_filtering_retrieve).",
         )
+    return models.HasIdCondition(has_id=list(ids))
 
 
 def _ordered(condition: models.FieldCondition, *, dates: bool) -> models.FieldCondition:

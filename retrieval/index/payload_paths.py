@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from retrieval._validate import unicode_text
 from retrieval.errors import InvalidFilter
@@ -71,3 +73,15 @@ def path_parts(path: str) -> tuple[str, ...]:
             break
         position += 1
     return tuple(parts) if position == len(path) else (path,)
+
+
+def values_at(value: Any, parts: Sequence[str]) -> list[Any]:
+    """The values at a path, in parts, of a payload: of a list at its end the elements."""
+    if not parts:
+        return value if isinstance(value, list) else [value]
+    if parts[0] == "[]":
+        elements = value if isinstance(value, list) else []
+        return [found for one in elements for found in values_at(one, parts[1:])]
+    if isinstance(value, Mapping) and parts[0] in value:
+        return values_at(value[parts[0]], parts[1:])
+    return []

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InvalidFilter
-from retrieval.index.payload import payload_to_passage
+from retrieval.index.payload import METADATA, payload_to_passage
 from retrieval.index.point_store import PointStore
 from retrieval.index.tenants import PASSAGE_ID, Tenancy
 from retrieval.types import DocumentState, Passage
@@ -34,6 +34,10 @@ class StoredPassages:
     def passage(self, key: str, payload: Mapping[str, Any]) -> Passage:
         """The passage of a stored point."""
         return payload_to_passage(self._tenancy.passage_id(key, payload), payload)
+
+    def matching(self, where: Filter) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Stored ids and metadata of what a filter matches, whoever owns it."""
+        return self._scroll([METADATA], where)
 
     def all(self, owner: str | None) -> Iterator[Passage]:
         """Every passage, in the order of the stored ids."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from retrieval.errors import InvalidFilter
 from retrieval.index.collection import CollectionIndex
-from retrieval.types import Passage
+from retrieval.types import Passage, Storage
 
 Make = Callable[..., Passage]
 
@@ -261,6 +261,34 @@ def test_a_qdrant_filter_is_taken_as_it_is(
            lambda p: "b" in p.metadata and (p.metadata["b"] is None or None in elements(
                p.metadata["b"])))  # fmt: skip
     expect(m.Filter(), lambda p: True)
+
+
+def test_indexed_fields_tell_values_apart_as_others_do(
+    new_index: Callable[..., CollectionIndex], passage: Make
+) -> None:
+    from qdrant_client import models as m
+
+    values: list[Any] = [
+        "en", "de", ["en"], ["en", "de"], [], None, 5, True, [True, "en"], ["en", 5], 2**53,
+        2**53 + 1, 2**53 + 2, [1, 2**53 + 1], float(2**53), -(2**53) - 1,
+    ]  # fmt: skip
+    passages = [
+        passage(f"d{n}", 0, metadata={"lang": one, "number": one, "free": one})
+        for n, one in enumerate(values)
+    ]
+    index = new_index(storage=Storage(fields={"lang": "keyword", "number": "number"}))
+    index.upsert(passages, np.eye(8, dtype=np.float32)[np.arange(len(values)) % 8])
+    for name in ("lang", "number", "free"):
+        other = m.MatchExcept(**{"except": ["en"]})
+        where = m.Filter(must=[m.FieldCondition(key=f"metadata.{name}", match=other)])
+        assert index.count(where) == sum(
+            any(one is not None and one != "en" for one in elements(value)) for value in values
+        ), name
+        for number in (2**53, 2**53 + 1, 2**53 + 3, -(2**53) - 1):
+            assert index.count({name: number}) == sum(
+                any(type(one) is int and one == number for one in elements(value))
+                for value in values
+            ), (name, number)
 
 
 def test_a_boolean_that_cannot_be_matched_is_refused(

@@ -3,6 +3,7 @@ or the error says which setting of whom is in the way."""
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -233,6 +234,37 @@ def test_a_filter_on_a_field_without_index(filled: Callable[..., Filled]) -> Non
     assert open_.index.count({"lang": "en"}) == 5
     assert open_.index.count({"year": {"gte": 5}}) == 5
     assert open_.index.count({"document_id": "d0"}) == 2
+
+
+def test_filters_that_no_index_answers_by_itself(
+    double: QdrantHttp, options: ServerOptions, manifest: Manifests, vectors: Vectors
+) -> None:
+    langs: list[Any] = [
+        "en", "de", ["en"], ["en", "de"], [], None, 5, True, [True, "en"], ["de", 5], "fr",
+    ]  # fmt: skip
+    numbers: list[Any] = [2**53, 2**53 + 1, 2**53 + 2, float(2**53), [1, 2**53 + 1], -(2**53) - 1]
+    made = [
+        dataclasses.replace(
+            one, metadata={"lang": langs[n % len(langs)], "year": numbers[n % len(numbers)]}
+        )
+        for n, one in enumerate(_passages(33))
+    ]
+
+    def on(key: str, match: Any) -> models.Filter:
+        return models.Filter(must=[models.FieldCondition(key=f"metadata.{key}", match=match)])
+
+    asked: list[Any] = [on("lang", models.MatchExcept(**{"except": ["en"]}))]
+    asked += [on("lang", models.MatchExcept(**{"except": ["en", "fr"]}))]
+    asked += [{"year": one} for one in (2**53, 2**53 + 1, -(2**53) - 1, 2**53 + 3)]
+    asked += [{"not": {"year": 2**53 + 1}}, {"or": [{"year": 2**53 + 2}, {"lang": "fr"}]}]
+    plain = manifest(storage=STORAGE)
+    with ServerIndex.create(double.url, "docs", plain, options=options) as index:
+        index.upsert(made, vectors(33))
+        free = [index.count(where) for where in asked]
+    assert free[3] == 11
+    _limit(double, unindexed_filtering_retrieve=False)
+    with ServerIndex.open(double.url, "docs", options=options) as index:
+        assert [index.count(where) for where in asked] == free
 
 
 def test_no_room_on_the_node(
