@@ -4,8 +4,10 @@ or the error says which setting of whom is in the way."""
 from __future__ import annotations
 
 import dataclasses
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -344,6 +346,19 @@ def test_more_payloads_than_a_minute_has_tokens_for(filled: Callable[..., Filled
     open_ = filled(40, read_rate_limit=20)
     (found,) = open_.search(mode="hybrid", limit=30)
     assert len(found) == 30
+
+
+def test_threads_that_are_refused_together(filled: Callable[..., Filled]) -> None:
+    open_ = filled(60, max_query_limit=50, search_max_hnsw_ef=128, condition_max_size=5)
+    where = {"lang": [f"x{n}" for n in range(9)] + ["en"]}
+    together = threading.Barrier(8)
+
+    def search(_: int) -> int:
+        together.wait(timeout=20)
+        return len(open_.search(mode="hybrid", limit=20, where=where)[0])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(search, range(8))) == [20] * 8
 
 
 def test_a_server_with_strict_mode_of_its_own(

@@ -51,6 +51,7 @@ class Limits:
         conditions: of one filter.
         exact: whether searches and counts may be exact.
         unindexed: whether filters may use fields without an index.
+        learned: how often a refusal said something new.
         rationed: whether reading costs tokens, of which a minute brings so many.
     """
 
@@ -64,6 +65,7 @@ class Limits:
     exact: bool = True
     unindexed: bool = True
     rationed: bool = False
+    learned: int = 0
 
     def read(self, info: Any) -> None:
         """Take over what a collection's description says, in place of what was known."""
@@ -75,22 +77,28 @@ class Limits:
             setattr(self, name, value is not False if switch else value)
         self.rationed = enabled and getattr(given, "read_rate_limit", None) is not None
 
-    def learn(self, refusal: OverLimit) -> bool:
-        """Take over what a refusal says; False where that was known."""
+    def learn(self, refusal: OverLimit, seen: int) -> bool:
+        """Take over what a refusal says; False where that was known when the request was made.
+
+        Args:
+            seen: `learned` of that time; another thread may have been refused since.
+        """
         name = _FIELDS.get(refusal.setting)
         if name is None or getattr(self, name) == refusal.most:
-            return False
+            return self.learned != seen
         setattr(self, name, refusal.most)
+        self.learned += 1
         logger.info("the server allows less than was asked for: %s", refusal.problem)
         return True
 
     def ask(self, call: Callable[[], _T]) -> _T:
         """The answer to `call`, which is repeated where its refusal says what is allowed."""
         while True:
+            seen = self.learned
             try:
                 return call()
             except OverLimit as refusal:
-                if not self.learn(refusal):
+                if not self.learn(refusal, seen):
                     raise
 
     @property

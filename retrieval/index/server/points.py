@@ -134,14 +134,14 @@ class ServerPoints:
         waiting = self._limits.parts(batch)[::-1]
         since: float | None = None
         while waiting:
-            part = waiting.pop()
+            part, seen = waiting.pop(), self._limits.learned
             # parts of one batch share a deadline until one of them succeeds
             since = self._connection.now() if since is None else since
             try:
                 with self._there():
                     self._connection.attempt(self._what("write to"), self._upsert(part), since)
             except OverLimit as refusal:
-                if not self._limits.learn(refusal):
+                if not self._limits.learn(refusal, seen):
                     raise
                 waiting += self._limits.parts(part)[::-1]
                 continue
