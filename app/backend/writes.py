@@ -158,8 +158,8 @@ class Writing:
             check(retriever.index.manifest)
             there = retriever.index.document_states(ids, tenant=tenant)
             found = tuple(one for one in dict.fromkeys(ids) if one in there)
-            if found:
-                retriever.index.delete_documents(found, tenant=tenant)
+            # also those that were not found: a copy that was not asked may have them
+            retriever.index.delete_documents(ids, tenant=tenant)
             return found
 
         what = "documents are being deleted"

@@ -69,6 +69,10 @@ class CopyCheck:
         """How many passages each known address counts; None where it does not answer."""
         return dict(zip(self._copies.nodes, self._copies.counts(), strict=True))
 
+    def unfinished(self) -> int:
+        """How many deletions were cut off, by this or another program."""
+        return self._copies.unfinished()
+
     def resume(self) -> None:
         """Send deletions again that were cut off."""
         self._copies.resume()

@@ -137,6 +137,10 @@ class Copies(Protocol):
         """Delete what a filter matches and nobody was ever told to be stored."""
         ...
 
+    def unfinished(self) -> int:
+        """How many deletions were begun and not seen to their end, by what is noted now."""
+        ...
+
     def resume(self) -> None:
         """Send deletions again that were begun, by any writer, and not seen to their end."""
         ...

@@ -16,23 +16,25 @@ def compare_copies(check: CopyCheck, name: str, *, repair: bool) -> Finding:
 
     Nothing should write meanwhile: what is written just now is on some copies before others.
     """
+    again = "Index the source again, or write what is whole to all: "
+    again += f"retrieval doctor {name} --repair"
+    unfinished = check.unfinished()
     if repair:
         check.resume()
     differing = sorted(set(check.differing()))
+    cut = ""
+    if unfinished:
+        were = "deletion was" if unfinished == 1 else "deletions were"
+        cut = f"; {unfinished:,} {were} cut off" + (" and sent again" if repair else "")
+    if not repair and (differing or unfinished):
+        what = f"documents that are not the same on all: {_named(differing)}{cut}"
+        return Finding(_CHECK, "error", f"{what}{_by_node(check)}", again)
     if not differing:
-        return Finding(_CHECK, "ok", f"the same on all{_by_node(check)}")
-    if not repair:
-        return Finding(
-            _CHECK,
-            "error",
-            f"documents that are not the same on all: {_named(differing)}{_by_node(check)}",
-            f"Index the source again, or write what is whole to all: retrieval doctor {name} "
-            "--repair",
-        )
+        return Finding(_CHECK, "ok", f"the same on all{cut}{_by_node(check)}")
     broken = check.mend(differing)
     left = sorted(set(check.differing()))
     mended = [one for one in differing if one not in set(left)]
-    said = f"documents sent to all again: {_named(mended)}{_by_node(check)}"
+    said = f"documents sent to all again: {_named(mended)}{cut}{_by_node(check)}"
     if not left:
         return Finding(_CHECK, "ok", said)
     reason = "no copy has a whole version of them" if broken else "something writes to them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -150,6 +151,7 @@ def test_a_deletion_that_was_answered_with_an_error_is_sent_again(
     with dying_in(cluster, "POST", "/points/delete", 2):
         index(store, source[20:], prune=True)
     assert len(unfinished(store)) == 1
+    assert "1 deletion was cut off" in diagnosis(store)[1]
     index(store_of(cluster, through), source[20:], prune=True)
     assert_on_every_copy(cluster, source[20:], tmp_path)
     assert unfinished(store) == []
@@ -300,6 +302,55 @@ def test_export_and_copy_refuse_copies_that_differ(cluster: QdrantCluster, tmp_p
             to=tmp_path / "copy",
             changes=dict.fromkeys(("shards", "replicas", "write_consistency")),
         )
+
+
+def test_over_grpc_deletions_are_noted_and_sent_again_too(tmp_path: Path) -> None:
+    with qdrant_cluster(nodes=3, grpc=True) as running:
+        node = running.nodes[0]
+        options = ServerOptions(retry_s=0.05, timeout_s=20, grpc=True, grpc_port=node.grpc_port)
+        store, source = Store(node.url, options=options), documents(range(20))
+        index(store, source)
+        with dying_in(running, "POST", "/points/delete", 2):
+            index(store, source[5:], prune=True)
+        assert len(unfinished(store)) == 1
+        index(store, source[5:], prune=True)
+        assert unfinished(store) == []
+        assert_on_every_copy(running, source[5:], tmp_path)
+
+
+def test_a_key_that_may_not_note_deletions_deletes_without(
+    cluster: QdrantCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, source = store_of(cluster), documents(range(10))
+    index(store, source)
+    cluster.nodes[0].fail(method="PATCH", times=None, status=403)
+    index(store, source[5:], prune=True)
+    assert "may not change the collection's metadata" in caplog.text
+    assert_on_every_copy(cluster, source[5:], tmp_path)
+
+
+def test_a_deletion_that_the_server_refuses_is_not_sent_again(cluster: QdrantCluster) -> None:
+    store, source = store_of(cluster), documents(range(10))
+    index(store, source)
+    cluster.nodes[0].fail(path_contains="/points/delete", status=400)
+    with pytest.raises(StoreFault, match="could not delete from"):
+        index(store, source[5:], prune=True)
+    assert index(store, source).unchanged == 10
+    assert unfinished(store) == []
+
+
+def test_pages_that_ask_for_agreement_do_not_end_where_copies_differ(
+    cluster: QdrantCluster,
+) -> None:
+    store, source = store_of(cluster), documents(range(40))
+    index(store, source)
+    changed = [Document(one.id, one.text + " more") for one in source[:10]]
+    with dying_in(cluster, "PUT", "/points", 2):
+        index(store, [*changed, *source[10:]])
+    careful = dataclasses.replace(SHORT, read_consistency="all")
+    with Store(cluster.urls[0], options=careful).open("docs") as one:
+        read = {passage.document_id for passage in one.passages()}
+    assert read >= {document.id for document in source[10:]}
 
 
 def test_one_copy_costs_no_request_more() -> None:

@@ -158,6 +158,10 @@ class ServerCopies:
         """Delete what a filter matches and nobody was ever told to be stored."""
         self._points.delete(where)
 
+    def unfinished(self) -> int:
+        """How many deletions were begun and not seen to their end, by what is noted now."""
+        return len(self._journal.unfinished(self._points.metadata()))
+
     def resume(self) -> None:
         """Send deletions again that were begun, by any writer, and not seen to their end.
 
