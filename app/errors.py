@@ -202,6 +202,8 @@ def retry_after(error: RetrievalError) -> float | None:
         return error.retry_after_s
     if isinstance(error, Stopping):
         return 5.0
+    if isinstance(error, StoreFault):
+        return error.retry_after_s
     if isinstance(error, CollectionReplaced):
         return 1.0  # what replaced it is opened by the next request
     return None

@@ -161,8 +161,10 @@ class ManifestCorrupt(Fault):
 class StoreFault(Fault):
     """The engine refused an operation, panicked, or its files are damaged.
 
-    Attributes:
-        retry_after_s: seconds after which a server asks to come again; None where it says none.
+    Args:
+        problem, fix: see `RetrievalError`.
+        retry_after_s: seconds after which the same call may succeed; None where waiting changes
+            nothing.
     """
 
     def __init__(self, problem: str, *, fix: str, retry_after_s: float | None = None) -> None:

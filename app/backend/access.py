@@ -6,11 +6,13 @@ A collection that a caller may not use gets the same error as one that does not 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from app.backend.store_errors import for_clients
 from app.errors import Forbidden
 from app.settings.settings import Settings
 from app.types import Caller
+from retrieval import Store
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
 from retrieval.types import Manifest
 
@@ -22,12 +24,12 @@ class Access:
 
     Args:
         settings: the default collection, and whether anything may be written at all.
-        names: lists the store's collections.
+        store: where the collections are.
     """
 
-    def __init__(self, settings: Settings, names: Callable[[], list[str]]) -> None:
+    def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
-        self._names = names
+        self._store = store
 
     def default(self, caller: Caller) -> str:
         """The collection of a call that names none.
@@ -60,7 +62,7 @@ class Access:
 
     def visible(self, caller: Caller) -> list[str]:
         """The names of the collections that exist and that the caller may use; asks the store."""
-        names = self._names()
+        names = self._store.names()
         allowed = caller.collections
         return names if allowed is None else [name for name in names if name in allowed]
 
@@ -128,12 +130,23 @@ class Access:
         return manifest
 
     @contextlib.contextmanager
-    def named(self, caller: Caller, name: str) -> Iterator[None]:
-        """A collection that does not exist gets the same error as one that may not be used."""
-        try:
-            yield
-        except CollectionNotFound:
-            raise self.missing(caller, name) from None
+    def named(self, caller: Caller, name: str | None) -> Iterator[None]:
+        """Errors of a call about a collection (None: of no certain one) as its caller reads them.
+
+        A collection that does not exist gets the same error as one that may not be used, and of
+        the store nothing is told.
+        """
+        with self.told():
+            try:
+                yield
+            except CollectionNotFound:
+                if name is None:
+                    raise
+                raise self.missing(caller, name) from None
+
+    def told(self) -> contextlib.AbstractContextManager[None]:
+        """Errors of the block without the store's address, and without advice for operators."""
+        return for_clients(self._store.location)
 
     def missing(self, caller: Caller, name: str) -> CollectionNotFound:
         """The error for a collection that does not exist, or that the caller may not use."""
@@ -145,7 +158,7 @@ class Access:
         else:
             known = []
             with contextlib.suppress(RetrievalError):
-                known = self._names()
+                known = self._store.names()
         more = "" if len(known) <= _SHOWN else f" and {len(known) - _SHOWN:,} more"
         listed = ", ".join(map(repr, known[:_SHOWN])) + more
         return CollectionNotFound(

@@ -81,7 +81,7 @@ class Backend:
         self._store = Store(settings.store, api_key=secret(settings.api_key))
         self._loaded = LoadedModels(settings, observer, encoder=encoder, reranker=reranker)
         self._opened = OpenCollections(self._store, self._open_version)
-        self._access = Access(settings, self._store.names)
+        self._access = Access(settings, self._store)
         self._calls = Calls(settings, self._access, observer)
         self._searching = Searching(observer)
         self._opening = threading.Lock()

@@ -56,8 +56,6 @@ class Calls:
         self, workers: Workers, caller: Caller, call: Callable[[], T], name: str | None
     ) -> T:
         def named() -> T:
-            if name is None:
-                return call()
             with self._access.named(caller, name):
                 return call()
 

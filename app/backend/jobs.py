@@ -136,7 +136,7 @@ class JobAccess:
         cancelled: Cancellation,
     ) -> IngestReport:
         control = Control(client=spec.key_id, background=True, cancelled=cancelled)
-        with controlled(control):
+        with self._access.told(), controlled(control):
             write = partial(
                 self._writing.upsert, name=spec.collection, tenant=spec.tenant, prune=spec.prune,
                 what=f"the job {spec.id} runs", progress=progress, patience_s=PATIENCE_SECONDS,

@@ -8,6 +8,7 @@ collection (`retrieval reindex`), its new version is opened.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from app.errors import Conflict
 from retrieval import FollowingRetriever, Store, TwoStageRetriever
 from retrieval.errors import CollectionNotFound, CollectionReplaced, InvalidInput
 from retrieval.types import Manifest
+
+log = logging.getLogger(__name__)
 
 _TURN_SECONDS = 0.02
 # How long the deletion of a collection waits for its last searches.
@@ -73,7 +76,14 @@ class OpenCollections:
         """Why an older version of a collection answers; empty where the current one does."""
         held = self._held.get(name)
         following = None if held is None else held.following.value
-        return "" if following is None else following.notice
+        why = "" if following is None else following.notice
+        if not why:
+            return ""
+        assert held is not None
+        if held.told != why:
+            held.told = why
+            log.warning("%s", why)
+        return f"An older version of {name!r} answers; the service's log says why."
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[TwoStageRetriever]:
@@ -226,14 +236,16 @@ class OpenCollections:
 class _Held:
     """A collection that is in use, or was.
 
-    users: blocks that hold it now. leaving: it is being deleted here. retired: it was deleted by
-    somebody else, and is closed when its last user has gone.
+    users: blocks that hold it now. told: the notice that is in the log. leaving: it is being
+    deleted here. retired: it was deleted by somebody else, and is closed when its last user has
+    gone.
     """
 
     def __init__(self, following: Lazy[FollowingRetriever]) -> None:
         self.following = following
         self.write = threading.Lock()
         self.writer = ""
+        self.told = ""
         self.users = 0
         self.leaving = False
         self.retired = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,11 +11,14 @@ from pathlib import Path
 
 from app.backend.models import Models
 from app.backend.open_collections import OpenCollections
+from app.backend.store_errors import for_client
 from app.jobs.state_dir import state_folder
 from app.settings.settings import Settings
 from app.types import Readiness
 from retrieval import Store
 from retrieval.errors import CollectionNotFound, ModelFault, ModelNotFound, RetrievalError
+
+log = logging.getLogger(__name__)
 
 # A request of `/readyz` waits this long at most; the check itself goes on.
 ANSWER_SECONDS = 2.0
@@ -38,6 +42,7 @@ class Checks:
         self._collections = collections
         self._models = models
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ready")
+        self._logged = ""
         self._check: Future[dict[str, str]] | None = None
 
     async def ready(self) -> Readiness:
@@ -60,9 +65,11 @@ class Checks:
     def _problems(self) -> dict[str, str]:
         problems: dict[str, str] = {}
         name = self._settings.collection
-        exists = True
+        exists, version = True, name
         try:
-            status = self._collections.ask(name, lambda retriever: retriever.index.status())
+            status, version = self._collections.ask(
+                name, lambda retriever: (retriever.index.status(), retriever.index.physical)
+            )
             if status.state == "failed":
                 problems["index"] = " ".join(status.notes) or "The engine reports a failure."
         except CollectionNotFound:
@@ -70,7 +77,7 @@ class Checks:
         except (ModelNotFound, ModelFault) as error:
             problems["models"] = str(error)
         except RetrievalError as error:
-            problems["index"] = str(error)
+            problems["index"] = self._told(error)
         if not exists:
             try:
                 loaded = self._models.loaded
@@ -81,6 +88,11 @@ class Checks:
                 problems["index"] = (
                     f"There is no collection {name!r}, and the service is read-only."
                 )
+        if not self._settings.read_only and self._store.is_server and "index" not in problems:
+            try:
+                self._store.check_writable(version)
+            except RetrievalError as error:
+                problems["writes"] = self._told(error)
         if not self._settings.read_only and not self._store.is_server:
             problem = _not_writable(Path(self._store.location).absolute())
             if problem:
@@ -90,6 +102,14 @@ class Checks:
             if problem:
                 problems["jobs"] = problem
         return problems
+
+    def _told(self, error: RetrievalError) -> str:
+        """A sentence for whoever asks; the error itself goes to the log, once while it lasts."""
+        if str(error) != self._logged:
+            self._logged = str(error)
+            log.warning("not ready: %s", error)
+        told = for_client(error, self._store.location)
+        return f"{told.problem[:1].upper()}{told.problem[1:]}. {told.fix}"
 
 
 def _not_writable(folder: Path) -> str:

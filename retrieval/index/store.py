@@ -20,9 +20,10 @@ from retrieval.index.embedded import index as embedded
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.index.manifest import split_name
 from retrieval.index.server import index as server
+from retrieval.index.server.addresses import addresses
 from retrieval.index.server.cluster import Cluster
 from retrieval.index.server.index import ServerIndex, ServerOptions
-from retrieval.index.server.options import addresses, options_of_each
+from retrieval.index.server.options import options_of_each
 from retrieval.types import Manifest
 
 __all__ = ["DEFAULT_COLLECTION", "DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
@@ -274,6 +275,20 @@ class Store:
         else:
             embedded.delete_collection(self._folder, name)
 
+    def check_writable(self, name: str) -> None:
+        """Find out whether a server's key may write to a collection; changes nothing, and does
+        nothing for a folder.
+
+        Args:
+            name: of a collection, which need not exist, or of one version of it.
+
+        Raises:
+            StoreDenied: it may not.
+            StoreFault: the server does not answer.
+        """
+        if self.is_server:
+            server.check_writable(self.location, name, options=self.options)
+
     def __repr__(self) -> str:
         return f"Store({self.location!r})"
 
@@ -286,10 +301,14 @@ StoreLike: TypeAlias = "str | os.PathLike[str] | Store"
 """What functions take as `store`: a folder, a URL, or a `Store` with options."""
 
 
+_TRUTH = {"true": True, "false": False}
 _READ: dict[str, Callable[[str], Any]] = {
-    "grpc": lambda text: {"true": True, "false": False}[text],
+    "grpc": _TRUTH.__getitem__,
     "grpc_port": lambda text: tuple(map(int, text.split(","))) if "," in text else int(text),
     "ca_certificate": Path,
+    "client_certificate": Path,
+    "client_key": Path,
+    "proxy": _TRUTH.__getitem__,
     "timeout_s": float,
     "retry_s": float,
     "read_consistency": lambda text: int(text) if text.isdigit() else text,
@@ -310,9 +329,10 @@ def _options_in(query: str) -> ServerOptions:
             options[name] = _READ[name](text)
         except (KeyError, ValueError):
             raise InvalidInput(
-                f"the URL of the store says {name}={text!r}; expected grpc=true or false, a "
-                "number for grpc_port, timeout_s and retry_s, a file for ca_certificate, a word "
-                "for read_consistency and write_ordering",
+                f"the URL of the store says {name}={text!r}; expected true or false for grpc "
+                "and proxy, a number for grpc_port, timeout_s and retry_s, a file for "
+                "ca_certificate, client_certificate and client_key, a word for read_consistency "
+                "and write_ordering",
                 fix="Correct it, as in http://host:6333?grpc=true&timeout_s=30.",
             ) from None
     return ServerOptions(**options)

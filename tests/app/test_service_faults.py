@@ -113,6 +113,9 @@ def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
             away = search(url)
             assert away.status_code == 503, away.text
             assert away.json()["error"]["fix"]
+            for answer in (away, refused):
+                assert str(proxy.port) not in answer.text
+            assert int(away.headers["Retry-After"]) >= 1
             texts = httpx.post(f"{url}/v1/embeddings", json={"input": "a text"}, timeout=20)
             assert texts.status_code == 200, texts.text
 
@@ -130,6 +133,9 @@ def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
 
             proxy.cut()
             assert search(url).status_code == 503
+            began = time.monotonic()
+            assert search(url).status_code == 503
+            assert time.monotonic() - began < 1.5  # the outage is known
             assert httpx.get(f"{url}/readyz", timeout=20).status_code == 503
             assert httpx.get(f"{url}/healthz").status_code == 200
             proxy.restore()

@@ -417,13 +417,13 @@ def _then_ready(clock: Time, double: QdrantHttp) -> Callable[[], None]:
     return wait
 
 
-def test_a_search_gives_up_after_seconds(
+def test_a_search_gives_up_within_a_second(
     points: ServerPoints, double: QdrantHttp, clock: Time
 ) -> None:
     double.stop()
-    with pytest.raises(StoreFault, match="it was tried for 10 s") as caught:
+    with pytest.raises(StoreFault, match="Check that the server runs") as caught:
         points.nearest([Nearest(DENSE, _points(1)[0].dense, 2)])
-    assert clock.now == pytest.approx(10)
+    assert 0.5 < clock.now < 1
     assert "A run that is" not in str(caught.value)
 
 

@@ -22,7 +22,7 @@ from retrieval.errors import (
     StoreDenied,
     StoreFault,
 )
-from retrieval.index.server import options as server_options
+from retrieval.index.server import addresses, transport
 from retrieval.index.server.index import (
     ServerIndex,
     ServerOptions,
@@ -428,9 +428,9 @@ def test_the_key_as_an_argument(manifest: Manifests) -> None:
 def test_a_key_in_the_open_is_warned_of(
     url: str, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server_options._warn_of_plain_key.cache_clear()
+    addresses.warn_of_plain_key.cache_clear()
     for _ in range(2):
-        server_options.client_of(url, ServerOptions(api_key=KEY)).close()
+        transport.client_of(url, ServerOptions(api_key=KEY)).close()
     assert caplog.text.count("without encryption") == int(warned)  # once
     assert KEY not in caplog.text
 

@@ -1,4 +1,9 @@
-"""The connection to a Qdrant server: how it is reached, and how long it is tried."""
+"""The connection to a Qdrant server: which of its nodes is asked, and how long it is tried.
+
+Requests go to the first node that answers, in the order of the addresses. One that is away is left
+for the next within about a second (`nodes.py`), also in the middle of a call, which is then made
+there: writes are upserts of whole points and deletions, so that one done twice is done once.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,21 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from retrieval.errors import RetrievalError, StoreFault
-from retrieval.index.server.errors import Failure, FailureKind, failure_of, translated
-from retrieval.index.server.options import ServerOptions, addresses, client_of, options_of_each
+from retrieval.index.server.addresses import addresses, proxy_for, shown_proxy
+from retrieval.index.server.errors import (
+    Failure,
+    FailureKind,
+    failure_of,
+    hidden,
+    translated,
+)
+from retrieval.index.server.failover import Failover
+from retrieval.index.server.nodes import Node
+from retrieval.index.server.options import ServerOptions, options_of_each
 from retrieval.index.server.retry import Clock, Exhausted, repeat
 
 if TYPE_CHECKING:
@@ -19,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "ServerOptions", "TooMuch"]
 
-READ_S = 10.0
-"""How long a read is tried while there is no connection: somebody waits for the answer."""
+READ_S = 0.9
+"""How long a read is tried after an outage began: somebody waits for the answer."""
 
 FIRST_S = 2.0
-"""The same before the server has ever answered, when a wrong address is likelier than an outage."""
+"""The same before the server has ever answered: it may be starting."""
 
 _NO_CONNECTION: frozenset[FailureKind] = frozenset({"away", "cut"})
 _TRANSIENT: frozenset[FailureKind] = _NO_CONNECTION | {"slow", "busy"}
@@ -68,18 +83,18 @@ class Connection:
         self._answered = False
         self._away_since: float | None = None
         self._lock = threading.Lock()
-        self._owned = isinstance(server, str)
         self._closed = False
+        self._nodes: tuple[Node, ...] = ()
         self._each: tuple[Connection, ...] = (self,)
         if isinstance(server, str):
             urls = addresses(server)
-            each = options_of_each(urls, options)
+            each = tuple(zip(urls, options_of_each(urls, options), strict=True))
             self.where = ",".join(urls)
-            self._client = client_of(urls[0], each[0])
-            if len(urls) > 1:
-                self._each = tuple(
-                    Connection(url, one, clock=clock) for url, one in zip(urls, each, strict=True)
-                )
+            self._nodes = tuple(Node(url, one, alone=len(each) == 1) for url, one in each)
+            self._failover = Failover(self._nodes)
+            self._client = self._nodes[0].client
+            if len(each) > 1:
+                self._each = tuple(Connection(url, one, clock=clock) for url, one in each)
         else:
             self._client = server
             given = server.init_options
@@ -114,7 +129,9 @@ class Connection:
             call: what to ask; repeating it must be safe.
         """
         within = READ_S if self._answered else FIRST_S
-        return self._ask(what, call, _NO_CONNECTION, within, self.now())
+        if self._nodes:
+            within = max(0.0, within - self._failover.known_s())
+        return self._ask(what, call, _NO_CONNECTION, within, self.now(), waiting=True)
 
     def persist(
         self, what: str, call: Callable[[QdrantClient], _T], since: float | None = None
@@ -170,8 +187,8 @@ class Connection:
             if one is not self:
                 one.close()
         self._closing.set()
-        if self._owned and first:
-            self._client.close()
+        if first and self._nodes:
+            self._failover.close()
 
     @contextlib.contextmanager
     def closed_on_error(self) -> Iterator[None]:
@@ -198,6 +215,7 @@ class Connection:
         *,
         resumable: bool = False,
         splittable: bool = False,
+        waiting: bool = False,
     ) -> _T:
         def once() -> _T:
             if self._closed:
@@ -205,8 +223,11 @@ class Connection:
                     f"could not {what}: the connection to {self.where} is closed",
                     fix="Open the collection again.",
                 )
-            with self._guard:
-                answer = call(self._client)
+            if self._nodes:
+                answer = self._failover.ask(call, waiting)
+            else:
+                with self._guard:
+                    answer = call(self._client)
             self._heard()
             return answer
 
@@ -237,17 +258,34 @@ class Connection:
     def _error(
         self, failure: Failure, what: str, tried_s: float = 0.0, resumable: bool = False
     ) -> RetrievalError:
-        what = f"{what} on the Qdrant server at {self.where}"
-        return translated(failure, what, tried_s=tried_s, resumable=resumable)
+        where, proxy = self.where, None
+        if self._nodes:
+            node = self._nodes[0]
+            failure = self._explained(failure, node)
+            if failure.grpc:
+                where += f" (gRPC port {self.options.grpc_port})"
+            else:
+                proxy = proxy_for(node.url, self.options.proxy)
+        what = f"{what} on the Qdrant server at {where}"
+        return translated(
+            failure, what, tried_s=tried_s, resumable=resumable,
+            proxy=None if proxy is None else shown_proxy(proxy),
+        )  # fmt: skip
+
+    def _explained(self, failure: Failure, node: Node) -> Failure:
+        """A connection that ends at once, where TLS was expected of it."""
+        if self._answered or not node.url.startswith("http://") or failure.kind != "cut":
+            return failure
+        from retrieval.index.server.transport import speaks_tls
+
+        port = node.options.grpc_port if failure.grpc else None
+        assert not isinstance(port, tuple)
+        if not speaks_tls(node.url, port):
+            return failure
+        return replace(failure, kind="tls", text="its port speaks TLS, and the URL says http://")
 
     def _failure(self, error: Exception) -> Failure:
-        failure = failure_of(error)
-        key = self.options.api_key
-        if key and key in failure.text:
-            failure = Failure(
-                failure.kind, failure.text.replace(key, "[the API key]"), failure.retry_after_s
-            )
-        return failure
+        return hidden(failure_of(error), self.options.api_key)
 
     def _heard(self) -> None:
         self._answered = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeAlias
@@ -19,6 +19,7 @@ from retrieval.errors import (
     StoreFault,
 )
 from retrieval.index.payload import RESERVED
+from retrieval.index.server.advice import fix_of
 
 FailureKind: TypeAlias = Literal[
     "away", "cut", "slow", "busy", "large", "denied", "missing", "exists", "full", "tls",
@@ -61,15 +62,25 @@ _SETTINGS = {
     "Condition size limit": "condition_max_size",
 }
 _LONGEST_TEXT = 500
+_STRANGER = "the answer is not that of a Qdrant server this client knows"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed call. `retry_after_s`: what the server asked to wait."""
+    """One failed call. `retry_after_s`: what the server asked to wait. grpc: of the gRPC port."""
 
     kind: FailureKind
     text: str
     retry_after_s: float = 0.0
+    grpc: bool = False
+
+
+class KnownFailure(Exception):
+    """A call that failed for a reason that is known already, or was found by looking."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
 
 
 class OverLimit(StoreFault):
@@ -89,6 +100,8 @@ class OverLimit(StoreFault):
 
 def failure_of(error: Exception) -> Failure:
     """What an exception of the client means."""
+    if isinstance(error, KnownFailure):
+        return error.failure
     from grpc import RpcError  # type: ignore[import-untyped]
     from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -107,12 +120,24 @@ def failure_of(error: Exception) -> Failure:
         # the client reads whole seconds only, and hands anything else over in its message
         value = str(error).partition(": ")[2]
         return Failure("busy", "it limits requests", retry_after(value))
+    # what another program answers is no JSON, or JSON without a result
+    if isinstance(error, json.JSONDecodeError) or (
+        isinstance(error, AssertionError) and "returned None" in text
+    ):
+        return Failure("stranger", _STRANGER)
     # the in-memory double raises ValueErrors
     if _REPLACED.search(text):
         return Failure("replaced", text)
     if "not found" in text:
         return Failure("missing", text)
     return Failure("exists" if "already exists" in text else "refused", text)
+
+
+def hidden(failure: Failure, key: str | None) -> Failure:
+    """The same failure, without the API key where a server repeats it."""
+    if key and key in failure.text:
+        return replace(failure, text=failure.text.replace(key, "[the API key]"))
+    return failure
 
 
 def retry_after(value: str, now: datetime | None = None) -> float:
@@ -131,7 +156,12 @@ def retry_after(value: str, now: datetime | None = None) -> float:
 
 
 def translated(
-    failure: Failure, what: str, *, tried_s: float = 0.0, resumable: bool = False
+    failure: Failure,
+    what: str,
+    *,
+    tried_s: float = 0.0,
+    resumable: bool = False,
+    proxy: str | None = None,
 ) -> RetrievalError:
     """The library's error for a failed call.
 
@@ -140,20 +170,27 @@ def translated(
         what: what was tried, as in "could not <what>".
         tried_s: for how long, where it was tried more than once.
         resumable: whether a long run was cut off, which can be continued.
+        proxy: of the environment, that requests to this server go through.
     """
     text, kind = failure.text, failure.kind
     if kind == "slow":
         text = "no answer in time"
     if tried_s >= 1:
         text += f"; it was tried for {tried_s:.0f} s"
+    fix = fix_of(kind, failure.text, retry_after_s=failure.retry_after_s, grpc=failure.grpc)
+    if resumable:
+        fix += " A run that is repeated goes on from there: what was acknowledged is kept."
+    if proxy is not None:
+        what += f" through the environment's proxy {proxy}"
+        fix += (
+            " The proxy may be what answers, or what is in the way: without it, name the server "
+            "in NO_PROXY or give proxy=False (in the URL: ?proxy=false)."
+        )
     problem = f"could not {what}: {text}"
     if kind == "denied":
-        return StoreDenied(f"no permission to {what} ({text})", fix="Give the right api_key.")
+        return StoreDenied(f"no permission to {what} ({text})", fix=fix)
     if kind == "missing":
-        return CollectionNotFound(
-            f"could not {what}: it is not there ({text})",
-            fix="Check the name and the URL, or index into it again.",
-        )
+        return CollectionNotFound(f"could not {what}: it is not there ({text})", fix=fix)
     if kind == "replaced":
         return replaced(what, text)
     if kind in ("limited", "large") and (limited := _over_limit(problem)):
@@ -167,42 +204,13 @@ def translated(
             "before is kept.",
         )
     if kind == "full":
-        return DiskFull(
-            f"could not {what}: its disk is full ({text})",
-            fix="Give the server more space; what was acknowledged before is kept.",
-        )
-    if failure.retry_after_s:
-        fix = f"The server asks to wait {failure.retry_after_s:.0f} s: try again then."
-    elif kind == "slow":
-        fix = (
-            "Try again; if it stays slow, raise the timeout or give the server more memory and "
-            "processors."
-        )
-    elif kind in ("away", "cut"):
-        fix = (
-            "Check that the server runs and that the URL and port are right "
-            "(http://localhost:6333 by default)."
-        )
-    elif kind == "stranger":
-        fix = (
-            "Check the URL and port (http://localhost:6333 by default), and that the versions of "
-            "the server and of qdrant-client are close together."
-        )
-    elif kind == "tls":
-        fix = (
-            "Check that the URL begins with https:// where the server speaks TLS and with http:// "
-            "where it does not, and give ca_certificate where its certificate is signed by an "
-            "authority of your own."
-        )
-    elif kind == "large":
-        fix = "Ask for less at once, or let the server take larger requests."
-    elif kind == "refused":
-        fix = "The server refuses what was sent; its own words are above, its log may say more."
-    else:
-        fix = "See the server's log; repeating the call is safe."
-    if resumable:
-        fix += " A run that is repeated goes on from there: what was acknowledged is kept."
-    return StoreFault(problem, fix=fix, retry_after_s=failure.retry_after_s or None)
+        return DiskFull(f"could not {what}: its disk is full ({text})", fix=fix)
+    wait = failure.retry_after_s or (_COMES_BACK_S if kind in _COMES_BACK else None)
+    return StoreFault(problem, fix=fix, retry_after_s=wait)
+
+
+_COMES_BACK: frozenset[FailureKind] = frozenset({"away", "cut", "slow", "busy"})
+_COMES_BACK_S = 2.0
 
 
 def _over_limit(problem: str) -> OverLimit | None:
@@ -257,7 +265,7 @@ def _of_transport(source: Exception) -> Failure:
 
     kind, text = type(source).__name__, _line(str(source))
     if isinstance(source, ValidationError):
-        return Failure("stranger", "the answer is not that of a Qdrant server this client knows")
+        return Failure("stranger", _STRANGER)
     if isinstance(source, httpx.TimeoutException):
         # a connection that cannot be made in time does not mean that the request was too much
         away = isinstance(source, httpx.ConnectTimeout)
@@ -274,10 +282,21 @@ def _of_transport(source: Exception) -> Failure:
 
 def _of_status(error: Any) -> Failure:
     status = error.status_code or 0
-    body = _line(_reason(error.content))
-    text = f"status {status} {error.reason_phrase}: {body}"
+    words = _server_words(error.content)
+    if words is None:
+        body = _line(error.content.decode("utf-8", "replace"))
+        page = body.lstrip().startswith("<")
+        text = f"status {status} {error.reason_phrase}, and not in a Qdrant server's form"
+        if status == 404 or (page and status in (400, 401, 403, 405, 407)):
+            tls = status == 400 and "HTTPS" in body
+            return Failure("tls" if tls else "stranger", f"{text}: {body[:100]}".rstrip(": "))
+        if page:
+            body = body[:100]
+    else:
+        body = _line(words)
+    text = f"status {status} {error.reason_phrase}: {body}".rstrip(": ")
     kind: FailureKind = "refused"
-    if status in (401, 403):
+    if status in (401, 403, 407):
         kind = "denied"
     elif status == 404:
         kind = "missing"
@@ -301,13 +320,12 @@ def _of_status(error: Any) -> Failure:
     return Failure(kind, text, retry_after(wait) if wait and kind in ("away", "busy") else 0.0)
 
 
-def _reason(content: bytes) -> str:
-    """The server's words, out of its envelope where there is one."""
-    text = content.decode("utf-8", "replace")
+def _server_words(content: bytes) -> str | None:
+    """The server's words out of its envelope; None where there is none."""
     try:
-        return str(json.loads(text)["status"]["error"])
+        return str(json.loads(content)["status"]["error"])
     except (ValueError, KeyError, TypeError):
-        return text
+        return None
 
 
 _CODES: dict[str, FailureKind] = {
@@ -323,6 +341,7 @@ _CODES: dict[str, FailureKind] = {
     "ALREADY_EXISTS": "exists",
     "UNAUTHENTICATED": "denied",
     "PERMISSION_DENIED": "denied",
+    "UNIMPLEMENTED": "stranger",
 }
 
 
@@ -330,19 +349,22 @@ def _of_rpc(error: Any) -> Failure:
     name = error.code().name
     details = _line(error.details() or "")
     text = f"{name}: {details}" if details else name
+    kind = _CODES.get(name, "refused")
     if _FULL.search(details):
-        return Failure("full", text)
-    if _LARGE.search(details):
-        return Failure("large", text)
-    if "already exists" in details:
-        return Failure("exists", text)
-    if _REPLACED.search(details):
-        return Failure("replaced", text)
-    if name == "INVALID_ARGUMENT" and (limited := _limited(details)):
-        return Failure(limited, text)
-    if name == "UNAVAILABLE" and ("SSL" in details or "CERTIFICATE" in details):
-        return Failure("tls", text)
-    return Failure(_CODES.get(name, "refused"), text)
+        kind = "full"
+    elif _LARGE.search(details):
+        kind = "large"
+    elif "already exists" in details:
+        kind = "exists"
+    elif _REPLACED.search(details):
+        kind = "replaced"
+    elif name == "INVALID_ARGUMENT" and (limited := _limited(details)):
+        kind = limited
+    elif name == "UNAVAILABLE" and ("SSL" in details or "CERTIFICATE" in details):
+        kind = "tls"
+    elif "http1" in details or "http2 header with status" in details:
+        kind = "stranger"  # a port that speaks HTTP, or a proxy that does not know gRPC
+    return Failure(kind, text, grpc=True)
 
 
 def _limited(text: str) -> FailureKind | None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.manifest import check_manifest, prepare_manifest, split_name
+from retrieval.index.manifest import check_manifest, prepare_manifest, split_name, version_name
 from retrieval.index.server.catalog import Catalog, Described
 from retrieval.index.server.client import Connection
 from retrieval.index.server.cluster import Cluster, cluster_if_told
 from retrieval.index.server.creating import Creation
+from retrieval.index.server.errors import failure_of
 from retrieval.index.server.options import ServerOptions
 from retrieval.index.server.points import ServerPoints
 from retrieval.types import Manifest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ServerIndex",
     "ServerOptions",
+    "check_writable",
     "cluster",
     "current",
     "delete_collection",
@@ -327,6 +329,38 @@ def delete_collection(
     """
     with _connect(server, options, api_key) as connection:
         Catalog(connection).delete(name)
+
+
+def check_writable(
+    server: str | QdrantClient,
+    name: str,
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> None:
+    """Find out whether the key may write to a collection, by deleting no points of it.
+
+    A server looks at the key first; then it refuses what names no point. So nothing is written,
+    and it makes no difference whether there is such a collection.
+
+    Raises:
+        StoreDenied: it may not.
+        StoreFault: the server does not answer.
+    """
+    collection, number = split_name(name)
+    physical = name if number is not None else version_name(collection, 1)
+
+    def delete_nothing(client: QdrantClient) -> None:
+        try:
+            client.delete(physical, PointIdsList(points=[]))
+        except Exception as error:
+            if failure_of(error).kind not in ("refused", "missing", "busy"):
+                raise
+
+    from qdrant_client.models import PointIdsList
+
+    with _connect(server, options, api_key) as connection:
+        connection.read(f"write to the collection {physical!r}", delete_nothing)
 
 
 def _connect(server: str | QdrantClient, options: ServerOptions, api_key: str | None) -> Connection:

@@ -6,10 +6,9 @@ qdrant-client can ask for a snapshot but not move its bytes, so they are streame
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from retrieval._files import os_errors
@@ -29,6 +28,7 @@ from retrieval.index.server.index import (
     read_manifest,
     switch,
 )
+from retrieval.index.server.nodes import alive
 
 if TYPE_CHECKING:
     import httpx
@@ -120,13 +120,11 @@ def restore_snapshot(
 def _http(url: str, options: ServerOptions) -> Iterator[httpx.Client]:
     import httpx
 
-    verify: Any = True
-    if options.ca_certificate is not None:
-        verify = ssl.create_default_context(cafile=str(options.ca_certificate))
-    headers = {} if options.api_key is None else {"api-key": options.api_key}
+    from retrieval.index.server.transport import http_client
+
+    node, its = alive(url, options)
     # a large snapshot takes minutes to make: only the connection has a deadline
-    timeout = httpx.Timeout(None, connect=options.timeout_s)
-    with httpx.Client(base_url=url, headers=headers, verify=verify, timeout=timeout) as client:
+    with http_client(node, its, httpx.Timeout(None, connect=options.timeout_s)) as client:
         yield client
 
 
