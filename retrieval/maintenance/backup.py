@@ -26,6 +26,7 @@ from retrieval.errors import CollectionExists, CorpusError, InvalidInput
 from retrieval.index.embedded.disk_space import free_bytes, require_space
 from retrieval.index.embedded.folder import MANIFEST, collection_path
 from retrieval.index.embedded.lock import LOCK, CollectionLock
+from retrieval.index.embedded.new_names import check_new_name
 from retrieval.index.manifest import (
     check_name,
     manifest_from_dict,
@@ -153,6 +154,7 @@ def _unpack(source: Path, collection: str | None, root: Path) -> str:
                 fix="Give another name, or delete it first. Nothing was changed.",
             )
         root.mkdir(parents=True, exist_ok=True)
+        check_new_name(root, name)
         need = sum(member.size for member in archive.getmembers())
         require_space(root, need, 0, free_bytes, f"restore {source}")
         temporary = root / f".creating-{name}-{uuid.uuid4().hex}"
@@ -191,7 +193,7 @@ def _contents(source: Path, archive: tarfile.TarFile) -> dict[str, str]:
         raise _damaged(source, "its list of files is not whole")
     for name in files:
         parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts:
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
             raise _damaged(source, f"it names the file {name!r}, outside of the collection")
     return files
 

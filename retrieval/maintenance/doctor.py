@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from retrieval.errors import RetrievalError, StoreFault
 from retrieval.index.bm25 import Bm25Terms
 from retrieval.index.collection import CollectionIndex
+from retrieval.index.embedded.mending import find_faults, mend
+from retrieval.index.manifest import split_name
 from retrieval.index.payload import payload_to_passage
 from retrieval.index.payload_fields import index_paths
 from retrieval.index.point_store import PointData
@@ -20,6 +23,8 @@ from retrieval.maintenance.copies import compare_copies
 from retrieval.maintenance.findings import Finding, State
 from retrieval.splitting.splitter import passage_id
 from retrieval.types import Encoder, Manifest, Passage
+
+_logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3
 _NORM_SLACK = 1e-3
@@ -60,16 +65,19 @@ def examine(
         encoder: loads the encoder of a manifest, to encode `sample` passages anew and compare
             their vectors with the stored ones; None leaves that out.
         repair: where copies of passages on a server are not the same, write what is whole of
-            their documents to all of them again, and send deletions again that were cut off.
+            their documents to all of them again, and send deletions again that were cut off. In a
+            folder that does not know any more which version a name means, let it mean the newest
+            that is whole. Nothing else is deleted.
         progress: called as (points read, points in all).
 
     Raises:
         CollectionNotFound, StoreLocked, StoreDenied: it cannot be looked at.
     """
     place = Store.of(store)
+    faults = [] if place.is_server else _folder_findings(place, collection, repair)
     with place.open(collection) as index:
         manifest = index.manifest
-        findings = [_store_findings(place, index)]
+        findings = [*faults, _store_findings(place, index)]
         if index.copies is not None:  # first, so that the others see what was mended
             findings.append(compare_copies(index.copies, index.physical, repair=repair))
         findings += _engine_findings(index)
@@ -83,6 +91,25 @@ def examine(
         if encoder is not None:
             findings.append(_encoded_anew(encoder(manifest), seen.sample[:sample]))
         return Diagnosis(index.collection, index.physical, total, tuple(findings))
+
+
+def _folder_findings(place: Store, collection: str, repair: bool) -> list[Finding]:
+    """What is wrong with which version names mean, of all collections of a folder."""
+    findings = []
+    for fault in (mend if repair else find_faults)(place.location):
+        others = fault.collection not in ("", split_name(collection)[0])
+        state: State = "warning" if others else "error"
+        if not fault.mended:
+            fix = f"Restore a backup: retrieval restore FILE --collection {fault.collection}-2"
+            findings.append(Finding("store", state, fault.text, fix))
+        elif repair:
+            done = f"{fault.text}; mended: {fault.mended}"
+            _logger.warning("%s", done)  # also where the collection cannot be opened now
+            findings.append(Finding("store", "warning", done))
+        else:
+            fix = f"Have it mended: retrieval doctor {collection} --repair"
+            findings.append(Finding("store", state, fault.text, fix))
+    return findings
 
 
 def _store_findings(place: Store, index: CollectionIndex) -> Finding:

@@ -195,9 +195,9 @@ def test_a_delete_that_was_cut_off_brings_no_old_version_back(tmp_path: Path) ->
     store.create(manifest()).close()
     store.create(manifest(), version="docs@v2").close()
     store.switch("docs", "docs@v2")
-    aliases = (tmp_path / "aliases.json").read_text()
+    aliases = (tmp_path / "@aliases.json").read_text()
     store.delete("docs")
-    (tmp_path / "aliases.json").write_text(aliases)  # as if killed before its last step
+    (tmp_path / "@aliases.json").write_text(aliases)  # as if killed before its last step
     assert store.names() == []
     store.create(manifest()).close()
     assert store.current("docs") == "docs@v1"
@@ -221,7 +221,7 @@ def test_a_locked_version_keeps_the_whole_collection(tmp_path: Path) -> None:
 def test_aliases_that_cannot_be_understood_are_not_guessed(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
     store.create(manifest()).close()
-    (tmp_path / "aliases.json").write_text(text)
+    (tmp_path / "@aliases.json").write_text(text)
     with pytest.raises((ManifestCorrupt, InvalidInput)):
         store.open("docs")
 
@@ -231,9 +231,9 @@ def test_the_alias_file_says_what_it_means(tmp_path: Path) -> None:
     store.create(manifest()).close()
     store.create(manifest(), version="docs@v2").close()
     store.switch("docs", "docs@v2")
-    assert json.loads((tmp_path / "aliases.json").read_text()) == {"docs": "docs@v2"}
+    assert json.loads((tmp_path / "@aliases.json").read_text()) == {"docs": "docs@v2"}
     store.switch("docs", "docs@v1")
-    assert json.loads((tmp_path / "aliases.json").read_text()) == {}
+    assert json.loads((tmp_path / "@aliases.json").read_text()) == {}
 
 
 # --- what a store is ------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """Which version of a collection its name means, in a folder of the embedded engine.
 
-    <store>/aliases.json    {"docs": "docs@v2"}: searches of docs use the folder docs@v2
+    <store>/@aliases.json   {"docs": "docs@v2"}: searches of docs use the folder docs@v2
 
 A name without an entry means its first version, docs@v1, whose folder is called docs. The file is
 replaced in one rename, so a reader sees the old version or the new one, and a killed switch
 changes nothing.
+
+Names of collections begin with a letter or digit, those of the store's own files never: no
+collection can take the place of one. Earlier the file was called `aliases.json`: it is read where
+there is no other, and goes with the next change. A folder of that name is a collection.
 """
 
 from __future__ import annotations
@@ -17,50 +21,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval._files import atomic_write, os_errors
-from retrieval.errors import ManifestCorrupt
-from retrieval.index.manifest import split_name, version_name
+from retrieval.errors import InvalidInput, ManifestCorrupt
+from retrieval.index.manifest import split_name
 
-ALIASES = "aliases.json"
+ALIASES = "@aliases.json"
+EARLIER_ALIASES = "aliases.json"
 _LOCK = ".aliases.lock"
+
+
+class UnusableAliases(ManifestCorrupt):
+    """The file of aliases cannot be understood; guessing could search an old version."""
 
 
 def read_aliases(root: Path) -> dict[str, str]:
     """Collection name → its current version; {} where there is no such file.
 
     Raises:
-        ManifestCorrupt: the file cannot be understood; guessing could search an old version.
+        UnusableAliases: the file cannot be understood.
         StoreDenied, StoreFault: it could not be read.
     """
-    path = root / ALIASES
-    with os_errors(f"read {path}"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return {}
-        except UnicodeDecodeError:
-            raise _corrupt(path, "it is not UTF-8 text") from None
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _corrupt(path, f"it is not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise _corrupt(path, "it is not an object")
-    for name, target in values.items():
-        if not isinstance(target, str) or split_name(target)[0] != name:
-            raise _corrupt(path, f"{name!r} points at {target!r}, which is not a version of it")
-    return values
-
-
-def resolve_name(root: Path, name: str) -> str:
-    """The version that a name means: of `docs` the current one, of `docs@v2` itself."""
-    collection, version = split_name(name)
-    if version is not None:
-        return name
-    target = read_aliases(root).get(collection)
-    # a version without a folder is left over from a delete that was cut off
-    if target is not None and version_folder(root, target).is_dir():
-        return target
-    return version_name(collection, 1)
+    with os_errors(f"read the aliases of {root}"):
+        # The last once more: a change may have moved the file meanwhile.
+        for name in (ALIASES, EARLIER_ALIASES, ALIASES):
+            path = root / name
+            try:
+                text = path.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                continue
+            except IsADirectoryError:
+                if name == EARLIER_ALIASES:
+                    continue
+                raise _unusable(path, "it is a folder") from None
+            except UnicodeDecodeError:
+                raise _unusable(path, "it is not UTF-8 text") from None
+            return _parsed(path, text)
+    return {}
 
 
 def version_folder(root: Path, physical: str) -> Path:
@@ -76,30 +71,63 @@ def changing_aliases(root: Path) -> Iterator[dict[str, str]]:
     """The aliases, to be changed in place and written at the end; one process at a time.
 
     Raises:
-        ManifestCorrupt, StoreDenied, StoreFault, DiskFull
+        UnusableAliases, StoreDenied, StoreFault, DiskFull
     """
+    with locked_aliases(root):
+        aliases = read_aliases(root)
+        before = dict(aliases)
+        yield aliases
+        if aliases != before:
+            write_aliases(root, aliases)
+
+
+@contextlib.contextmanager
+def locked_aliases(root: Path) -> Iterator[None]:
+    """One process at a time changes the aliases."""
     with os_errors(f"change the aliases of {root}"):
         handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            aliases = read_aliases(root)
-            before = dict(aliases)
-            yield aliases
-            if aliases != before:
-                _write(root / ALIASES, aliases)
+            yield
         finally:
             os.close(handle)
 
 
-def _write(path: Path, aliases: dict[str, str]) -> None:
-    with atomic_write(path) as file:
+def write_aliases(root: Path, aliases: dict[str, str]) -> None:
+    """Replace the file, in a block of `locked_aliases`."""
+    with atomic_write(root / ALIASES) as file:
         json.dump(aliases, file, ensure_ascii=False, indent=2, sort_keys=True)
         file.write("\n")
+    earlier = root / EARLIER_ALIASES
+    if earlier.is_file():
+        earlier.unlink()
 
 
-def _corrupt(path: Path, what: str) -> ManifestCorrupt:
-    return ManifestCorrupt(
-        f"{path} cannot be used: {what}",
-        fix='Restore it from a backup, or write it anew, for example {"docs": "docs@v2"}; '
-        "nothing was changed.",
+def version_is_of(name: str, target: object) -> bool:
+    """Whether an entry of the aliases says a version of its own collection."""
+    try:
+        return isinstance(target, str) and split_name(target)[0] == name
+    except InvalidInput:
+        return False
+
+
+def _parsed(path: Path, text: str) -> dict[str, str]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(path, f"it is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise _unusable(path, "it is not an object")
+    for name, target in values.items():
+        if not version_is_of(name, target):
+            raise _unusable(path, f"{name!r} points at {target!r}, which is not a version of it")
+    return values
+
+
+def _unusable(path: Path, what: str) -> UnusableAliases:
+    return UnusableAliases(
+        f"{path} cannot be used: {what}; it says which version of each collection is searched, "
+        "and nothing was changed",
+        fix="Restore it from a backup, or have it made anew from the versions that are there: "
+        "retrieval doctor COLLECTION --repair.",
     )

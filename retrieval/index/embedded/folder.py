@@ -4,6 +4,7 @@
     <store>/<collection>/lock            held (flock) while a process has the collection open
     <store>/<collection>/shard/          Qdrant Edge's files
     <store>/<collection>@v2/             another version of it, see aliases.py
+    <store>/@aliases.json                which version a name means
 
 A collection appears under its name in one rename, when it is whole, and goes in one rename too:
 a killed create or delete leaves only a folder whose name starts with a dot, swept by the next.
@@ -24,15 +25,16 @@ from retrieval.errors import (
     CollectionExists,
     CollectionNotFound,
     InvalidInput,
+    ManifestCorrupt,
     RetrievalError,
 )
 from retrieval.index.embedded.aliases import (
     changing_aliases,
     read_aliases,
-    resolve_name,
     version_folder,
 )
 from retrieval.index.embedded.lock import LOCK, CollectionLock
+from retrieval.index.embedded.new_names import check_new_name, is_called
 from retrieval.index.manifest import (
     COLLECTION_NAME,
     check_name,
@@ -150,7 +152,7 @@ def current(store: Path | str, collection: str) -> str:
         CollectionNotFound: the message lists the collections there are.
     """
     collection_path(store, collection)
-    return resolve_name(_store_path(store), collection)
+    return _resolved(_store_path(store), collection)
 
 
 def switch(store: Path | str, collection: str, physical: str) -> str:
@@ -166,7 +168,7 @@ def switch(store: Path | str, collection: str, physical: str) -> str:
     versions = list_versions(root, collection)
     if physical not in versions:
         raise unknown_version(collection, physical, versions, f"the store {root}")
-    before = resolve_name(root, collection)
+    before = read_aliases(root).get(collection, version_name(collection, 1))
     with changing_aliases(root) as aliases:
         if version_folder(root, physical).name == collection:
             aliases.pop(collection, None)
@@ -194,11 +196,17 @@ def collection_path(store: Path | str, name: str) -> Path:
         CollectionNotFound: there is none of that name; the message lists those there are.
     """
     root = _store_path(store)
-    path = version_folder(root, resolve_name(root, name))
+    path = version_folder(root, _resolved(root, name))
     with os_errors(f"read the store {root}"):
         # a folder without a manifest but with a shard was a collection once: opening it says so
-        if (path / MANIFEST).exists() or (path / SHARD).is_dir():
+        if ((path / MANIFEST).exists() or (path / SHARD).is_dir()) and is_called(path):
             return path
+    if split_name(name)[1] is None and (versions := list_versions(root, name)):
+        raise CollectionNotFound(
+            f"no version of the collection {name!r} in the store {root} is the current one; there "
+            f"are: {', '.join(versions)}",
+            fix=_choose(name, versions),
+        )
     names = list_collections(root)
     if names:
         known = "it holds " + ", ".join(repr(name) for name in names)
@@ -241,7 +249,7 @@ def delete_collection(store: Path | str, collection: str) -> None:
     if version is None:
         paths = [version_folder(root, other) for other in list_versions(root, name)]
         others = [path for path in paths if path != current]
-    elif resolve_name(root, name) == collection:
+    elif _resolved(root, name) == collection:
         raise current_version(name, collection)
     else:
         others = []
@@ -289,7 +297,10 @@ def create_folder(
     target = root / name
     with os_errors(f"create the collection {target}"):
         root.mkdir(parents=True, exist_ok=True)
-        if target.exists() or (version in (None, 1) and list_versions(root, collection)):
+        versions = list_versions(root, collection)
+        if not versions:
+            check_new_name(root, collection)
+        if target.exists() or (version in (None, 1) and versions):
             raise _exists(target)
         _sweep(root)
         if name in read_aliases(root):
@@ -317,6 +328,42 @@ def create_folder(
     return target, lock
 
 
+def _resolved(root: Path, name: str) -> str:
+    """The version that a name means: of `docs` the current one, of `docs@v2` itself.
+
+    Raises:
+        ManifestCorrupt: it is gone, and another one would be searched in its place.
+    """
+    collection, version = split_name(name)
+    if version is not None:
+        return name
+    target = read_aliases(root).get(collection)
+    if target is None or version_folder(root, target).is_dir():
+        return target or version_name(collection, 1)
+    versions = list_versions(root, collection)
+    if read_aliases(root).get(collection) != target:
+        return _resolved(root, name)  # it was switched, and the old version deleted, just now
+    if versions:
+        raise _gone(root, target, versions)
+    return version_name(collection, 1)  # a delete was cut off before its last step
+
+
+def _gone(root: Path, version: str, versions: list[str]) -> ManifestCorrupt:
+    collection = split_name(version)[0]
+    return ManifestCorrupt(
+        f"searches of {collection!r} use {version}, which is not in the store {root}; there are: "
+        f"{', '.join(versions)}",
+        fix=f"Put its folder back, or: {_choose(collection, versions)}",
+    )
+
+
+def _choose(collection: str, versions: list[str]) -> str:
+    return (
+        f"Choose one (retrieval switch {collection} {versions[-1]}), or have the newest one that "
+        f"is whole chosen: retrieval doctor {collection} --repair."
+    )
+
+
 def _sweep(root: Path) -> None:
     """Remove what killed creations and deletions left behind; live ones hold their lock."""
     with contextlib.suppress(OSError):
@@ -335,6 +382,11 @@ def _sweep(root: Path) -> None:
 
 def _store_path(store: Path | str) -> Path:
     path = Path(store).absolute()  # the process may change its folder later
+    if "\0" in str(path):
+        raise InvalidInput(
+            f"the store {str(path)!r} has a NUL character in its path",
+            fix="Give the path of a folder.",
+        )
     with os_errors(f"read the store {path}"):
         if path.exists() and not path.is_dir():
             raise InvalidInput(
