@@ -131,10 +131,13 @@ class ServerPoints:
                 raise
 
     def _write_batch(self, batch: Sequence[PointData]) -> None:
-        waiting = self._limits.parts(batch)[::-1]
+        waiting = [batch]
         since: float | None = None
         while waiting:
             part, seen = waiting.pop(), self._limits.learned
+            if len(pieces := self._limits.parts(part)) > 1:
+                waiting += pieces[::-1]
+                continue
             # parts of one batch share a deadline until one of them succeeds
             since = self._connection.now() if since is None else since
             try:
@@ -143,7 +146,7 @@ class ServerPoints:
             except OverLimit as refusal:
                 if not self._limits.learn(refusal, seen):
                     raise
-                waiting += self._limits.parts(part)[::-1]
+                waiting.append(part)
                 continue
             except TooMuch as trouble:
                 if len(part) == 1:
