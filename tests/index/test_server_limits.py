@@ -8,16 +8,21 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from doubles.qdrant_grpc import qdrant_server
 from doubles.qdrant_http import QdrantHttp
+from hashing_encoder import HashingEncoder
 from qdrant_client import models
 
+import retrieval
+from retrieval import Document
 from retrieval.errors import DiskFull, InvalidFilter, InvalidInput, LimitExceeded, StoreFault
 from retrieval.index.server.index import ServerIndex, ServerOptions
+from retrieval.maintenance.doctor import examine
 from retrieval.types import IndexQuery, Layout, Manifest, Passage, Storage
 
 Manifests = Callable[..., Manifest]
@@ -377,3 +382,32 @@ def test_a_server_with_strict_mode_of_its_own(
         assert index.count() == 48
     statuses = {request.status for request in double.requests}
     assert 400 not in statuses  # what the collection says is read when it is opened
+
+
+def test_a_run_and_the_doctor_on_a_server_with_small_limits(
+    double: QdrantHttp, tmp_path: Path
+) -> None:
+    double.backend.strict_default = models.StrictModeConfig(
+        enabled=True, max_query_limit=50, upsert_max_batchsize=20, search_max_batchsize=2,
+        search_max_hnsw_ef=64, search_max_oversampling=1.0, condition_max_size=10,
+        filter_max_conditions=8, search_allow_exact=False, unindexed_filtering_retrieve=False,
+        unindexed_filtering_update=False,
+    )  # fmt: skip
+    documents = [Document(f"d{n}", f"Text number {n} about cats.") for n in range(120)]
+    report = retrieval.ingest(documents, "docs", store=double.url, encoder=HashingEncoder())
+    assert report.new == 120
+    again = retrieval.ingest(documents[1:], "docs", store=double.url, encoder=HashingEncoder(),
+                             prune=True)  # fmt: skip
+    assert (again.unchanged, again.pruned) == (119, 1)
+    diagnosis = examine("docs", store=double.url)
+    assert diagnosis.state == "warning"
+    (engine,) = [one for one in diagnosis.findings if one.check == "engine"]
+    assert "64 nodes of the graph" in engine.text
+    export_collection("docs", tmp_path / "docs.parquet", store=double.url)
+    with retrieval.open(
+        "docs", store=double.url, encoder=HashingEncoder(), reranker=None
+    ) as searching:
+        found = searching.search("number 7 cats", top_k=30, neighbours=1, per_document=1)
+        assert len(found.hits) == 30
+        with pytest.raises(LimitExceeded, match="max_query_limit"):
+            searching.search("cats", top_k=60)
