@@ -23,6 +23,7 @@ from retrieval import Document
 from retrieval.errors import DiskFull, InvalidFilter, InvalidInput, LimitExceeded, StoreFault
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.maintenance.doctor import examine
+from retrieval.maintenance.export_import import export_collection
 from retrieval.types import IndexQuery, Layout, Manifest, Passage, Storage
 
 Manifests = Callable[..., Manifest]
