@@ -61,11 +61,13 @@ def info(
     if collection is None:
         list_(store, api_key, as_json)
         return
-    manifest = open_store(store, api_key).manifest(collection)
+    place = open_store(store, api_key)
+    manifest = place.manifest(collection)
+    names = place.vector_names(manifest)
     if as_json:
-        write_json(manifest_as_dict(manifest))
+        write_json({**manifest_as_dict(manifest), "vector_names": names})
     else:
-        write(manifest_as_text(manifest))
+        write(manifest_as_text(manifest, names))
 
 
 def versions(

@@ -90,8 +90,8 @@ def plain(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def manifest_as_text(manifest: Manifest) -> str:
-    """A manifest, one setting a line."""
+def manifest_as_text(manifest: Manifest, vector_names: Mapping[str, str]) -> str:
+    """A manifest, one setting a line, and what the engine calls its vectors."""
     rows = {
         "collection": manifest.collection,
         "created": manifest.created,
@@ -115,6 +115,7 @@ def manifest_as_text(manifest: Manifest) -> str:
             f"average length {manifest.bm25.avg_len:g}"
         ),
         "stored vectors": ", ".join(_stored_vectors(manifest)),
+        "vector names": ", ".join(vector_names.values()),
         "tenants": "kept apart" if manifest.layout.tenants else "none",
         "storage": ", ".join(_storage(manifest)),
         "indexed fields": ", ".join(f"{k} ({v})" for k, v in manifest.storage.fields.items())

@@ -125,6 +125,13 @@ class Store:
             return server.read_manifest(self.location, name, options=self.options)
         return embedded.read_manifest(self._folder, name)
 
+    def vector_names(self, manifest: Manifest) -> dict[str, str]:
+        """The vectors of a collection → what they are called in the engine, for those who read it
+        with other clients of Qdrant: on a server, names with the collection's id in them.
+        """
+        built = manifest if self.is_server else replace(manifest, id="")
+        return {str(name): called for name, called in server.vector_names(built).items()}
+
     def open(self, name: str, *, expect: Manifest | None = None) -> CollectionIndex:
         """An existing collection; its current version where the name names none.
 

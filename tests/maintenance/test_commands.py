@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from doubles.qdrant_http import qdrant_http
+from qdrant_client import QdrantClient, models
 
 from retrieval.cli.main import run
 from retrieval.index.store import Store
@@ -121,3 +123,30 @@ def test_mistakes_are_explained(
     err = capsys.readouterr().err
     assert message in err
     assert "unexpected" not in err
+
+
+def test_what_others_keep_on_a_server_is_named(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with qdrant_http() as double:
+        said(capsys, "copy", "docs", "--store", store, "--to", double.url)
+        client = QdrantClient(url=double.url, check_compatibility=False)
+        size = models.VectorParams(size=4, distance=models.Distance.DOT)
+        for name in ("docs@v2", "theirs"):
+            client.create_collection(name, vectors_config=size)
+        client.close()
+        at = ("--store", double.url)
+        theirs = "not made by this library for that name: left alone"
+        lines = said(capsys, "list", *at).splitlines()
+        assert lines == ["docs", f"docs@v2  ({theirs})", f"theirs  ({theirs})"]
+        told = json.loads(said(capsys, "list", "--json", *at))
+        assert told["foreign"] == ["docs@v2", "theirs"]
+        current, other = said(capsys, "versions", "docs", *at).splitlines()
+        assert current.startswith("* docs@v1")
+        assert other == f"  docs@v2  ({theirs})"
+        names = json.loads(said(capsys, "info", "docs", "--json", *at))["vector_names"]
+        info = double.backend.find("docs")[1].config
+        assert names == {"dense": next(iter(info.vectors)), "bm25": next(iter(info.sparse_vectors))}  # type: ignore[arg-type]
+        assert names["dense"] in said(capsys, "info", "docs", *at)
+        assert said(capsys, "delete", "docs", "--yes", *at) == "Deleted docs@v1.\n"
+        assert double.backend.collections() == ["docs@v2", "theirs"]

@@ -19,6 +19,7 @@ from retrieval.index.server.client import Connection
 from retrieval.index.server.cluster import Cluster, cluster_if_told
 from retrieval.index.server.creating import Creation
 from retrieval.index.server.errors import failure_of
+from retrieval.index.server.names import vector_names
 from retrieval.index.server.options import ServerOptions
 from retrieval.index.server.points import ServerPoints
 from retrieval.types import Manifest
@@ -39,6 +40,7 @@ __all__ = [
     "next_version",
     "read_manifest",
     "switch",
+    "vector_names",
 ]
 
 _DEFAULT = ServerOptions()
