@@ -107,13 +107,14 @@ def copy(
 def backup(
     collection: Name,
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help=".tar.gz of a folder, .snapshot of a server")
+        Path, typer.Argument(metavar="FILE", help=".tar.gz of a folder, .tar of a server")
     ],
     store: Store = ".retrieval",
     overwrite: Overwrite = False,
     api_key: ApiKey = None,
 ) -> None:
     """Copy a whole collection into one file, consistently."""
+    from retrieval.cli.progress import show_notices
     from retrieval.maintenance.backup import backup_collection
 
     done = backup_collection(
@@ -121,6 +122,7 @@ def backup(
     )
     write(f"{done.points:,} passages of {done.collection} are in {done.path} "
           f"({done.bytes / 1e6:,.1f} MB)")  # fmt: skip
+    show_notices(done.notices)
 
 
 def restore(
@@ -132,10 +134,12 @@ def restore(
     api_key: ApiKey = None,
 ) -> None:
     """Make a collection of a backup."""
+    from retrieval.cli.progress import show_notices
     from retrieval.maintenance.backup import restore_collection
 
     done = restore_collection(path, collection, store=open_store(store, api_key))
     write(f"{done.points:,} passages are in {done.collection} in {store}")
+    show_notices(done.notices)
 
 
 @with_model_options(*RUNNING)

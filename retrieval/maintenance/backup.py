@@ -1,9 +1,9 @@
 """A consistent copy of a whole collection in one file, and back.
 
 Of a folder: the engine's files, taken while nobody has the collection open, with a checksum of
-each (`.tar.gz`). Of a server: one of its own snapshots (`.snapshot`), which it takes while it goes
-on answering; of a cluster, a snapshot holds what is on the node that was asked, so export those
-(`retrieval export`) or snapshot every node.
+each (`.tar.gz`). Of a server: one of its own snapshots, which it takes while it goes on answering,
+with its checksum (`.tar`). Both say how many passages must come back. Of a cluster, a snapshot
+holds what is on the node that was asked, so that is refused: export those (`retrieval export`).
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ _PIECE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What was copied, and how large the file is."""
+    """What was copied, and how large the file is. notices: what could not be made sure of."""
 
     collection: str
     points: int
     path: str
     bytes: int
+    notices: tuple[str, ...] = ()
 
 
 def backup_collection(
@@ -62,25 +63,35 @@ def backup_collection(
 
     Args:
         collection: its name (then its current version is copied), or a version of it.
-        path: `.tar.gz` for a folder's collection, `.snapshot` for a server's.
+        path: `.tar.gz` for a folder's collection, `.tar` for a server's.
         store: folder, URL or `Store`.
         overwrite: replace a file that exists.
 
     Raises:
-        InvalidInput: another ending, or the file exists.
+        InvalidInput: another ending, the file exists, or the server is a cluster, of which a
+            snapshot would not hold everything.
         StoreLocked: another process has the collection open; close it, or export it there.
         DiskFull, StoreDenied, StoreFault: the file could not be written; none is left behind.
     """
     place, target = Store.of(store), Path(path)
-    _check_ending(target, place)
+    _check_ending(target, place, ".tar")
+    notices: tuple[str, ...] = ()
     with new_file(target, overwrite=overwrite) as temporary:
         with place.open(collection) as index:  # which also sees that it is whole
             points, name, physical = index.status().points, index.collection, index.physical
+            manifest = index.manifest
         if place.is_server:
-            save_snapshot(place.location, physical, temporary, options=place.options)
+            least, points = save_snapshot(
+                place.location, physical, manifest, temporary, options=place.options
+            )
+            if least != points:
+                notices = (
+                    f"something wrote to {name!r} while it was backed up, from {least:,} to "
+                    f"{points:,} passages: the file holds what was there at some moment of it",
+                )
         else:
             _pack(collection_path(place.location, physical), temporary, points)
-    return Backup(name, points, str(target), target.stat().st_size)
+    return Backup(name, points, str(target), target.stat().st_size, notices)
 
 
 def restore_collection(
@@ -89,30 +100,39 @@ def restore_collection(
     """Make a collection of a backup; it appears when it is whole.
 
     Args:
-        path: what `backup_collection` wrote.
-        collection: its new name; None takes the one it had. A snapshot keeps its name.
+        path: what `backup_collection` wrote; of a server also one of its own snapshots
+            (`.snapshot`), of which nothing can be verified.
+        collection: its new name; None takes the one it had. A server's keeps its name.
         store: folder, URL or `Store`.
 
     Raises:
         CollectionExists: there is one of that name; it was not touched.
-        CorpusError: the file is not a backup, or a part of it is damaged; nothing was changed.
+        CorpusError: the file is not a backup, a part of it is damaged, or other passages came
+            back than were backed up; nothing was changed.
+        InvalidInput: another ending or name, or the server is a cluster.
     """
     place, source = Store.of(store), Path(path)
-    _check_ending(source, place)
+    _check_ending(source, place, ".tar", ".snapshot")
+    notices: tuple[str, ...] = ()
     if place.is_server:
-        name = restore_snapshot(place.location, source, collection, options=place.options)
+        name, found = restore_snapshot(place.location, source, collection, options=place.options)
+        if found.points is None:
+            notices = (
+                f"{source} says neither how many passages it holds nor what they are: whether all "
+                "came back could not be verified",
+            )
     else:
         name = _unpack(source, collection, Path(place.location))
     with place.open(name) as index:
-        return Backup(name, index.status().points, str(source), source.stat().st_size)
+        return Backup(name, index.status().points, str(source), source.stat().st_size, notices)
 
 
-def _check_ending(path: Path, place: Store) -> None:
-    wanted = ".snapshot" if place.is_server else ".tar.gz"
+def _check_ending(path: Path, place: Store, *of_a_server: str) -> None:
+    wanted = of_a_server if place.is_server else (".tar.gz",)
     if not path.name.endswith(wanted):
         what = "a server's" if place.is_server else "a folder's"
         raise InvalidInput(
-            f"the file {str(path)!r} was given for {what} backup, expected the ending {wanted}",
+            f"the file {str(path)!r} was given for {what} backup, expected the ending {wanted[0]}",
             fix="Name it so; to go from a folder to a server, use retrieval copy or export.",
         )
 

@@ -36,7 +36,6 @@ class Kept:
 
     config: models.CreateCollection
     indexes: dict[str, models.PayloadFieldSchema] = field(default_factory=dict)
-    snapshots: dict[str, bytes] = field(default_factory=dict)
     snapshots_made: int = 0
     operations: int = 0
     status: models.CollectionStatus = models.CollectionStatus.GREEN
@@ -49,6 +48,8 @@ class Backend:
         self.lock = threading.RLock()
         self.engine = QdrantLocal(":memory:")
         self.kept: dict[str, Kept] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        """Snapshots by collection and file name; a collection's outlive it."""
         self.strict_default: models.StrictModeConfig | None = None
         """Strict mode of collections that are made without a word of it."""
         self.resources = strict_mode.Resources()

@@ -38,8 +38,7 @@ class NodeBackend(Backend):
             own.config.shard_number = given.shard_number or len(self._nodes)
             self._cluster.place(name, own.config)
             for node in self._nodes:
-                # one configuration for all; snapshots are each node's own
-                node.kept[name] = dataclasses.replace(own, snapshots={})
+                node.kept[name] = dataclasses.replace(own)
         return True
 
     def delete_collection(self, name: str) -> bool:

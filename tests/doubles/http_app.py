@@ -134,9 +134,11 @@ def _snapshots(app: FastAPI, backend: Backend, route: Route) -> None:
             part = form.get("snapshot")
             if part is None or isinstance(part, str):
                 return _error(400, "Format error in multipart: no snapshot", time.perf_counter())
-            data = await part.read()
+            data, file = await part.read(), part.filename
         checksum = request.query_params.get("checksum")
-        return await _answered(request, lambda: snapshots.recover(backend, name, data, checksum))
+        return await _answered(
+            request, lambda: snapshots.recover(backend, name, data, checksum, file)
+        )
 
 
 @cache

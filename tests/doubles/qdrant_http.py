@@ -19,7 +19,7 @@ aliases and collection snapshots. Where it differs from a real server:
 - `wait=false` answers "acknowledged" but has already been applied.
 - Several alias actions in one request are applied together or not at all; a server applies them
   one after the other.
-- Snapshots are JSON files of this double's own, gone with their collection; recovering from a
+- Snapshots are tar archives with content of this double's own; recovering from a
   location, full-storage and shard snapshots, telemetry, metrics, cluster changes, sharding keys,
   inference and JWT are not there (404 without a body, as for any unknown path).
 - A body over `body_limit` is read to its end and then refused with 400 and the words of a real

@@ -1,11 +1,19 @@
-"""Snapshots of a double's collections: files that a collection can be made from again."""
+"""Snapshots of a double's collections: files that a collection can be made from again.
+
+As on a server: they are tar archives; what is taken and what is uploaded lies in a folder of the
+collection's name, which outlives the collection, and is told and deleted only while there is one of
+that name. An upload stays there, whatever came of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
+import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -13,7 +21,9 @@ from qdrant_client import models
 
 from .backend import Backend, Rejected
 
-_FORMAT = "a snapshot of a Qdrant double, version 1"
+WAL = b"the write-ahead log of a Qdrant double, version 2"
+"""What `0/wal/open-1` of a snapshot must hold."""
+
 _INDEXES: TypeAdapter[dict[str, models.PayloadFieldSchema]] = TypeAdapter(
     dict[str, models.PayloadFieldSchema]
 )
@@ -26,53 +36,59 @@ def create(backend: Backend, name: str) -> models.SnapshotDescription:
         kept.snapshots_made += 1
         made = datetime.now(UTC)
         file = f"{name}-1-{made:%Y-%m-%d-%H-%M-%S}-{kept.snapshots_made}.snapshot"
-        kept.snapshots[file] = _dump(backend, name)
-        return _description(file, kept.snapshots[file], made)
+        data = backend.files.setdefault(name, {})[file] = _dump(backend, name)
+        return _description(file, data, made)
 
 
 def listed(backend: Backend, name: str) -> list[models.SnapshotDescription]:
     """The snapshots of a collection."""
     with backend.lock:
-        _, kept = backend.find(name)
-        return [_description(file, data) for file, data in kept.snapshots.items()]
+        return [_description(file, data) for file, data in _folder(backend, name).items()]
 
 
 def read(backend: Backend, name: str, file: str) -> bytes:
     """The bytes of a snapshot."""
     with backend.lock:
-        _, kept = backend.find(name)
-        if file not in kept.snapshots:
+        found = _folder(backend, name)
+        if file not in found:
             raise Rejected(404, f"Not found: Snapshot {file} not found")
-        return kept.snapshots[file]
+        return found[file]
 
 
 def delete(backend: Backend, name: str, file: str) -> bool:
     """Forget a snapshot."""
     with backend.lock:
         read(backend, name, file)
-        _, kept = backend.find(name)
-        del kept.snapshots[file]
+        del _folder(backend, name)[file]
     return True
 
 
-def recover(backend: Backend, name: str, data: bytes, checksum: str | None = None) -> bool:
+def _folder(backend: Backend, name: str) -> dict[str, bytes]:
+    name, _ = backend.find(name)
+    return backend.files.setdefault(name, {})
+
+
+def recover(
+    backend: Backend,
+    name: str,
+    data: bytes,
+    checksum: str | None = None,
+    file: str | None = None,
+) -> bool:
     """Make the collection, or replace its points, from the bytes of a snapshot."""
     found = hashlib.sha256(data).hexdigest()
-    if checksum and checksum != found:
-        raise Rejected(
-            400, f"Wrong input: Snapshot checksum mismatch: expected {checksum}, got {found}"
-        )
-    try:
-        dump = json.loads(data)
-        if dump["format"] != _FORMAT:
-            raise ValueError(dump["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise Rejected(400, f"Wrong input: Failed to read the snapshot: {error}") from error
-    config = models.CreateCollection.model_validate(dump["config"])
     with backend.lock:
-        snapshots: dict[str, bytes] = {}
-        if name in backend.engine.aliases or name in backend.kept:
-            name, kept = backend.find(name)
+        name = backend.engine.aliases.get(name, name)
+        backend.files.setdefault(name, {})[file or f"{uuid.uuid4()}.snapshot"] = data
+        if checksum and checksum != found:
+            raise Rejected(
+                400, f"Wrong input: Snapshot checksum mismatch: expected {checksum}, got {found}"
+            )
+        dump, wal = _parts(data)
+        config = models.CreateCollection.model_validate(dump["create"])
+        aliases: list[str] = []
+        if name in backend.kept:
+            kept = backend.kept[name]
             if (kept.config.vectors, kept.config.sparse_vectors) != (
                 config.vectors,
                 config.sparse_vectors,
@@ -80,20 +96,32 @@ def recover(backend: Backend, name: str, data: bytes, checksum: str | None = Non
                 raise Rejected(
                     400, "Wrong input: Snapshot is not compatible with existing collection"
                 )
-            snapshots = kept.snapshots
             aliases = [alias for alias, at in backend.engine.aliases.items() if at == name]
             backend.delete_collection(name)
-        else:
-            aliases = []
         backend.create_collection(name, config)
         backend.engine.aliases.update(dict.fromkeys(aliases, name))
-        backend.kept[name].snapshots = snapshots
+        if wal != WAL:
+            raise Rejected(500, "Service internal error: Can't init WAL: checksum mismatch")
         for path, schema in _INDEXES.validate_python(dump["indexes"]).items():
             backend.create_index(
                 name, models.CreateFieldIndex(field_name=path, field_schema=schema)
             )
         _load(backend, name, dump["points"])
     return True
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """What is in a snapshot: the collection, and its log."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            members = {
+                member.name: cast(IO[bytes], archive.extractfile(member)).read()
+                for member in archive
+            }
+        dump = {**json.loads(members["config.json"]), **json.loads(members["0/points.json"])}
+        return dump, members["0/wal/open-1"]
+    except (tarfile.TarError, ValueError, KeyError) as error:
+        raise Rejected(500, f"File IO error: {error}") from error
 
 
 def _dump(backend: Backend, name: str) -> bytes:
@@ -103,13 +131,23 @@ def _dump(backend: Backend, name: str) -> bytes:
         if total := part.engine.count(name).count:
             points += part.engine.scroll(name, limit=total, with_payload=True, with_vectors=True)[0]
     kept.config.metadata = backend.engine.collections[name].config.metadata
-    dump = {
-        "format": _FORMAT,
-        "config": kept.config.model_dump(mode="json", exclude_none=True),
+    config = {
+        "metadata": kept.config.metadata,
+        "create": kept.config.model_dump(mode="json", exclude_none=True),
         "indexes": _INDEXES.dump_python(kept.indexes, mode="json", exclude_none=True),
-        "points": [point.model_dump(mode="json", exclude_none=True) for point in points],
     }
-    return json.dumps(dump).encode()
+    held = {"points": [point.model_dump(mode="json", exclude_none=True) for point in points]}
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for path, content in (
+            ("config.json", json.dumps(config).encode()),
+            ("0/wal/open-1", WAL),
+            ("0/points.json", json.dumps(held).encode()),
+        ):
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return written.getvalue()
 
 
 def _load(backend: Backend, name: str, points: list[dict[str, Any]]) -> None:

@@ -101,12 +101,11 @@ def cluster_of(connection: Connection, physical: str) -> Cluster:
     """
     if connection.is_local:
         return Cluster(False, {}, (), 0, (), ())
-    server = connection.read("ask for the cluster", lambda client: _get(client, "/cluster"))
+    server = _server(connection)
     path = f"/collections/{quote(physical, safe='')}/cluster"
     placed = connection.read(
         f"ask where the shards of {physical!r} are", lambda client: _get(client, path)
     )
-    peers = server.get("peers") or {}
     own = str(placed["peer_id"])
     copies = [ShardCopy(one["shard_id"], own, str(one["state"])) for one in placed["local_shards"]]
     copies += [
@@ -115,7 +114,7 @@ def cluster_of(connection: Connection, physical: str) -> Cluster:
     ]
     return Cluster(
         enabled=server.get("status") == "enabled",
-        nodes={str(node): _address(peer.get("uri", "")) for node, peer in sorted(peers.items())},
+        nodes=_nodes(server),
         away=tuple(map(_address, sorted(server.get("message_send_failures") or {}))),
         shards=placed["shard_count"],
         copies=tuple(sorted(copies, key=lambda copy: (copy.shard, copy.node))),
@@ -126,12 +125,30 @@ def cluster_of(connection: Connection, physical: str) -> Cluster:
     )
 
 
+def nodes_of(connection: Connection) -> dict[str, str]:
+    """The nodes of the cluster, address by id; none where the server runs alone.
+
+    Raises:
+        StoreDenied, StoreFault: as `cluster_of`.
+    """
+    return {} if connection.is_local else _nodes(_server(connection))
+
+
 def cluster_if_told(connection: Connection, physical: str) -> Cluster | None:
     """The same, or None where the key may not read it."""
     try:
         return cluster_of(connection, physical)
     except StoreDenied:
         return None
+
+
+def _server(connection: Connection) -> dict[str, Any]:
+    return connection.read("ask for the cluster", lambda client: _get(client, "/cluster"))
+
+
+def _nodes(server: dict[str, Any]) -> dict[str, str]:
+    peers = server.get("peers") or {}
+    return {str(node): _address(peer.get("uri", "")) for node, peer in sorted(peers.items())}
 
 
 def _get(client: QdrantClient, path: str) -> dict[str, Any]:

@@ -6,114 +6,257 @@ qdrant-client can ask for a snapshot but not move its bytes, so they are streame
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
-from retrieval._files import os_errors
 from retrieval.errors import (
     CollectionExists,
+    CollectionNotFound,
     CorpusError,
     InvalidInput,
     RetrievalError,
     StoreDenied,
     StoreFault,
 )
-from retrieval.index.manifest import check_name, version_name
-from retrieval.index.server.index import (
-    delete_collection,
-    list_collections,
-    list_versions,
-    read_manifest,
-    switch,
-)
+from retrieval.index.manifest import check_manifest, check_name
+from retrieval.index.server import unfinished
+from retrieval.index.server.catalog import Catalog
+from retrieval.index.server.client import Connection
+from retrieval.index.server.cluster import cluster_of, nodes_of
+from retrieval.index.server.errors import failure_of, translated
 from retrieval.index.server.nodes import alive
+from retrieval.index.server.snapshot_file import (
+    SnapshotFile,
+    read_snapshot_file,
+    write_snapshot_file,
+)
+from retrieval.types import Manifest
 
 if TYPE_CHECKING:
     import httpx
 
-    from retrieval.index.server.client import ServerOptions
+    from retrieval.index.server.options import ServerOptions
 
 _PIECE = 1024 * 1024
+_BAD_FILE = re.compile(
+    r"File IO error|init WAL|[Ss]napshot|unpack|archive|[Ss]egment|deserializ", re.IGNORECASE
+)
+"""What a server says, with status 500, of files that it cannot make a collection of."""
 
 
-def save_snapshot(url: str, physical: str, path: Path, *, options: ServerOptions) -> None:
-    """Let the server take a snapshot, fetch it into `path`, and delete it on the server.
+def save_snapshot(
+    url: str, physical: str, manifest: Manifest, path: Path, *, options: ServerOptions
+) -> tuple[int, int]:
+    """Let the server take a snapshot, fetch it into a backup at `path`, and delete it there.
 
     The caller sees to it that `path` is synced to the disk.
 
+    Returns:
+        How many points the collection had before and after; the same where nothing was written.
+
     Raises:
+        InvalidInput: a snapshot would not hold everything, since the server is a cluster.
         StoreDenied, StoreFault: the server refuses or does not answer.
         DiskFull: no space for the file.
     """
     what = f"take a snapshot of {physical!r} on the Qdrant server at {url}"
-    base = f"/collections/{quote(physical, safe='')}/snapshots"
-    with _http(url, options) as http, _errors(what):
-        taken = _checked(http.post(base, params={"wait": "true"}), what).json()["result"]["name"]
-        place = f"{base}/{quote(taken, safe='')}"
-        try:
-            with http.stream("GET", place) as answer, os_errors(f"write {path}"):
-                if answer.is_error:
-                    answer.read()
-                _checked(answer, what)
-                with path.open("wb") as file:
-                    for piece in answer.iter_bytes(_PIECE):
-                        file.write(piece)
-        finally:
-            with contextlib.suppress(Exception):
-                http.delete(place, params={"wait": "true"})
+    with Connection(url, options) as connection:
+        _refuse_spread(connection, physical, manifest.collection)
+
+        def fetch(file: IO[bytes]) -> tuple[str, tuple[int, int]]:
+            before = _count(connection, physical)
+            with _http(url, options) as http, _errors(what):
+                server = str(_checked(http.get("/"), what).json()["version"])
+                _fetch(http, physical, file, what)
+            after = _count(connection, physical)
+            points.extend((min(before, after), max(before, after)))
+            return server, (points[0], points[1])
+
+        points: list[int] = []
+        write_snapshot_file(path, manifest, fetch)
+        return points[0], points[1]
 
 
 def restore_snapshot(
     url: str, path: Path, collection: str | None, *, options: ServerOptions
-) -> str:
-    """Make a collection of a snapshot and give it its name; returns the name.
+) -> tuple[str, SnapshotFile]:
+    """Make a collection of a backup and give it its name; returns the name, and what was read.
 
     Raises:
         CollectionExists: there is one of that name; it was not touched.
-        CorpusError: the server cannot read the file.
-        InvalidInput: `collection` is another name than that in the snapshot.
+        CorpusError: the file is damaged, or the server cannot read it, or what it gave is not
+            what was backed up. Nothing is left behind.
+        InvalidInput: `collection` is another name than that in the file, or the server is a
+            cluster.
     """
-    if not path.is_file():
-        raise CorpusError(f"there is no file {str(path)!r}", fix="Check the path of the backup.")
-    # a snapshot shows its collection's name only when it is restored: first under an unused one
-    scratch = version_name(check_name(collection or "restored"), 1)
-    taken = {*list_collections(url, options=options)}
-    if collection is not None and collection in taken:
-        raise _exists(url, collection)
-    if list_versions(url, collection or "restored", options=options):
-        raise _exists(url, scratch)
-    what = f"restore {path} on the Qdrant server at {url}"
-    place = f"/collections/{quote(scratch, safe='')}/snapshots/upload"
-    with _http(url, options) as http, _errors(what), path.open("rb") as file:
-        answer = http.post(
-            place, params={"wait": "true", "priority": "snapshot"},
-            files={"snapshot": (path.name, file, "application/octet-stream")},
-        )  # fmt: skip
-        if answer.status_code in (400, 422):
-            raise CorpusError(
-                f"the Qdrant server at {url} cannot read the snapshot {path}: {_reason(answer)}",
-                fix="Use another copy of it, or a server of the version that took it.",
-            )
-        _checked(answer, what)
-    try:
-        name = read_manifest(url, scratch, options=options).collection
-        if collection is None:
-            # it is complete under a scratch name; restored once more under its own
-            delete_collection(url, scratch, options=options)
-            return restore_snapshot(url, path, name, options=options)
-        if name != collection:
+    source = read_snapshot_file(path)
+    name = check_name(_name(source, collection))
+    with Connection(url, options) as connection:
+        if len(nodes := nodes_of(connection)) > 1:
             raise InvalidInput(
-                f"the snapshot is of the collection {name!r}, not of {collection!r}",
-                fix=f"Leave the name out, or copy it afterwards: retrieval copy {name}.",
+                f"the server at {url} is a cluster of {len(nodes)} nodes, and a snapshot would "
+                "fill the shards of one of them only",
+                fix="Restore it on a single server, then copy it: "
+                f"retrieval copy {name} --store http://SINGLE:6333 --to {url}.",
             )
-    except BaseException:
-        with contextlib.suppress(RetrievalError):
-            delete_collection(url, scratch, options=options)
-        raise
-    switch(url, collection, scratch, options=options)
-    return collection
+        catalog = Catalog(connection)
+        _refuse_existing(catalog, connection, name)
+        left = unfinished.marked(unfinished.every_name(connection), name)
+        for one in left:
+            unfinished.sweep(connection, one, with_mark=False)
+        physical = unfinished.begin(connection, name)
+        try:
+            with _http(url, options) as http:
+                _send(http, physical, source, url)
+            _check_restored(catalog, connection, physical, name, source)
+            unfinished.delete_uploads(connection, physical)
+            for one in left:
+                unfinished.sweep(connection, one, with_mark=True)
+            if not unfinished.is_marked(connection, physical):
+                raise _overtaken(url, name)
+            _refuse_existing(catalog, connection, name)
+            unfinished.end(connection, physical)
+        except BaseException:
+            with contextlib.suppress(RetrievalError):
+                for one in (physical, *left):
+                    unfinished.sweep(connection, one, with_mark=True)
+            raise
+        catalog.switch(name, physical)
+    return name, source
+
+
+def _name(source: SnapshotFile, collection: str | None) -> str:
+    if source.collection is None:
+        if collection is not None:
+            return collection
+        raise InvalidInput(
+            f"the snapshot {source.path} does not say which collection it is of",
+            fix=f"Give the name that it had: retrieval restore {source.path} --collection NAME.",
+        )
+    if collection not in (None, source.collection):
+        raise InvalidInput(
+            f"the backup is of the collection {source.collection!r}, not of {collection!r}",
+            fix=f"Leave the name out, and copy it afterwards: retrieval copy {source.collection} "
+            f"--name {collection}.",
+        )
+    return source.collection
+
+
+def _refuse_spread(connection: Connection, physical: str, name: str) -> None:
+    export = f"retrieval export {name} {name}.jsonl.gz, which reads all of it"
+    try:
+        cluster = cluster_of(connection, physical)
+    except StoreDenied as error:
+        raise StoreDenied(
+            f"{error.problem}, and without that nobody knows whether a snapshot holds everything",
+            fix=f"Give a key that may read /cluster, or use {export}.",
+        ) from error
+    if not cluster.is_one_node:
+        raise InvalidInput(
+            f"the collection {name!r} is on a cluster of {max(len(cluster.nodes), 2)} nodes, and a "
+            "snapshot holds only what the node has that is asked for it; nothing was written",
+            fix=f"Use {export} (retrieval import brings it back).",
+        )
+
+
+def _refuse_existing(catalog: Catalog, connection: Connection, name: str) -> None:
+    versions = catalog.versions(name)
+    if versions or name in catalog.names():
+        raise CollectionExists(
+            f"there is already a collection {versions[0] if versions else name!r} at "
+            f"{connection.where}",
+            fix="Delete it first, or restore to another server. Nothing was changed.",
+        )
+
+
+def _check_restored(
+    catalog: Catalog, connection: Connection, physical: str, name: str, source: SnapshotFile
+) -> None:
+    """Look at what the server made of the file, before it gets its name."""
+    try:
+        manifest = catalog.manifest(physical)
+    except CollectionNotFound as error:
+        raise _overtaken(connection.where, name) from error
+    if source.manifest is not None:
+        check_manifest(manifest, source.manifest)
+    if manifest.collection != name:
+        raise InvalidInput(
+            f"the snapshot {source.path} is of the collection {manifest.collection!r}, not of "
+            f"{name!r}",
+            fix="Leave the name out, or give the one it had. Nothing was changed.",
+        )
+    found = _count(connection, physical)
+    if source.points is not None and not source.points[0] <= found <= source.points[1]:
+        least, most = source.points
+        wanted = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        raise CorpusError(
+            f"{source.path} gave {found:,} passages on the server at {connection.where}, {wanted} "
+            "were backed up; nothing was kept",
+            fix="Use another backup. Where something wrote to the collection while this one was "
+            f"taken, it may be all there is: tar -xf {source.path} snapshot gives the server's "
+            "own file, rename it to end in .snapshot and restore that, unverified.",
+        )
+
+
+def _count(connection: Connection, physical: str) -> int:
+    answer = connection.read(
+        f"count the collection {physical!r}", lambda client: client.count(physical, exact=True)
+    )
+    return int(answer.count)
+
+
+def _fetch(http: httpx.Client, physical: str, file: IO[bytes], what: str) -> None:
+    base = f"/collections/{quote(physical, safe='')}/snapshots"
+    taken = _checked(http.post(base, params={"wait": "true"}), what).json()["result"]
+    place = f"{base}/{quote(taken['name'], safe='')}"
+    seen = hashlib.sha256()
+    try:
+        with http.stream("GET", place) as answer:
+            if answer.is_error:
+                answer.read()
+            _checked(answer, what)
+            for piece in answer.iter_bytes(_PIECE):
+                seen.update(piece)
+                file.write(piece)
+    finally:
+        with contextlib.suppress(Exception):
+            http.delete(place, params={"wait": "true"})
+    if taken.get("checksum") not in (None, seen.hexdigest()):
+        raise StoreFault(
+            f"could not {what}: what arrived is not what the server sent (its SHA-256 differs)",
+            fix="Try again; something between here and the server changes or cuts what is sent.",
+        )
+
+
+def _send(http: httpx.Client, physical: str, source: SnapshotFile, url: str) -> None:
+    """Upload the snapshot; the server makes a collection of it, or refuses it."""
+    what = f"restore {source.path} on the Qdrant server at {url}"
+    file_name = f"{unfinished.UPLOAD_PREFIX}{uuid.uuid4().hex}.snapshot"
+    with _errors(what), source.open() as file:
+        answer = http.post(
+            f"/collections/{quote(physical, safe='')}/snapshots/upload",
+            params={"wait": "true", "priority": "snapshot", "checksum": source.sha256},
+            files={"snapshot": (file_name, file, "application/octet-stream")},
+        )
+        error = _error(answer, what)
+        words = _reason(answer)
+        bad = answer.status_code in (400, 422) or (
+            answer.status_code == 500 and _BAD_FILE.search(words)
+        )
+        if bad and isinstance(error, StoreFault):
+            taken = "" if source.server is None else f" ({source.server})"
+            raise CorpusError(
+                f"the Qdrant server at {url} cannot make a collection of {source.path}: status "
+                f"{answer.status_code}: {words}; nothing is left there",
+                fix=f"Use another copy of it, or a server of the version that took it{taken}.",
+            ) from error
+        if error is not None:
+            raise error
 
 
 @contextlib.contextmanager
@@ -131,27 +274,27 @@ def _http(url: str, options: ServerOptions) -> Iterator[httpx.Client]:
 @contextlib.contextmanager
 def _errors(what: str) -> Iterator[None]:
     import httpx
+    from qdrant_client.http.exceptions import ResponseHandlingException
 
     try:
         yield
     except httpx.HTTPError as error:
-        raise StoreFault(
-            f"could not {what}: {str(error) or type(error).__name__}",
-            fix="Check that the server runs and that the URL and port are right.",
-        ) from error
+        raise translated(failure_of(ResponseHandlingException(error)), what) from error
 
 
 def _checked(answer: httpx.Response, what: str) -> httpx.Response:
-    if answer.status_code in (401, 403):
-        raise StoreDenied(
-            f"no permission to {what} (status {answer.status_code})", fix="Give the right api_key."
-        )
-    if answer.is_error:
-        raise StoreFault(
-            f"could not {what}: status {answer.status_code}: {_reason(answer)}",
-            fix="See the server's log.",
-        )
+    error = _error(answer, what)
+    if error is not None:
+        raise error
     return answer
+
+
+def _error(answer: httpx.Response, what: str) -> RetrievalError | None:
+    from qdrant_client.http.exceptions import UnexpectedResponse
+
+    if not answer.is_error:
+        return None
+    return translated(failure_of(UnexpectedResponse.for_response(answer)), what)
 
 
 def _reason(answer: httpx.Response) -> str:
@@ -161,8 +304,8 @@ def _reason(answer: httpx.Response) -> str:
         return answer.text[:300]
 
 
-def _exists(url: str, name: str) -> CollectionExists:
+def _overtaken(where: str, name: str) -> CollectionExists:
     return CollectionExists(
-        f"there is already a collection {name!r} at {url}",
-        fix="Delete it first, or restore to another server. Nothing was changed.",
+        f"another restore of {name!r} at {where} began after this one and took its place",
+        fix="Wait for the other. Of this one nothing is left.",
     )
