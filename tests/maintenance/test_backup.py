@@ -136,27 +136,3 @@ def test_a_damaged_backup_changes_nothing(store: Store, tmp_path: Path) -> None:
     assert to.names() == []
     assert not (tmp_path / "evil").exists()
     assert [entry.name for entry in (tmp_path / "to").iterdir() if entry.is_dir()] == []
-
-
-def test_a_server_gives_and_takes_its_snapshots(tmp_path: Path) -> None:
-    from doubles.qdrant_http import qdrant_http
-
-    path = tmp_path / "docs.snapshot"
-    with qdrant_http() as server:
-        place = Store(server.url)
-        with place.create(make_manifest()) as index:
-            fill(index, 50)
-        before = state(place)
-        assert backup_collection("docs", path, store=place).points == 50
-        with pytest.raises(CollectionExists):
-            restore_collection(path, "docs", store=place)
-    with qdrant_http() as server:
-        place = Store(server.url)
-        assert restore_collection(path, store=place).points == 50
-        assert place.names() == ["docs"]
-        assert state(place) == before
-        path.write_bytes(b"no snapshot")
-        place.delete("docs")
-        with pytest.raises(CorpusError):
-            restore_collection(path, store=place)
-        assert place.names() == []

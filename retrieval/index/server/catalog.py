@@ -32,6 +32,7 @@ from retrieval.index.manifest import (
 )
 from retrieval.index.server.client import Connection
 from retrieval.index.server.limits import Limits
+from retrieval.index.server.unfinished import every_name, finished
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Catalog:
 
     def next_version(self, name: str) -> str:
         """A name that no version has, nor anything else."""
-        present = self.collections()
+        present = every_name(self._connection)
         taken = self.like(name, present | self.aliases().keys())
         numbers = [_parts(one)[1] or 1 for one in taken if one in present or one != name]
         return version_name(name, max(numbers, default=0) + 1)
@@ -237,9 +238,8 @@ class Catalog:
         )
 
     def collections(self) -> set[str]:
-        """All of the server's, by its own names."""
-        answer = self.ask("list the collections", lambda client: client.get_collections())
-        return {found.name for found in answer.collections}
+        """The server's, by its own names, without restores that are not finished."""
+        return finished(every_name(self._connection))
 
     def aliases(self) -> dict[str, str]:
         """Alias → the collection that it means."""
