@@ -18,6 +18,9 @@ from qdrant_client import QdrantClient
 
 import retrieval
 from retrieval import Document
+from retrieval.distributed.actors import Encode, Job, Split, Write
+from retrieval.distributed.messages import Counts, DocumentBatch
+from retrieval.distributed.writers import Target
 from retrieval.errors import StoreFault
 from retrieval.index.server.journal import PREFIX
 from retrieval.index.store import ServerOptions, Store
@@ -244,6 +247,27 @@ def test_a_node_that_does_not_answer_fails_a_run_instead_of_passing_unchecked(
     cluster.kill(2)
     with pytest.raises(StoreFault, match="compare the copies of the collection 'docs@v1'"):
         index(store, source)
+
+
+def test_workers_of_a_distributed_run_judge_by_all_copies_too(
+    cluster: QdrantCluster, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    store, source = store_of(cluster), documents(range(30))
+    index(store, [Document("d000", text(0, 200)), *source[1:]])
+    with dying_in(cluster, "PUT", "/points", 2):
+        index(store, [source[0], *(Document(one.id, one.text + " more") for one in source[1:])])
+    target = Target(store, "docs@v1", None)
+    job = Job(target, store.manifest("docs"), None, HashingEncoder, {})
+    split, encode, write = Split(job), Encode(job), Write(job)
+    counts = Counts()
+    for prepared in split.split(DocumentBatch(tuple(source))):
+        for encoded in encode.encode(prepared):
+            for done in write.write(encoded):
+                counts += done
+    assert counts.changed == 30
+    assert counts.differing > 0
+    assert_on_every_copy(cluster, source, tmp_path)
 
 
 def diagnosis(store: Store, **options: Any) -> tuple[str, str, str]:
