@@ -168,7 +168,7 @@ def test_states_are_asked_for_some_documents_at_a_time(tmp_path: Path) -> None:
     assert all(0 < len(ids) <= pipeline.STATES_AT_ONCE for ids in asked)
 
 
-@pytest.mark.parametrize("call", ["upsert", "document_states", "delete_passages", "optimize"])
+@pytest.mark.parametrize("call", ["upsert", "document_states", "delete_stale", "optimize"])
 @pytest.mark.parametrize("error", [DiskFull("the disk is full", fix="Free some."), KeyError("x")])
 def test_a_failure_of_the_index_is_raised_as_it_is(
     call: str, error: Exception, tmp_path: Path
