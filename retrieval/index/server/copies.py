@@ -9,8 +9,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from retrieval.errors import StoreFault
 from retrieval.index.point_store import PointData
 from retrieval.index.server.client import Connection
+from retrieval.index.server.conversion import point_of
+from retrieval.index.server.deletes import Deletes
 from retrieval.index.server.errors import failure_of
 from retrieval.index.server.journal import Journal
-from retrieval.index.server.limits import Limits
+from retrieval.index.server.place import Place
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
@@ -43,30 +44,12 @@ class _Ask(Protocol):
     def __call__(self, action: str, call: Callable[[QdrantClient], _T], /) -> _T: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Points:
-    """What `ServerCopies` needs of the points that it compares.
-
-    collection: its physical name. ask: a call that is tried for as long as a write is. own:
-    narrows a filter to points of the collection that was opened. whole: a point as it was read.
-    delete: deletes what a filter matches. metadata: reads those of the collection.
-    """
-
-    connection: Connection
-    collection: str
-    ask: _Ask
-    own: Callable[[models.Filter | None], models.Filter | None]
-    whole: Callable[[models.Record], PointData]
-    delete: Callable[[models.Filter], None]
-    metadata: Callable[[], Mapping[str, Any]]
-    limits: Limits
-
-
 class ServerCopies:
     """`retrieval.index.point_store.Copies` on a server. `number`: copies of each point."""
 
-    def __init__(self, points: Points, number: int, journal: Journal) -> None:
-        self._points = points
+    def __init__(self, place: Place, deletes: Deletes, number: int, journal: Journal) -> None:
+        self._place = place
+        self._deletes = deletes
         self._number = number
         self._journal = journal
         self._resuming = threading.Lock()
@@ -74,7 +57,7 @@ class ServerCopies:
     @property
     def nodes(self) -> tuple[str, ...]:
         """Addresses that are known, each of which may show other copies."""
-        return tuple(node.where for node in self._points.connection.each())
+        return tuple(node.where for node in self._place.connection.each())
 
     def seen(
         self, fields: list[str] | None, where: models.Filter | None = None
@@ -84,9 +67,9 @@ class ServerCopies:
         A node that does not answer is passed over: what it alone holds is out of date to the
         server, or `agreed` cannot be answered without it.
         """
-        nodes = self._points.connection.each()
+        nodes = self._place.connection.each()
         if len(nodes) == 1:
-            yield from self._scroll(self._points.ask, fields, where)
+            yield from self._scroll(self._place.persist, fields, where)
             return
         silent: list[str] = []
         pages = [self._of_node(node, fields, where, silent) for node in nodes]
@@ -95,7 +78,7 @@ class ServerCopies:
             last = key
             yield next(found)
         if len(silent) == len(nodes):
-            for key, payload in self._scroll(self._points.ask, fields, where, last or None):
+            for key, payload in self._scroll(self._place.persist, fields, where, last or None):
                 if key != last:
                     yield key, payload
 
@@ -121,33 +104,33 @@ class ServerCopies:
             if rest := [one for one in some if one not in records]:
                 same = self.agreed(rest, None)
                 records |= {
-                    str(one.id): one for one in self._retrieve(self._points.ask, list(same))
+                    str(one.id): one for one in self._retrieve(self._place.persist, list(same))
                 }
-            found += [self._points.whole(records[one]) for one in some if one in records]
+            found += [self._whole(records[one]) for one in some if one in records]
         return found
 
     def by_node(self, ids: Sequence[str]) -> list[list[PointData]]:
         """Whole points as each of `nodes` shows them; none of a node that does not answer."""
         shown: list[list[PointData]] = []
-        for node in self._points.connection.each():
+        for node in self._place.connection.each():
             records: list[models.Record] = []
             try:
                 for start in range(0, len(ids), _WHOLE):
-                    records += self._retrieve(_ask_of(node), ids[start : start + _WHOLE])
+                    records += self._retrieve(self._ask_of(node), ids[start : start + _WHOLE])
             except StoreFault as error:
                 logger.warning("the node %s is left out: %s", node.where, error.problem)
                 records = []
-            shown.append([self._points.whole(record) for record in records])
+            shown.append([self._whole(record) for record in records])
         return shown
 
     def counts(self) -> list[int | None]:
         """How many points each of `nodes` counts; None where it does not answer."""
         found: list[int | None] = []
-        for node in self._points.connection.each():
+        for node in self._place.connection.each():
             try:
-                answer = _ask_of(node)(
-                    self._what("count"),
-                    lambda client: client.count(self._points.collection, exact=True),
+                answer = self._ask_of(node)(
+                    "count",
+                    lambda client: client.count(self._place.collection, exact=True),
                 )
                 found.append(answer.count)
             except StoreFault:
@@ -156,11 +139,11 @@ class ServerCopies:
 
     def clear(self, where: models.Filter) -> None:
         """Delete what a filter matches and nobody was ever told to be stored."""
-        self._points.delete(where)
+        self._delete(where)
 
     def unfinished(self) -> int:
         """How many deletions were begun and not seen to their end, by what is noted now."""
-        return len(self._journal.unfinished(self._points.metadata()))
+        return len(self._journal.unfinished(self._place.metadata()))
 
     def resume(self) -> None:
         """Send deletions again that were begun, by any writer, and not seen to their end.
@@ -171,7 +154,7 @@ class ServerCopies:
         if self._journal.is_clear:
             return
         with self._resuming:
-            for name, where in self._journal.unfinished(self._points.metadata()).items():
+            for name, where in self._journal.unfinished(self._place.metadata()).items():
                 self._delete_again(where)
                 self._journal.done(name)
             self._journal.settle()
@@ -189,13 +172,13 @@ class ServerCopies:
             logger.warning(
                 "a deletion that was cut off matches %s passages of %s that are whole, and is not "
                 "repeated: delete them anew",
-                f"{len(spared):,}", self._points.collection,
+                f"{len(spared):,}", self._place.collection,
             )  # fmt: skip
             return
         if spared:
             rest = models.HasIdCondition(has_id=list(spared))
             where = models.Filter(must=[where], must_not=[rest])
-        self._points.delete(where)
+        self._delete(where)
 
     def _of_node(
         self,
@@ -205,7 +188,7 @@ class ServerCopies:
         silent: list[str],
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
-            yield from self._scroll(_ask_of(node), fields, where)
+            yield from self._scroll(self._ask_of(node), fields, where)
         except StoreFault as error:
             silent.append(node.where)
             logger.warning("the node %s is passed over: %s", node.where, error.problem)
@@ -217,15 +200,15 @@ class ServerCopies:
         where: models.Filter | None,
         after: str | None = None,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        own, limits = self._points.own(where), self._points.limits
+        own, limits = self._place.own(where), self._place.limits
         payload = True if fields is None else fields
 
         def page() -> tuple[list[models.Record], Any]:
             fitting, size, start = limits.filter(own), limits.page(_PAGE), after
             return ask(
-                self._what("read"),
+                "read",
                 lambda client: client.scroll(
-                    self._points.collection, scroll_filter=fitting, limit=size, offset=start,
+                    self._place.collection, scroll_filter=fitting, limit=size, offset=start,
                     with_payload=payload, with_vectors=False,
                 ),
             )  # fmt: skip
@@ -258,8 +241,8 @@ class ServerCopies:
                         raise
             raise AssertionError
 
-        what = self._what("compare the copies of")
-        return self._points.limits.ask(lambda: self._points.ask(what, ask))
+        what = "compare the copies of"
+        return self._place.limits.ask(lambda: self._place.persist(what, ask))
 
     def _by_id(
         self, client: QdrantClient, ids: Sequence[str], consistency: Any, **asked: Any
@@ -267,7 +250,7 @@ class ServerCopies:
         """Points by their ids; where reading is rationed for two tokens, not for one each."""
         from qdrant_client import models
 
-        name, limits = self._points.collection, self._points.limits
+        name, limits = self._place.collection, self._place.limits
         if not limits.rationed:
             return client.retrieve(name, list(ids), consistency=consistency, **asked)
         found: list[models.Record] = []
@@ -286,16 +269,22 @@ class ServerCopies:
         if not ids:
             return []
         return ask(
-            self._what("read"),
+            "read",
             lambda client: client.retrieve(
-                self._points.collection, list(ids), with_payload=True, with_vectors=True
+                self._place.collection, list(ids), with_payload=True, with_vectors=True
             ),
         )
 
-    def _what(self, action: str) -> str:
-        return f"{action} the collection {self._points.collection!r}"
+    def _ask_of(self, node: Connection) -> _Ask:
+        """Calls to one node, which another can do without: tried for seconds."""
 
+        def ask(action: str, call: Callable[[QdrantClient], _T], /) -> _T:
+            return node.read(self._place.what(action), call)
 
-def _ask_of(node: Connection) -> _Ask:
-    """A call to one node, which another can do without: tried for seconds."""
-    return node.read
+        return ask
+
+    def _whole(self, record: models.Record) -> PointData:
+        return point_of(record, self._place.names)
+
+    def _delete(self, where: models.Filter) -> None:
+        self._deletes.send(self._place.own(where) or where)

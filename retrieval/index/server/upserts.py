@@ -1,4 +1,4 @@
-"""Points as they go to a server: one call of the client for a batch.
+"""Points as they go to a server: cut to what it takes, one call of the client for a batch.
 
 Over REST the body is written here: a float32 has its own shortest digits, half as many as those of
 the double that JSON encoders make of it, and no object is built for a number or a point. Over gRPC
@@ -9,17 +9,109 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from retrieval.errors import StoreFault
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, PointData, SparseTerms
-from retrieval.index.server.client import Connection
+from retrieval.index.server.client import Connection, TooMuch
+from retrieval.index.server.errors import OverLimit
 from retrieval.index.server.names import VectorNames
+from retrieval.index.server.place import Place
+from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
+_REST_BYTES = WRITE_BYTES // 2
+"""Numbers take about three times their bytes in JSON, and a server refuses more than 32 MiB."""
 
-def upsert_call(
+_AT_ONCE = 2
+"""Requests of one write that are under way together."""
+
+
+class Upserts:
+    """`PointStore.write` of a server."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def write(self, points: Sequence[PointData]) -> None:
+        """Insert or replace points; each request waits until it is applied.
+
+        A request that is too large, is not answered in time or breaks off is cut in half, down to
+        one point.
+        """
+        most = WRITE_BYTES if self._place.connection.options.grpc else _REST_BYTES
+        batches = write_batches(points, most)
+        if len(batches) == 1 or self._place.connection.is_local:
+            for batch in batches:
+                self._write_batch(batch)
+            return
+        # while one batch is applied, the next is prepared and sent
+        with ThreadPoolExecutor(_AT_ONCE, "retrieval-upsert") as pool:
+            under_way = [pool.submit(self._write_batch, batch) for batch in batches]
+            try:
+                for one in under_way:
+                    one.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _write_batch(self, batch: Sequence[PointData]) -> None:
+        waiting = [batch]
+        since: float | None = None
+        while waiting:
+            part, seen = waiting.pop(), self._place.limits.learned
+            fitting = self._place.limits.parts(part)  # which another thread may have narrowed
+            if len(fitting) > 1:
+                waiting += fitting[::-1]
+                continue
+            # parts of one batch share a deadline until one of them succeeds
+            since = self._place.connection.now() if since is None else since
+            try:
+                with self._place.there():
+                    self._place.connection.attempt(
+                        self._place.what("write to"), self._upsert(part), since
+                    )
+            except OverLimit as refusal:
+                if not self._place.limits.learn(refusal, seen):
+                    raise
+                waiting.append(part)
+                continue
+            except TooMuch as trouble:
+                if len(part) == 1:
+                    self._write_one(part[0], trouble, since)
+                elif self._place.connection.now() - since >= self._place.connection.options.retry_s:
+                    what = self._place.what("write to")
+                    raise self._place.connection.error(trouble.failure, what, since) from trouble
+                else:
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
+                    continue
+            since = None
+
+    def _upsert(self, part: Sequence[PointData]) -> Callable[[QdrantClient], object]:
+        return _call(self._place.connection, self._place.collection, self._place.names, part)
+
+    def _write_one(self, one: PointData, trouble: TooMuch, since: float) -> None:
+        """Write the one passage that is left of a batch, or say which it is."""
+        document, position = one.payload.get("document_id"), one.payload.get("position")
+        which = f"the passage {one.id} (document {document!r}, position {position!r})"
+        if trouble.failure.kind != "large":
+            what = f"{self._place.what('write to')}: {which},"
+            with self._place.there():
+                self._place.connection.persist(what, self._upsert([one]), since)
+            return
+        raise StoreFault(
+            f"{which} is too large for the Qdrant server at {self._place.connection.where}, at "
+            f"about {one.size:,} bytes: {trouble.failure.text}",
+            fix="Split its document into smaller passages, or let the server (and a proxy before "
+            "it) take larger requests: service.max_request_size_mb.",
+        ) from trouble
+
+
+def _call(
     connection: Connection, collection: str, names: VectorNames, points: Sequence[PointData]
 ) -> Callable[[QdrantClient], object]:
     """The call that inserts or replaces points, and returns when they are applied."""
