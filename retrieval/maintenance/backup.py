@@ -213,7 +213,8 @@ def _contents(source: Path, archive: tarfile.TarFile) -> dict[str, str]:
         raise _damaged(source, "its list of files is not whole")
     for name in files:
         parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        plain = name.isascii() and name.isprintable()  # as all names of the engine are
+        if not parts or name.startswith("/") or ".." in parts or not plain:
             raise _damaged(source, f"it names the file {name!r}, outside of the collection")
     return files
 
