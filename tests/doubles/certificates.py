@@ -30,7 +30,7 @@ def make_certificates(folder: Path) -> Certificates:
     extensions.write_text(
         "basicConstraints=critical,CA:FALSE\n"
         "keyUsage=critical,digitalSignature\n"
-        "extendedKeyUsage=serverAuth\n"
+        "extendedKeyUsage=serverAuth,clientAuth\n"
         "subjectKeyIdentifier=hash\n"
         "authorityKeyIdentifier=keyid\n"
         "subjectAltName=DNS:localhost,IP:127.0.0.1\n"

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import to_json
 
+from . import tokens
 from .faults import Fault, Faults, Request
 
 Message = MutableMapping[str, Any]
@@ -84,6 +85,15 @@ class FaultLayer:
             given = request.headers.get("api-key") or request.headers.get(
                 "authorization", ""
             ).removeprefix("Bearer ")
+            access = self._faults.tokens.get(given)
+            if access is not None:
+                forbidden = tokens.refusal(access, request.method, request.path)
+                if forbidden is not None:
+                    answer.make(403, *_error(forbidden))
+                    return
+                await answer.ask(self._app)
+                answer.change(lambda body: tokens.filtered(access, request.path, body))
+                return
             if given != self._api_key:
                 text = (
                     "Invalid API key or JWT"
@@ -136,6 +146,14 @@ class _Answer:
             {"type": "http.response.start", "status": status, "headers": raw},
             {"type": "http.response.body", "body": body},
         ]
+
+    def change(self, change: Callable[[bytes], bytes]) -> None:
+        """Another body for the same answer."""
+        start = self._messages[0]
+        body = change(b"".join(one.get("body", b"") for one in self._messages[1:]))
+        kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+        start["headers"] = [*kept, (b"content-length", str(len(body)).encode())]
+        self._messages = [start, {"type": "http.response.body", "body": body}]
 
     async def give(self) -> None:
         """Send it."""

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .tokens import Access
+
 
 @dataclass
 class Request:
@@ -99,6 +101,8 @@ class Faults:
         """What every request waits for, where the server neither answers nor goes away."""
         self.held = 0
         """Requests that waited for the thaw and are not done yet."""
+        self.tokens: dict[str, Access] = {}
+        """Keys beside the server's own (`api_key`), and what they may do; over REST."""
         self._rules: list[Fault] = []
         self._lock = threading.Lock()
 

@@ -23,6 +23,7 @@ from retrieval.errors import (
     CollectionNotFound,
     InvalidInput,
     ManifestCorrupt,
+    StoreDenied,
 )
 from retrieval.index.manifest import (
     MANIFEST_KEY,
@@ -301,6 +302,7 @@ class Catalog:
     def _missing(self, name: str, present: set[str]) -> CollectionNotFound:
         collection, number = split_name(name)
         where = self._connection.where
+        self._check_withheld(name)
         versions = self.versions(collection, present)
         if versions and number is None:
             return CollectionNotFound(
@@ -324,6 +326,23 @@ class Catalog:
             f"there is no collection {name!r} at {where}: {known}",
             fix="Check the name and the server, or make it first: retrieval index PATH.",
         )
+
+    def _check_withheld(self, name: str) -> None:
+        """Lists come back without what a token may not see: ask for the name itself.
+
+        Raises:
+            StoreDenied: the key may not use it, or not the version that it means.
+        """
+        if self._connection.options.api_key is None:
+            return
+        with contextlib.suppress(CollectionNotFound):
+            self.ask(f"open {name!r}", lambda client: client.get_collection(name))
+            raise StoreDenied(
+                f"the key may use {name!r} at {self._connection.where}, but not the version of it "
+                "that it means",
+                fix="The key is a token for some collections only: let it list the versions as "
+                f"well as the name ({version_name(split_name(name)[0], 1)!r} and so on).",
+            )
 
 
 def _parts(name: str) -> tuple[str, int | None]:

@@ -274,7 +274,8 @@ class Connection:
 
     def _explained(self, failure: Failure, node: Node) -> Failure:
         """A connection that ends at once, where TLS was expected of it."""
-        if self._answered or not node.url.startswith("http://") or failure.kind != "cut":
+        ended = failure.kind == "cut" or (failure.grpc and failure.kind == "away")
+        if self._answered or not ended or not node.url.startswith("http://"):
             return failure
         from retrieval.index.server.transport import speaks_tls
 
