@@ -282,6 +282,17 @@ class Store:
         else:
             embedded.delete_collection(self._folder, name)
 
+    def server_versions(self) -> tuple[str, str] | None:
+        """The versions of qdrant-client and of the server, such as 1.20.0 and 1.18.3; None for a
+        folder.
+
+        Raises:
+            StoreDenied, StoreFault
+        """
+        if not self.is_server:
+            return None
+        return server.server_versions(self.location, options=self.options)
+
     def check_writable(self, name: str) -> None:
         """Find out whether a server's key may write to a collection; changes nothing, and does
         nothing for a folder.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
 from retrieval.errors import CollectionExists, CollectionNotFound
@@ -39,6 +40,7 @@ __all__ = [
     "list_versions",
     "next_version",
     "read_manifest",
+    "server_versions",
     "switch",
     "vector_names",
 ]
@@ -331,6 +333,19 @@ def delete_collection(
     """
     with _connect(server, options, api_key) as connection:
         Catalog(connection).delete(name)
+
+
+def server_versions(
+    server: str | QdrantClient, *, options: ServerOptions = _DEFAULT, api_key: str | None = None
+) -> tuple[str, str]:
+    """The versions of qdrant-client and of the server.
+
+    Raises:
+        StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        told = connection.read("ask the version", lambda client: client.info())
+    return version("qdrant-client"), str(told.version)
 
 
 def check_writable(
