@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrieval.types import (
     Candidate,
@@ -14,7 +14,11 @@ from retrieval.types import (
     ModelSpec,
     Passage,
     SearchResult,
+    Storage,
 )
+
+if TYPE_CHECKING:
+    from retrieval.index.server.cluster import Cluster
 
 
 def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[str, Any]:
@@ -91,6 +95,23 @@ def report_as_dict(report: IngestReport) -> dict[str, Any]:
 def manifest_as_dict(manifest: Manifest) -> dict[str, Any]:
     """A manifest in its stable JSON form."""
     return asdict(manifest)
+
+
+def cluster_as_dict(cluster: Cluster | None, storage: Storage) -> dict[str, Any] | None:
+    """A server's cluster in its stable JSON form; None stays None."""
+    if cluster is None:
+        return None
+    return {
+        "enabled": cluster.enabled,
+        "nodes": [
+            {"id": node, "address": address, "away": address in cluster.away}
+            for node, address in cluster.nodes.items()
+        ],
+        "shards": cluster.shards,
+        "copies": [asdict(copy) for copy in cluster.copies],
+        "transfers": [asdict(transfer) for transfer in cluster.transfers],
+        "warnings": [*cluster.missing(storage), *cluster.unwell()],
+    }
 
 
 def _passage(passage: Passage) -> dict[str, Any]:

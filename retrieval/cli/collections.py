@@ -55,19 +55,22 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """What a store holds, and what built a collection."""
-    from retrieval.cli.render import manifest_as_text
-    from retrieval.serialization import manifest_as_dict
+    from retrieval.cli.render import cluster_as_text, manifest_as_text
+    from retrieval.serialization import cluster_as_dict, manifest_as_dict
 
     if collection is None:
         list_(store, api_key, as_json)
         return
     place = open_store(store, api_key)
     manifest = place.manifest(collection)
-    names = place.vector_names(manifest)
+    names, cluster = place.vector_names(manifest), place.cluster(collection)
     if as_json:
-        write_json({**manifest_as_dict(manifest), "vector_names": names})
+        told = {"vector_names": names, "cluster": cluster_as_dict(cluster, manifest.storage)}
+        write_json({**manifest_as_dict(manifest), **told})
     else:
         write(manifest_as_text(manifest, names))
+        if cluster is not None:
+            write(cluster_as_text(cluster, manifest.storage))
 
 
 def versions(

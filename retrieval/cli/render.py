@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from retrieval.types import Hit, IngestReport, Manifest, ModelSpec, Passage, SearchResult
+from retrieval.types import (
+    Hit,
+    IngestReport,
+    Manifest,
+    ModelSpec,
+    Passage,
+    SearchResult,
+    Storage,
+)
+
+if TYPE_CHECKING:
+    from retrieval.index.server.cluster import Cluster
 
 
 def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 320) -> str:
@@ -123,6 +135,19 @@ def manifest_as_text(manifest: Manifest, vector_names: Mapping[str, str]) -> str
     }
     width = max(len(key) for key in rows)
     return "\n".join(f"{key:<{width}}  {plain(value)}" for key, value in rows.items())
+
+
+def cluster_as_text(cluster: Cluster, storage: Storage) -> str:
+    """A server's cluster: the whole in one line, a line a node, and what is amiss."""
+    lines = [f"cluster: {cluster.summary()}"]
+    for node in cluster.nodes if cluster.enabled else ():
+        held = [f"{one.shard} {one.state}" for one in cluster.copies if one.node == node]
+        lines.append(f"  {plain(cluster.address(node))}: shards {', '.join(held) or 'none'}")
+    for one in cluster.transfers:
+        route = f"from {cluster.address(one.source)} to {cluster.address(one.target)}"
+        lines.append(f"  shard {one.shard} is on its way {plain(route)}")
+    lines += [f"warning: {plain(one)}" for one in (*cluster.missing(storage), *cluster.unwell())]
+    return "\n".join(lines)
 
 
 def _stored_vectors(manifest: Manifest) -> list[str]:

@@ -19,6 +19,7 @@ from retrieval.index.payload_fields import index_paths
 from retrieval.index.point_store import PointData
 from retrieval.index.store import Store, StoreLike
 from retrieval.index.tenants import PASSAGE_ID, TENANT
+from retrieval.maintenance.cluster import cluster_finding
 from retrieval.maintenance.copies import compare_copies
 from retrieval.maintenance.findings import Finding, State
 from retrieval.splitting.splitter import passage_id
@@ -78,6 +79,8 @@ def examine(
     with place.open(collection) as index:
         manifest = index.manifest
         findings = [*faults, _store_findings(place, index)]
+        if place.is_server:
+            findings.append(cluster_finding(place, index.physical, manifest.storage))
         if index.copies is not None:  # first, so that the others see what was mended
             findings.append(compare_copies(index.copies, index.physical, repair=repair))
         findings += _engine_findings(index)

@@ -68,7 +68,7 @@ class Cluster:
     def missing(self, storage: Storage) -> tuple[str, ...]:
         """What was asked for when the collection was made and is not there, in sentences."""
         found = []
-        if storage.shards is not None and self.shards < storage.shards:
+        if self.copies and storage.shards is not None and self.shards < storage.shards:
             found.append(f"{storage.shards} shards were asked for, the server has {self.shards}")
         ids = {copy.shard for copy in self.copies}
         least = min((len(self.copies_of(shard)) for shard in ids), default=0)
@@ -79,6 +79,16 @@ class Cluster:
                 f"keeps {least}"
             )
         return tuple(found)
+
+    def summary(self) -> str:
+        """The whole in one line."""
+        nodes = f"{len(self.nodes)} nodes" if len(self.nodes) > 1 else "one node"
+        each = sorted({len(self.copies_of(copy.shard)) for copy in self.copies})
+        copies = " to ".join(str(number) for number in (each[:1] + each[1:][-1:]))
+        shards = f"{self.shards} shard{'' if self.shards == 1 else 's'}"
+        kept = f"{copies or 0} {'copy' if each == [1] else 'copies'} of each"
+        moving = f", {len(self.transfers)} being transferred" if self.transfers else ""
+        return f"{nodes}, {shards}, {kept}{moving}"
 
     def unwell(self) -> tuple[str, ...]:
         """Copies that do not serve, and nodes that are away, in sentences."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
-from retrieval.errors import CollectionExists, CollectionNotFound
+from retrieval.errors import CollectionExists, CollectionNotFound, RetrievalError
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.manifest import check_manifest, prepare_manifest, split_name, version_name
 from retrieval.index.server.catalog import Catalog, Described
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 _DEFAULT = ServerOptions()
+
+logger = logging.getLogger("retrieval.index.server.index")
 
 
 class ServerIndex(CollectionIndex):
@@ -93,6 +96,7 @@ class ServerIndex(CollectionIndex):
             made = Creation(connection, manifest)
             is_version = split_name(name)[1] is not None
             physical = made.version(name) if is_version else made.collection()
+            _warn_of_missing(connection, physical, manifest)
             found = catalog.described(physical)  # of a completed create, made earlier
             return cls._of(connection, catalog, physical, found, found.manifest.collection)
 
@@ -378,6 +382,17 @@ def check_writable(
 
     with _connect(server, options, api_key) as connection:
         connection.read(f"write to the collection {physical!r}", delete_nothing)
+
+
+def _warn_of_missing(connection: Connection, physical: str, manifest: Manifest) -> None:
+    """Say where a server took a number of shards or copies that it does not have."""
+    storage = manifest.storage
+    if storage.shards is None and storage.replicas is None:
+        return
+    with contextlib.suppress(RetrievalError):  # it was made all the same
+        cluster = cluster_if_told(connection, physical)
+        for missing in () if cluster is None else cluster.missing(storage):
+            logger.warning("the collection %r is not as was asked for: %s", physical, missing)
 
 
 def _connect(server: str | QdrantClient, options: ServerOptions, api_key: str | None) -> Connection:
