@@ -29,15 +29,11 @@ EARLIER_ALIASES = "aliases.json"
 _LOCK = ".aliases.lock"
 
 
-class UnusableAliases(ManifestCorrupt):
-    """The file of aliases cannot be understood; guessing could search an old version."""
-
-
 def read_aliases(root: Path) -> dict[str, str]:
     """Collection name → its current version; {} where there is no such file.
 
     Raises:
-        UnusableAliases: the file cannot be understood.
+        ManifestCorrupt: the file cannot be understood; guessing could search an old version.
         StoreDenied, StoreFault: it could not be read.
     """
     with os_errors(f"read the aliases of {root}"):
@@ -71,7 +67,7 @@ def changing_aliases(root: Path) -> Iterator[dict[str, str]]:
     """The aliases, to be changed in place and written at the end; one process at a time.
 
     Raises:
-        UnusableAliases, StoreDenied, StoreFault, DiskFull
+        ManifestCorrupt, StoreDenied, StoreFault, DiskFull
     """
     with locked_aliases(root):
         aliases = read_aliases(root)
@@ -124,8 +120,8 @@ def _parsed(path: Path, text: str) -> dict[str, str]:
     return values
 
 
-def _unusable(path: Path, what: str) -> UnusableAliases:
-    return UnusableAliases(
+def _unusable(path: Path, what: str) -> ManifestCorrupt:
+    return ManifestCorrupt(
         f"{path} cannot be used: {what}; it says which version of each collection is searched, "
         "and nothing was changed",
         fix="Restore it from a backup, or have it made anew from the versions that are there: "

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval._files import os_errors, sync_folder
-from retrieval.errors import InvalidInput, RetrievalError
+from retrieval.errors import InvalidInput, ManifestCorrupt, RetrievalError
 from retrieval.index.embedded.aliases import (
     ALIASES,
     EARLIER_ALIASES,
-    UnusableAliases,
     locked_aliases,
     read_aliases,
     version_folder,
@@ -79,10 +78,10 @@ class _Mending:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.kept = root / f"@damaged-{uuid.uuid4().hex[:8]}-aliases.json"
-        self.unusable: UnusableAliases | None = None
+        self.unusable: ManifestCorrupt | None = None
         try:
             self.before = read_aliases(root)
-        except UnusableAliases as error:
+        except ManifestCorrupt as error:
             self.unusable = error
             self.before = _legible(root)
         self.aliases = dict(self.before)
