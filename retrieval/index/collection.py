@@ -328,7 +328,7 @@ class CollectionIndex(Closing):
         self._resume()
         ids = None if document_ids is None else _texts(document_ids, "document_ids")
         found = self._passages.states(ids, owner)
-        if not found and ids != []:
+        if ids is None or (ids and not found):
             self._points.check()
         return found
 

@@ -215,8 +215,9 @@ class PointStore(Protocol):
     def check(self) -> None:
         """Ask whether the collection is still the one that was opened.
 
-        Every method refuses to write to another, and what is read of one is nothing; so this is
-        for those who would take "nothing" for an answer.
+        Every method refuses to write to another, and a search of one; what is read of one with a
+        filter is nothing. So this is for those who would take "nothing" for an answer, and for who
+        has read everything.
 
         Raises:
             CollectionReplaced: it was deleted, or deleted and made anew.

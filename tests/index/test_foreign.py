@@ -177,3 +177,12 @@ def test_a_foreign_folder_that_is_called_like_a_version(
     assert (tmp_path / "docs@v2" / "letters.txt").read_text() == "not of ours"
     assert (tmp_path / "docs@v3" / "manifest.json").exists()
     assert store.names() == ["other"]
+
+
+def test_a_version_that_is_being_restored_is_not_made_meanwhile(
+    store: Store, others: QdrantClient, manifest: Manifests
+) -> None:
+    others.create_collection("docs@v1@restoring", vectors_config={}, metadata={"any": 1})
+    with store.create(manifest()) as index:
+        assert index.physical == "docs@v2"
+    assert store.versions("docs") == ["docs@v2"]

@@ -132,6 +132,27 @@ def test_a_copy_that_was_cut_off_is_not_seen_and_goes_on(store: Store, other: St
     assert_same(points(store), points(other))
 
 
+def test_a_copy_does_not_take_a_name_that_was_given_meanwhile(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from doubles.qdrant_http import qdrant_http
+
+    monkeypatch.setattr("retrieval.index.server.creating.GRACE_S", 0.0)
+    with qdrant_http() as server:
+        other = Store(server.url)
+
+        def somebody(done: int, total: int | None) -> None:
+            if done == 512:
+                other.create(make_manifest()).close()
+
+        with pytest.raises(
+            CollectionExists, match=r"was made in .* meanwhile; the copy is 'docs@v"
+        ):
+            copy_collection("docs", store=store, to=other, progress=somebody)
+        assert other.current("docs") == "docs@v2"
+        assert other.versions("docs") == ["docs@v1", "docs@v2"]
+
+
 def test_what_is_there_is_not_touched(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     path.write_text("precious")

@@ -33,7 +33,7 @@ from retrieval.index.manifest import (
 )
 from retrieval.index.server.client import Connection
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.unfinished import every_name, finished
+from retrieval.index.server.unfinished import every_name, finished, marked
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Catalog:
     def next_version(self, name: str) -> str:
         """A name that no version has, nor anything else."""
         present = every_name(self._connection)
-        taken = self.like(name, present | self.aliases().keys())
+        restored = marked(present, name)
+        taken = self.like(name, present | self.aliases().keys() | set(restored))
         numbers = [_parts(one)[1] or 1 for one in taken if one in present or one != name]
         return version_name(name, max(numbers, default=0) + 1)
 

@@ -89,7 +89,7 @@ class ServerPoints:
     def scroll(
         self, fields: list[str] | None, after: str | None, limit: int, where: Any = None
     ) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
-        """A page of points in id order; those without a dense vector are left out."""
+        """A page of points in id order; with a filter, without those that have no dense vector."""
         return self._reads.scroll(fields, after, limit, where)
 
     def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:

@@ -39,9 +39,11 @@ class Reads:
     def scroll(
         self, fields: list[str] | None, after: str | None, limit: int, where: Any = None
     ) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
-        """A page of points in id order; those without a dense vector are left out."""
+        """A page of points in id order; with a filter, without those that have no dense vector."""
         payload = True if fields is None else fields
-        records, following = self.page(after, limit, self._place.own(where), payload)
+        # all points in order need no filter, and who reads to the end calls `check`
+        chosen = None if where is None else self._place.own(where)
+        records, following = self.page(after, limit, chosen, payload)
         page = [(str(record.id), record.payload or {}) for record in records]
         return page, following
 
