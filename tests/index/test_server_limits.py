@@ -308,32 +308,37 @@ def test_the_server_says_when_to_come_again(
     assert "asks to wait 20 s" in refusal.value.fix
 
 
-def test_searches_that_together_cost_more_than_a_minute(filled: Callable[..., Filled]) -> None:
-    found = filled(40, read_rate_limit=20).search(16, mode="dense", limit=5)
-    assert len(found) == 16
-
-
-def test_deletions_and_writes_that_cost_more_than_a_minute(
-    filled: Callable[..., Filled], double: QdrantHttp, vectors: Vectors
-) -> None:
-    time = [0.0]
-    rates = double.backend.rates
+@pytest.fixture
+def a_minute_a_call(double: QdrantHttp) -> Iterator[None]:
+    """Every call comes a minute after the one before."""
+    time, rates = [0.0], double.backend.rates
 
     def now() -> float:
-        time[0] += 60.0  # every call comes a minute after the one before
+        time[0] += 60.0
         return time[0]
 
     before, rates.now = rates.now, now
-    try:
-        open_ = filled(60, write_rate_limit=25)
-        tokens = [vectors(3, 4, seed) for seed in range(60)]
-        open_.index.upsert(_passages(60), vectors(60), token_vectors=tokens)
-        open_.index.delete_documents([f"d{n}" for n in range(20)])
-        assert open_.index.count() == 20
-        open_.index.delete_passages([str(uuid.UUID(int=n)) for n in range(40, 60)])
-        assert open_.index.count() == 0
-    finally:
-        rates.now = before
+    yield
+    rates.now = before
+
+
+@pytest.mark.usefixtures("a_minute_a_call")
+def test_searches_that_together_cost_more_than_a_minute(filled: Callable[..., Filled]) -> None:
+    found = filled(40, read_rate_limit=20).search(30, mode="dense", limit=5)
+    assert [len(own) for own in found] == [5] * 30
+
+
+@pytest.mark.usefixtures("a_minute_a_call")
+def test_deletions_and_writes_that_cost_more_than_a_minute(
+    filled: Callable[..., Filled], vectors: Vectors
+) -> None:
+    open_ = filled(60, write_rate_limit=25)
+    tokens = [vectors(3, 4, seed) for seed in range(60)]
+    open_.index.upsert(_passages(60), vectors(60), token_vectors=tokens)
+    open_.index.delete_documents([f"d{n}" for n in range(20)])
+    assert open_.index.count() == 20
+    open_.index.delete_passages([str(uuid.UUID(int=n)) for n in range(40, 60)])
+    assert open_.index.count() == 0
 
 
 def test_payloads_cost_two_tokens_where_reading_is_rationed(
