@@ -24,9 +24,10 @@ from typing import IO, Any
 from retrieval._files import os_errors, sync_folder
 from retrieval.errors import CollectionExists, CorpusError, InvalidInput
 from retrieval.index.embedded.disk_space import free_bytes, require_space
-from retrieval.index.embedded.folder import MANIFEST, collection_path
+from retrieval.index.embedded.folder import MANIFEST, SHARD, collection_path
 from retrieval.index.embedded.lock import LOCK, CollectionLock
 from retrieval.index.embedded.new_names import check_new_name
+from retrieval.index.embedded.shard import count_shard
 from retrieval.index.manifest import (
     check_name,
     manifest_from_dict,
@@ -165,7 +166,7 @@ def _pack(folder: Path, target: Path, points: int) -> None:
 
 def _unpack(source: Path, collection: str | None, root: Path) -> str:
     with os_errors(f"restore {source}"), _archive(source) as archive:
-        contents = _contents(source, archive)
+        contents, points = _contents(source, archive)
         manifest = manifest_from_dict(_json(source, archive, MANIFEST), origin=str(source))
         name = check_name(collection or manifest.collection)
         if name in Store(root).names() or (root / name).exists():
@@ -183,6 +184,9 @@ def _unpack(source: Path, collection: str | None, root: Path) -> str:
         try:
             for relative, digest in contents.items():
                 _extract(source, archive, relative, digest, temporary)
+            found = count_shard(temporary / SHARD, manifest)
+            if found != points:
+                raise _damaged(source, f"it gave {found:,} passages, {points!r} were backed up")
             write_manifest(temporary / MANIFEST, replace(manifest, collection=name))
             temporary.rename(root / name)
             sync_folder(root)
@@ -203,8 +207,9 @@ def _archive(source: Path) -> Iterator[tarfile.TarFile]:
         raise _damaged(source, str(error)) from error
 
 
-def _contents(source: Path, archive: tarfile.TarFile) -> dict[str, str]:
-    """File name → sha256; only these are written, and only below the collection's folder."""
+def _contents(source: Path, archive: tarfile.TarFile) -> tuple[dict[str, str], Any]:
+    """File name → sha256, and how many passages there must be; only these files are written, and
+    only below the collection's folder."""
     values = _json(source, archive, _CONTENTS)
     if not isinstance(values, dict) or values.get("retrieval_backup") != BACKUP_VERSION:
         raise _damaged(source, "it does not begin with the list of a backup")
@@ -216,7 +221,7 @@ def _contents(source: Path, archive: tarfile.TarFile) -> dict[str, str]:
         plain = name.isascii() and name.isprintable()  # as all names of the engine are
         if not parts or name.startswith("/") or ".." in parts or not plain:
             raise _damaged(source, f"it names the file {name!r}, outside of the collection")
-    return files
+    return files, values.get("points")
 
 
 def _json(source: Path, archive: tarfile.TarFile, name: str) -> Any:

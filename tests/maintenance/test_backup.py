@@ -127,6 +127,10 @@ def test_a_damaged_backup_changes_nothing(store: Store, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="outside of the collection"):
         restore_collection(path, store=to)
     fresh()
+    changed(path, "backup.json", json.dumps({**contents, "points": 301}).encode())
+    with pytest.raises(CorpusError, match="it gave 300 passages, 301 were backed up"):
+        restore_collection(path, store=to)
+    fresh()
     path.write_bytes(path.read_bytes()[:-1_000])
     with pytest.raises(CorpusError):
         restore_collection(path, store=to)

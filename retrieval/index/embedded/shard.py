@@ -49,6 +49,22 @@ def create_shard(
         shard.close()
 
 
+def count_shard(path: Path, manifest: Manifest) -> int:
+    """How many points are in a shard that nobody has open.
+
+    Raises:
+        StoreFault: the engine cannot open it.
+    """
+    import qdrant_edge as edge
+
+    with edge_errors("open", path.parent):
+        shard = edge.EdgeShard.load(str(path), shard_config(manifest))
+        try:
+            return shard.count(edge.CountRequest(exact=True))
+        finally:
+            shard.close()
+
+
 def check_embedded(manifest: Manifest) -> None:
     """Refuse what only a server can do.
 
