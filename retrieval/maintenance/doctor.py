@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ _EXAMPLES = 3
 _NORM_SLACK = 1e-3
 _COSINE_LEAST = 0.99
 _BM25_SAMPLE = 200
+_MINOR_APART = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def examine(
     faults = [] if place.is_server else _folder_findings(place, collection, repair)
     with place.open(collection) as index:
         manifest = index.manifest
-        findings = [*faults, _store_findings(place, index)]
+        findings = [*faults, _store_findings(place, index), *_version_findings(place)]
         if place.is_server:
             findings.append(cluster_finding(place, index.physical, manifest.storage))
         if index.copies is not None:  # first, so that the others see what was mended
@@ -128,6 +130,26 @@ def _store_findings(place: Store, index: CollectionIndex) -> Finding:
             f"Keep the last one to roll back to, or delete it: retrieval delete {idle[0]}",
         )
     return Finding("versions", "ok", said)
+
+
+def _version_findings(place: Store) -> Iterable[Finding]:
+    """Whether client and server are near enough. The client promises one minor version more or
+    less; two were tested (1.20 with a server 1.18)."""
+    found = place.server_versions()
+    if found is None:
+        return
+    client, server = found
+    said = f"server {server}, qdrant-client {client}"
+    numbers = [re.match(r"(\d+)\.(\d+)", one) for one in found]
+    ours, theirs = [(int(one[1]), int(one[2])) if one else (0, 0) for one in numbers]
+    if ours[0] != theirs[0] or abs(ours[1] - theirs[1]) > _MINOR_APART:
+        yield Finding(
+            "server version", "warning",
+            f"{said}: more than {_MINOR_APART} minor versions apart",
+            "Update the server, or install the qdrant-client that belongs to it.",
+        )  # fmt: skip
+    else:
+        yield Finding("server version", "ok", said)
 
 
 def _engine_findings(index: CollectionIndex) -> Iterable[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles.qdrant_http import qdrant_http
 from hashing_encoder import HashingEncoder
 from maintenance_help import DIMENSION, fill, make_manifest, passage
 
@@ -135,3 +136,14 @@ def test_a_small_disk_is_told_of(store: Store, monkeypatch: pytest.MonkeyPatch) 
     state, text = found(examine("docs", store=store), "disk")
     assert state == "warning"
     assert "0.0 MB free" in text
+
+
+@pytest.mark.parametrize(("version", "state"), [("1.16.0", "warning"), (None, "ok")])
+def test_a_server_far_from_the_client_is_told_of(version: str | None, state: str) -> None:
+    with qdrant_http(version=version) as server:
+        store = Store(server.url)
+        with store.create(make_manifest()) as index:
+            fill(index, 3)
+        told = found(examine("docs", store=store), "server version")
+    assert told[0] == state
+    assert (version or "qdrant-client") in told[1]
