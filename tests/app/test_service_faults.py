@@ -142,6 +142,43 @@ def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
             until(lambda: search(url).status_code == 200)
 
 
+def test_ready_while_one_of_several_nodes_is_away(tmp_path: Path) -> None:
+    with qdrant_http() as qdrant, tcp_proxy(qdrant.url) as first, tcp_proxy(qdrant.url) as second:
+        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="starter")
+        with running(serving(tmp_path, store=f"{first.url},{second.url}")) as url:
+            until(lambda: httpx.get(f"{url}/readyz", timeout=20).status_code == 200)
+            first.cut()
+            assert httpx.get(f"{url}/readyz", timeout=20).status_code == 200
+            assert found_ids(search(url))[0] == "backups"
+
+
+def test_ready_is_not_said_of_a_store_that_cannot_be_used(tmp_path: Path) -> None:
+    with qdrant_http(api_key="all") as qdrant:
+        retrieval.ingest(
+            DOCUMENTS, "docs", store=retrieval.Store(qdrant.url, api_key="all"), encoder="starter"
+        )
+        qdrant.faults.tokens = {"reads": "r"}
+
+        def problems(store: str, key: str, **options: Any) -> dict[str, str]:
+            with running(serving(tmp_path, store=store, api_key=key, **options)) as url:
+
+                def answer() -> Any:
+                    found = httpx.get(f"{url}/readyz", timeout=20)
+                    assert str(qdrant.port) not in found.text
+                    told = found.json()["problems"]
+                    assert (found.status_code == 200) == (not told)
+                    return None if "models" in told or "being asked" in found.text else (told,)
+
+                told: dict[str, str] = until(answer)[0]
+                return told
+
+        assert list(problems(qdrant.url, "reads")) == ["writes"]
+        assert problems(qdrant.url, "reads", read_only=True) == {}
+        assert problems(qdrant.url, "all") == {}
+        assert list(problems(f"{qdrant.url}/dashboard", "all")) == ["index"]
+        assert list(problems(qdrant.url, "wrong")) == ["index"]
+
+
 def test_a_model_whose_file_is_missing(tmp_path: Path, tiny_bert_encoder: Path) -> None:
     model = shutil.copytree(tiny_bert_encoder, tmp_path / "model")
     store = tmp_path / "store"

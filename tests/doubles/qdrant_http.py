@@ -21,7 +21,8 @@ aliases and collection snapshots. Where it differs from a real server:
   one after the other.
 - Snapshots are tar archives with content of this double's own; recovering from a
   location, full-storage and shard snapshots, telemetry, metrics, cluster changes, sharding keys,
-  inference and JWT are not there (404 without a body, as for any unknown path).
+  and inference are not there (404 without a body, as for any unknown path). What tokens (JWT) may
+  do is `faults.tokens`, over REST.
 - A body over `body_limit` is read to its end and then refused with 400 and the words of a real
   server; a real one answers while the client is still writing, which some clients see as a reset
   or a time-out. A proxy in front of a server answers 413: `body_limit_status=413`.
