@@ -378,13 +378,9 @@ class CollectionIndex(Closing):
 
     def points(self) -> Iterator[PointData]:
         """Every point of every tenant with all its vectors, in id order, as one copy has it."""
-        after: str | None = None
-        while True:
-            page, after = self._points.points(after, _POINTS_PAGE)
+        for page in self._points.points(_POINTS_PAGE):
             yield from page
-            if after is None:
-                self._points.check()
-                return
+        self._points.check()
 
     def agreed_points(self) -> Iterator[PointData]:
         """The same, of which all copies are the same.

@@ -196,8 +196,9 @@ class PointStore(Protocol):
         """Points in id order from `after` on, and where the next page starts (None: the end)."""
         ...
 
-    def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
-        """As `scroll`, whole points with all their vectors; a missing dense vector is empty."""
+    def points(self, limit: int) -> Iterator[list[PointData]]:
+        """Pages of whole points with all their vectors, in id order; a missing dense vector is
+        empty."""
         ...
 
     def delete_ids(self, ids: Sequence[str]) -> None:

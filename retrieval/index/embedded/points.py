@@ -166,15 +166,22 @@ class EdgePoints:
             page = [(str(record.id), record.payload or {}) for record in records]
         return page, None if following is None else str(following)
 
-    def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
-        """A page of whole points in id order."""
+    def points(self, limit: int) -> Iterator[list[PointData]]:
+        """Pages of whole points in id order."""
         import qdrant_edge as edge
 
-        request = edge.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=True)
-        with self._use("read") as shard:
-            records, following = shard.scroll(request)
-            page = [from_edge_point(record) for record in records]
-        return page, None if following is None else str(following)
+        following: Any = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=following, limit=limit, with_payload=True, with_vector=True
+            )
+            with self._use("read") as shard:
+                records, following = shard.scroll(request)
+                page = [from_edge_point(record) for record in records]
+            yield page
+            if following is None:
+                return
+            following = str(following)
 
     def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete points by id."""

@@ -6,7 +6,7 @@ what they share: the collection as it was opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,9 +92,9 @@ class ServerPoints:
         """A page of points in id order; with a filter, without those that have no dense vector."""
         return self._reads.scroll(fields, after, limit, where)
 
-    def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
-        """A page of whole points in id order."""
-        return self._reads.points(after, limit)
+    def points(self, limit: int) -> Iterator[list[PointData]]:
+        """Pages of whole points in id order."""
+        return self._reads.points(limit)
 
     def count(self, where: models.Filter | None) -> int:
         """The exact number of points that match."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import StoreFault
@@ -10,6 +10,7 @@ from retrieval.index.point_store import DENSE, PointData
 from retrieval.index.server.conversion import dense_of, point_of
 from retrieval.index.server.errors import OverLimit
 from retrieval.index.server.place import Place
+from retrieval.index.server.read_ahead import pages
 from retrieval.types import FloatArray
 
 if TYPE_CHECKING:
@@ -47,14 +48,16 @@ class Reads:
         page = [(str(record.id), record.payload or {}) for record in records]
         return page, following
 
-    def points(self, after: str | None, limit: int) -> tuple[list[PointData], str | None]:
-        """A page of whole points in id order."""
-        records, following = self.page(after, limit, None, True, with_vectors=True)
-        own = set(self._place.names.values())
-        for record in records:
-            if isinstance(record.vector, dict) and record.vector and own.isdisjoint(record.vector):
-                raise self._place.replaced("read", f"it has the vectors {sorted(record.vector)}")
-        return [point_of(record, self._place.names) for record in records], following
+    def points(self, limit: int) -> Iterator[list[PointData]]:
+        """Pages of whole points in id order; the next is read while one is used."""
+        names = self._place.names
+        own = set(names.values())
+        for records in pages(lambda after: self.page(after, limit, None, True, with_vectors=True)):
+            for record in records:
+                found = record.vector
+                if isinstance(found, dict) and found and own.isdisjoint(found):
+                    raise self._place.replaced("read", f"it has the vectors {sorted(found)}")
+            yield [point_of(record, names) for record in records]
 
     def count(self, where: models.Filter | None) -> int:
         """The exact number of points that match."""
