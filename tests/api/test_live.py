@@ -278,7 +278,7 @@ def test_a_version_that_is_deleted_after_a_switch_fails_no_search(server: Store)
 def test_a_restored_collection_is_reopened(server: Store, tmp_path: Path) -> None:
     from retrieval.maintenance.backup import backup_collection, restore_collection
 
-    backup_collection("docs", tmp_path / "docs.snapshot", store=server)
+    backup_collection("docs", tmp_path / "docs.tar", store=server)
     made_anew(server, HashingEncoder("another"))
     models = {name: HashingEncoder(name) for name in ("hashing", "another")}
 
@@ -289,11 +289,11 @@ def test_a_restored_collection_is_reopened(server: Store, tmp_path: Path) -> Non
     with FollowingRetriever("docs", store=server, opener=opener, check_seconds=3600) as retriever:
         assert "new" in retriever.search("number 3").hits[0].passage.text
         server.delete("docs")
-        restore_collection(tmp_path / "docs.snapshot", store=server)
+        restore_collection(tmp_path / "docs.tar", store=server)
         assert "old" in retriever.search("number 3").hits[0].passage.text
         # and what was open before the backup goes on where its own collection is there again
         before = retriever.retriever.index.manifest.id
         server.delete("docs")
-        restore_collection(tmp_path / "docs.snapshot", store=server)
+        restore_collection(tmp_path / "docs.tar", store=server)
         assert server.manifest("docs").id == before
         assert "old" in retriever.search("number 3").hits[0].passage.text
