@@ -194,3 +194,13 @@ def test_a_node_that_cannot_reach_the_others_is_passed_over(nodes: Nodes, grpc: 
         nodes.double.fail(path_contains="/count", status=500, grpc_code="INTERNAL")
         assert index.count() == 0
         assert len(nodes.double.calls(path_contains="/count")) >= 2
+
+
+def test_connections_are_kept_on_loopback_too(double: QdrantHttp, nodes: Nodes) -> None:
+    proxy = nodes.rest[0]
+    with ServerIndex.open(proxy.url, "docs") as index:
+        index.count()
+        before = proxy.accepted
+        for _ in range(5):
+            index.count()
+        assert proxy.accepted == before
