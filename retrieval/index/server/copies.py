@@ -20,7 +20,7 @@ from retrieval.index.server.client import Connection
 from retrieval.index.server.conversion import point_of
 from retrieval.index.server.deletes import Deletes
 from retrieval.index.server.errors import failure_of
-from retrieval.index.server.journal import Journal
+from retrieval.index.server.journal import WRITE_PREFIX, Journal
 from retrieval.index.server.place import Place
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ServerCopies:
 
     def agreed(self, ids: Sequence[str], fields: list[str] | None) -> dict[str, dict[str, Any]]:
         """Of points whose payloads (these fields of them) are the same on all copies, those."""
-        payload = True if fields is None else fields
+        payload: bool | list[str] = True if fields is None else fields or False
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(ids), _PAGE):
             records = self._alike(ids[start : start + _PAGE], payload)
@@ -149,13 +149,14 @@ class ServerCopies:
         """Send deletions again that were begun, by any writer, and not seen to their end.
 
         What all copies have alike is spared: either the deletion reached none of them, and whoever
-        repeats that run sees what to delete, or it has been written again since.
+        repeats that run sees what to delete, or it has been written again since. Of a write that
+        failed, what not all copies have goes: nobody was told that it is stored.
         """
         if self._journal.is_clear:
             return
         with self._resuming:
             for name, where in self._journal.unfinished(self._place.metadata()).items():
-                self._delete_again(where)
+                self._delete_again(where, written=name.startswith(WRITE_PREFIX))
                 self._journal.done(name)
             self._journal.settle()
 
@@ -163,11 +164,12 @@ class ServerCopies:
         """Forget deletions that are done."""
         self._journal.settle()
 
-    def _delete_again(self, where: models.Filter) -> None:
+    def _delete_again(self, where: models.Filter, *, written: bool) -> None:
         from qdrant_client import models
 
         ids = [key for key, _ in self.seen(["document_id"], where)]
-        spared = list(self.agreed(ids, ["document_id", "document_hash"]))
+        # no fields: what is there in two versions was there before the write, and is spared
+        spared = list(self.agreed(ids, [] if written else ["document_id", "document_hash"]))
         if len(spared) > _MOST_SPARED:
             logger.warning(
                 "a deletion that was cut off matches %s passages of %s that are whole, and is not "

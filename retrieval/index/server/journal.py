@@ -1,8 +1,11 @@
-"""Deletions that were begun: noted in the collection's own metadata until every copy has them.
+"""What only some copies may have: noted in the collection's own metadata until all are alike.
 
 A server that cannot reach all copies answers a deletion with an error and keeps what the living
 copies did of it. What the others still hold may be on no copy that the next reader is shown, so
 that nobody would know what to delete. The note, written before the deletion is sent, tells.
+
+New passages whose write fails are on such copies too, and would stay where the source drops their
+document before it is written again. They are noted when the write has failed.
 """
 
 from __future__ import annotations
@@ -15,13 +18,15 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from retrieval.errors import StoreDenied
+from retrieval.errors import RetrievalError, StoreDenied
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
 PREFIX = "retrieval_unfinished_"
 """Of the names in the metadata: one a deletion, so that writers do not overwrite each other's."""
+WRITE_PREFIX = f"{PREFIX}write_"
+"""The same of a write that failed."""
 
 logger = logging.getLogger("retrieval.index.server.index")
 
@@ -77,10 +82,7 @@ class Journal:
     def noted(self, where: Filter) -> Iterator[None]:
         """Keep a note of a deletion while the block sends it; it stays if the block fails."""
         name = PREFIX + secrets.token_hex(8)
-        note = {
-            "filter": where.model_dump(mode="json", exclude_none=True),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        note = _note(where)
         if not self._write({name: note}):
             yield
             return
@@ -94,6 +96,28 @@ class Journal:
                 self.done(name)
             raise
         self.done(name)
+
+    def note_write(
+        self, error: Exception, ids: list[str], change: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Note the points of a write that failed, by `change`, which may fail as well."""
+        from qdrant_client import models
+
+        if not self._applied(error):
+            return
+        name = WRITE_PREFIX + secrets.token_hex(8)
+        note = _note(models.Filter(must=[models.HasIdCondition(has_id=list(ids))]))
+        with self._lock:
+            self._unfinished[name] = note
+        try:
+            if self._may_note:
+                change({name: note})
+        except RetrievalError as trouble:
+            logger.warning(
+                "a write failed and could not be noted: index the same documents again before any "
+                "of them leave the source (%s)",
+                trouble.problem,
+            )
 
     def done(self, name: str) -> None:
         """Every copy has done what a note says."""
@@ -124,6 +148,13 @@ class Journal:
         with self._lock:
             self._done -= done
         return True
+
+
+def _note(where: Filter) -> dict[str, Any]:
+    return {
+        "filter": where.model_dump(mode="json", exclude_none=True),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _notes(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,10 +49,10 @@ class ServerPoints:
         self._place = place
         self._searches = Searches(place)
         self._reads = Reads(place)
-        self._upserts = Upserts(place)
         journal: Journal | None = None
         if copies > 1 and not connection.is_local:
             journal = Journal(place.change_metadata, metadata, may_be_applied)
+        self._upserts = Upserts(place, journal)
         self._deletes = Deletes(place, self._reads, journal)
         self._copies: ServerCopies | None = None
         if journal is not None:

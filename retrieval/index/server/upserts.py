@@ -16,6 +16,7 @@ from retrieval.errors import StoreFault
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, PointData, SparseTerms
 from retrieval.index.server.client import Connection, TooMuch
 from retrieval.index.server.errors import OverLimit
+from retrieval.index.server.journal import Journal
 from retrieval.index.server.names import VectorNames
 from retrieval.index.server.place import Place
 from retrieval.index.upsert_checks import WRITE_BYTES, write_batches
@@ -31,10 +32,15 @@ _AT_ONCE = 2
 
 
 class Upserts:
-    """`PointStore.write` of a server."""
+    """`PointStore.write` of a server.
 
-    def __init__(self, place: Place) -> None:
+    Args:
+        journal: where a write that failed is noted; None where there is one copy of each point.
+    """
+
+    def __init__(self, place: Place, journal: Journal | None) -> None:
         self._place = place
+        self._journal = journal
 
     def write(self, points: Sequence[PointData]) -> None:
         """Insert or replace points; each request waits until it is applied.
@@ -42,6 +48,21 @@ class Upserts:
         A request that is too large, is not answered in time or breaks off is cut in half, down to
         one point.
         """
+        try:
+            self._write(points)
+        except Exception as error:
+            if self._journal is not None:
+                self._journal.note_write(error, [one.id for one in points], self._note)
+            raise
+
+    def _note(self, changes: dict[str, Any]) -> None:
+        # as a read, whose patience is short: the write has had its own
+        self._place.read(
+            "note a failed write in",
+            lambda client: client.update_collection(self._place.collection, metadata=changes),
+        )
+
+    def _write(self, points: Sequence[PointData]) -> None:
         most = WRITE_BYTES if self._place.connection.options.grpc else _REST_BYTES
         batches = write_batches(points, most)
         if len(batches) == 1 or self._place.connection.is_local:
