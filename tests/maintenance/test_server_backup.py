@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -387,3 +390,31 @@ def test_of_two_restores_at_once_one_wins_and_others_are_left_alone(
         *place.versions("docs"),
         *place.versions("notes"),
     }
+
+
+def until(found: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_after_a_kill_the_server_may_still_make_the_collection(
+    server: QdrantHttp, tmp_path: Path
+) -> None:
+    path, place = backed_up(server, tmp_path / "docs.tar"), Store(server.url)
+    upload = server.fail(method="POST", path_contains="/snapshots/upload", delay=0.3)
+    program = (
+        "from retrieval.maintenance.backup import restore_collection;"
+        f"restore_collection({str(path)!r}, store={server.url!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        until(lambda: upload.hits)
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: "docs@v1" in server.backend.engine.collections)
+    assert place.names() == []
+    assert restore_collection(path, store=place).points == 50
+    assert set(left(server)) == {"docs", *place.versions("docs")}
