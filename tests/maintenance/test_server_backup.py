@@ -359,6 +359,8 @@ def test_a_collection_can_be_made_beside_what_a_killed_restore_left(
         assert index.status().points == 0
     with pytest.raises(CollectionExists):
         restore_collection(path, store=place)
+    place.delete("docs")
+    assert left(server) == {}
 
 
 def test_of_two_restores_at_once_one_wins_and_others_are_left_alone(

@@ -33,7 +33,7 @@ from retrieval.index.manifest import (
 )
 from retrieval.index.server.client import Connection
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.unfinished import every_name, finished, marked
+from retrieval.index.server.unfinished import every_name, finished, marked, sweep
 from retrieval.types import Manifest
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ class Catalog:
         # The current one goes last, and its alias with it: a killed delete can be repeated.
         for one in sorted(versions, key=lambda one: (one == target, one == name)):
             self.drop(one)
+        for one in marked(every_name(self._connection), collection):
+            sweep(self._connection, one, with_mark=True)
 
     def point(self, alias: str, physical: str, before: str | None) -> None:
         """Let an alias mean a collection, whatever it means by then: there is no precondition."""
