@@ -30,10 +30,10 @@ def main() -> int:
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--seeds", type=int, help="histories; 20, or 2 with --quick")
     options.add_argument("--first", type=int, default=0, help="the first seed")
-    options.add_argument("--operations", type=int, help="in each; 12, or 6 with --quick")
+    options.add_argument("--operations", type=int, help="in each; 10, or 6 with --quick")
     given = options.parse_args()
     seeds = given.seeds or (2 if given.quick else 20)
-    operations = given.operations or (6 if given.quick else 12)
+    operations = given.operations or (6 if given.quick else 10)
     logging.disable(logging.WARNING)
     at_start, rows, bad = machine(), [], 0
     for seed in range(given.first, given.first + seeds):

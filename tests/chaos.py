@@ -312,6 +312,8 @@ class Chaos:
     # -- what is left --
 
     def _end(self) -> None:
+        if not self._source:  # where nothing is read, nothing is pruned
+            self._grow(4)
         for _ in range(5):
             if self._ingest(prune=True):
                 break
