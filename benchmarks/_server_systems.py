@@ -24,10 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from qdrant_client import QdrantClient, models
 
 from retrieval.index.bm25 import Bm25Terms
-from retrieval.index.point_store import DENSE, SPARSE, Nearest
+from retrieval.index.point_store import DENSE, SPARSE
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.index.server.names import vector_names
-from retrieval.index.server.schema import search_params
 from retrieval.types import FloatArray
 
 RAW, LANGCHAIN, LLAMA_INDEX = "qdrant-client", "langchain-qdrant", "llama-index"
@@ -95,9 +94,15 @@ class _Peer:
         self._manifest = index.manifest
         self._bm25 = Bm25Terms(index.manifest.bm25)
 
-    def params(self, limit: int) -> models.SearchParams | None:
-        request = Nearest(DENSE, self.asked.vectors[0], limit)
-        return search_params(request, self._manifest.storage)
+    def params(self, limit: int) -> models.SearchParams:
+        """The library's own choice, where nothing limits the server."""
+        storage = self._manifest.storage
+        return models.SearchParams(
+            hnsw_ef=storage.search_ef or max(256, 2 * limit),
+            quantization=models.QuantizationSearchParams(
+                rescore=True, oversampling=storage.oversampling
+            ),
+        )
 
     def terms(self, text: str) -> tuple[list[int], list[float]]:
         found = self._bm25.query(text)

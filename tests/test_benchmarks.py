@@ -495,3 +495,26 @@ def test_a_run_deletes_its_collections_whatever_happens() -> None:
         with pytest.raises(RuntimeError, match="cut short"):
             cut_short()
         assert store.names() == []
+
+
+def test_every_system_that_is_installed_finds_what_was_written(tmp_path: Path) -> None:
+    from _server_place import Place
+    from doubles.qdrant_http import qdrant_http
+
+    made = _made.clustered(tmp_path / "made", 60, 2)
+    vectors, texts = made.queries
+    asked = _server_systems.Asked(vectors, [one.tolist() for one in vectors], texts)
+    with qdrant_http() as server:
+        place = Place(server.url, 1, None, True)
+        with _server_writing.Bench(place) as bench:
+            name, index = _server_writing.filled(bench, made)
+            found = _server_systems.systems(place, name, index, asked, grpc=False, left_out={})
+            for system, searching in found.items():
+                assert (searching.dense(0, 10), searching.hybrid(1, 10)) == (10, 10), system
+                searching.close()
+            rows = _server_writing.reading_rows(bench, "REST", index, name, 1)
+            rows += _server_writing.writing_rows(bench, "REST", made, index, 40, 1)
+            index.close()
+    systems = {row.system for row in rows}
+    assert {_report.OURS, _server_systems.RAW} == systems
+    assert all(row.value > 0 for row in rows)
