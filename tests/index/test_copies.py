@@ -252,6 +252,23 @@ def test_a_node_that_does_not_answer_fails_a_run_instead_of_passing_unchecked(
         index(store, source)
 
 
+@pytest.mark.parametrize("nodes", [(0,), (2, 0, 1)])
+def test_a_run_goes_on_without_a_node_where_one_copy_may_acknowledge(
+    cluster: QdrantCluster, tmp_path: Path, nodes: tuple[int, ...]
+) -> None:
+    store, source = store_of(cluster, *nodes), documents(range(30))
+    options: dict[str, Any] = {
+        "encoder": HashingEncoder(), "storage": Storage(shards=6, replicas=2, write_consistency=1),
+        "max_tokens": 16, "overlap_tokens": 0, "fields": {}, "language": "en",
+    }  # fmt: skip
+    retrieval.ingest(source[:20], "docs", store=store, **options)
+    cluster.kill(2)
+    report = retrieval.ingest(source, "docs", store=store, **options)
+    assert (report.new, report.unchanged, report.notices) == (10, 20, ())
+    cluster.start(2)  # and is brought up to date, since it is known to have missed something
+    assert_on_every_copy(cluster, source, tmp_path)
+
+
 def test_workers_of_a_distributed_run_judge_by_all_copies_too(
     cluster: QdrantCluster, tmp_path: Path
 ) -> None:

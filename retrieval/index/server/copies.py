@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -232,7 +233,7 @@ class ServerCopies:
             return []
         fewer: list[Any] = [ReadConsistencyType.ALL, *range(self._number - 1, 0, -1)]
 
-        def ask(client: QdrantClient) -> list[models.Record]:
+        def up_to_date(client: QdrantClient) -> list[models.Record]:
             for wanted in fewer:
                 try:
                     return self._by_id(
@@ -243,8 +244,35 @@ class ServerCopies:
                         raise
             raise AssertionError
 
+        def ask(client: QdrantClient) -> list[models.Record]:
+            try:
+                return up_to_date(client)
+            except Exception as error:
+                if failure_of(error).kind not in ("busy", "slow") or not self._noticed(client):
+                    raise
+            return up_to_date(client)
+
         what = "compare the copies of"
         return self._place.limits.ask(lambda: self._place.persist(what, ask))
+
+    def _noticed(self, client: QdrantClient) -> bool:
+        """Let the server notice copies that do not answer; False where it must not go without.
+
+        It learns from a write that misses them, not from a read, and makes them anew once their
+        node is back. So it is asked to delete a point that does not exist, of every shard.
+        """
+        from qdrant_client import models
+
+        nobody = models.HasIdCondition(has_id=[str(uuid.uuid4())])
+        try:
+            client.delete(
+                self._place.collection,
+                points_selector=models.FilterSelector(filter=models.Filter(must=[nobody])),
+                **self._place.connection.writing,
+            )
+        except Exception:  # noqa: BLE001  (the first error says more)
+            return False
+        return True
 
     def _by_id(
         self, client: QdrantClient, ids: Sequence[str], consistency: Any, **asked: Any
