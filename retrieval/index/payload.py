@@ -74,18 +74,28 @@ def payload_to_passage(passage_id: str, payload: Mapping[str, Any] | None) -> Pa
     Raises:
         StoreFault: the payload was not written by this library.
     """
+    stored = {} if payload is None else payload
     try:
-        stored = dict(payload or {})
-        headings = tuple(stored["headings"])
-        strings = {name: stored[name] for name in _STRINGS}
-        numbers = {name: stored[name] for name in _NUMBERS}
-        metadata = json.loads(stored[EXACT]) if EXACT in stored else stored[METADATA]
+        # written out: a search makes a hundred of them
+        return Passage(
+            id=passage_id,
+            document_id=stored["document_id"],
+            position=stored["position"],
+            text=stored["text"],
+            start=stored["start"],
+            end=stored["end"],
+            title=stored["title"],
+            headings=tuple(stored["headings"]),
+            metadata=json.loads(stored[EXACT]) if EXACT in stored else stored[METADATA],
+            source=stored["source"],
+            document_hash=stored["document_hash"],
+            document_passages=stored["document_passages"],
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreFault(
             f"the point {passage_id} is not a passage of this library (missing or wrong: {error})",
             fix="The collection was written to by something else: index into a new collection.",
         ) from error
-    return Passage(id=passage_id, headings=headings, metadata=metadata, **strings, **numbers)
 
 
 def read_exactly(number: float) -> bool:

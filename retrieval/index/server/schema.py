@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval.index.payload_fields import IndexKind, index_paths
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.names import VectorNames, named_filter, vector_names
+from retrieval.index.server.names import VectorNames, vector_names
 from retrieval.types import Layout, Manifest, Storage
 
 if TYPE_CHECKING:
@@ -87,37 +87,34 @@ def search_params(request: Nearest, storage: Storage, limits: Limits) -> models.
     return models.SearchParams(hnsw_ef=width, quantization=quantization)
 
 
-def query_request(
+def query_fields(
     request: Nearest,
     names: VectorNames,
     params: models.SearchParams | None,
     limits: Limits,
     *,
     with_payload: bool,
-) -> models.QueryRequest:
-    """The request as a server takes it."""
+) -> dict[str, Any]:
+    """Fields of the `QueryRequest` that a server takes; a dense query is still an array."""
     from qdrant_client import models
 
-    query = request.query
-    vector: Any
+    query: Any = request.query
     if isinstance(query, SparseTerms):
-        vector = models.SparseVector(indices=list(query.indices), values=list(query.values))
-    else:
-        vector = query.tolist()
-    where = None if request.where is None else named_filter(request.where, names)
-    # Without a graph a server takes a search of token vectors for a full scan, which it may forbid,
-    # unless what they re-order is found before.
-    found_before = request.using == TOKENS and not limits.exact
-    return models.QueryRequest(
-        prefetch=models.Prefetch(filter=where, limit=request.limit) if found_before else None,
-        query=vector,
-        using=names[request.using],
-        filter=where,
-        limit=request.limit,
-        params=params,
-        with_payload=with_payload,
-        with_vector=False,
-    )
+        query = models.SparseVector(indices=list(query.indices), values=list(query.values))
+    fields: dict[str, Any] = {
+        "query": query,
+        "using": names[request.using],
+        "filter": request.where,
+        "limit": request.limit,
+        "params": params,
+        "with_payload": with_payload,
+        "with_vector": False,
+    }
+    if request.using == TOKENS and not limits.exact:
+        # Without a graph a server takes a search of token vectors for a full scan, which it may
+        # forbid, unless what they re-order is found before.
+        fields["prefetch"] = models.Prefetch(filter=request.where, limit=request.limit)
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _graph(layout: Layout, storage: Storage) -> models.HnswConfigDiff:
