@@ -2,8 +2,8 @@
 
 Random writes, changes, deletions and prunes on the double of a cluster (three nodes, two copies),
 whose nodes are killed, frozen and started again; connections break before and after a request was
-applied, runs are cut off and repeated: `tests/chaos.py`. `differences` are passages that a copy
-lacks, has too much or has otherwise when at last a run has reported success with all nodes up;
+applied, runs are cut off and repeated: `tests/chaos_help.py`. `differences` are passages that a
+copy lacks, has too much or has otherwise when at last a run has reported success with all nodes up;
 `false successes` the same after such runs in between. Both are to be 0.
 """
 
@@ -22,7 +22,7 @@ from retrieval.types import Storage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from chaos import Chaos
+from chaos_help import Chaos
 from doubles.cluster import qdrant_cluster
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from app.commands.keys import app as keys_commands
 from app.settings.settings import PREFIX, Settings
-from retrieval.index.server.options import addresses
+from retrieval.index.server.addresses import addresses
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos import MAKING, Chaos, quick_retries
+from chaos_help import MAKING, Chaos, quick_retries
 from doubles.cluster import QdrantCluster, qdrant_cluster
 from doubles.faults import Request
 from hashing_encoder import HashingEncoder
