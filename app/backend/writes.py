@@ -134,11 +134,12 @@ class Writing:
                     )
                 return report if before is None else _joined(before, report)
 
-        try:
-            return write()
-        except (CollectionNotFound, CollectionReplaced):
-            # Somebody else deleted a collection that was open here: it is made anew, or is there.
-            return write()
+        # Somebody else deleted a collection that was open here: it is made anew, or is there. What
+        # is open says first that it was replaced, and then, looking again, that it is gone.
+        for _ in range(2):
+            with contextlib.suppress(CollectionNotFound, CollectionReplaced):
+                return write()
+        return write()
 
     def delete_documents(
         self,

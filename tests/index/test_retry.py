@@ -138,7 +138,8 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
         (413, "", "large"),
         (401, "", "denied"),
         (403, "", "denied"),
-        (404, "", "missing"),
+        (404, '{"status":{"error":"Not found: Collection `docs` does not exist!"}}', "missing"),
+        (404, "", "stranger"),
         (409, "Collection `docs` already exists!", "exists"),
         (408, "", "slow"),
         (504, "", "slow"),
@@ -209,7 +210,7 @@ class _RpcError(grpc.RpcError):
         ("INVALID_ARGUMENT", "Wrong input: Vector dimension error", "refused"),
         ("UNAUTHENTICATED", "", "denied"),
         ("PERMISSION_DENIED", "", "denied"),
-        ("UNIMPLEMENTED", "", "refused"),
+        ("UNIMPLEMENTED", "", "stranger"),
     ],
 )
 def test_grpc_codes_mean_what_the_statuses_do(code: str, details: str, kind: str) -> None:

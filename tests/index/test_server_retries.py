@@ -400,7 +400,7 @@ def test_a_search_outlasts_a_moment_without_a_server(
     expected = points.nearest([request])
     double.stop()
     clock.on_wait = lambda: double.start() if len(clock.waits) == 3 else None
-    if points._connection.options.grpc:
+    if points._place.connection.options.grpc:
         clock.on_wait = _then_ready(clock, double)
     assert points.nearest([request]) == expected
 

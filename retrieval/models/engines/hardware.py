@@ -37,6 +37,19 @@ def cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+@functools.cache
+def cpu_may_overflow_int8() -> bool:
+    """Whether sums of int8 products may not fit what the CPU adds them in.
+
+    x86 without VNNI or AMX adds pairs of 8-bit products in 16 bits, and cuts what is larger.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
+    return "avx2" in words and not words & {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
 def cpu_cores() -> int:
     """Cores that this process may compute on, hyperthreads counted once, at least 1."""
     if not hasattr(os, "sched_getaffinity"):

@@ -27,7 +27,7 @@ from retrieval.models.engines.calibration import (
     calibration_key,
     check_calibration,
 )
-from retrieval.models.engines.hardware import cpu_multiplies_bf16
+from retrieval.models.engines.hardware import cpu_may_overflow_int8, cpu_multiplies_bf16
 from retrieval.models.engines.openvino_export import (
     convert,
     graph_entry,
@@ -205,7 +205,9 @@ class OpenVINOEngine:
         calibration: Sequence[str] | None,
     ) -> openvino.Model:
         """The quantised graph as it is kept, or made, compared with the float one and then kept."""
-        versions = ["int8", nncf_version(), calibration_key(calibration)]
+        seven_bits = cpu_may_overflow_int8()
+        kind = "int7" if seven_bits else "int8"
+        versions = [kind, nncf_version(), calibration_key(calibration)]
         entry = graph_entry(path, self.head, cache_dir, *versions)
         kept = read_graph(core, entry)
         if kept is not None:
@@ -214,7 +216,8 @@ class OpenVINOEngine:
         batches = calibration_batches(path, self.head, calibration)
         compared = batches[:: -(-len(batches) // _COMPARED)]
         expected = [self.run(batch) for batch in compared]
-        graph = quantize(exact, [self._inputs(batch) for batch in batches])
+        inputs = [self._inputs(batch) for batch in batches]
+        graph = quantize(exact, inputs, seven_bits=seven_bits)
         self._compile(core, graph, "bf16" if cpu_multiplies_bf16() else "fp32", threads)
         check_quantized(self.head, expected, [self.run(batch) for batch in compared])
         keep_graph(graph, entry)

@@ -19,6 +19,7 @@ from reference.texts import cosines, mixed_texts, spread
 from reference.variants import EXACT, ROUNDED, Variant, name
 
 from retrieval.models.encoders.bi_encoder import BiEncoder
+from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.known_models import BGE_CHINESE_INSTRUCTION, BGE_ENGLISH_INSTRUCTION, MODELS
 from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray, Pooling
@@ -148,8 +149,10 @@ def test_rounded(ours: Ours, plain: Any, family: str, pooling: Pooling, variant:
     result, expected = ours(family, pooling, variant), plain(family, pooling)
     for kind in ("queries", "passages"):
         assert cosines(getattr(result, kind), getattr(expected, kind)).min() >= 0.9995
-    # It is rounded indeed: the number format was not silently float32.
-    assert cosines(result.passages, expected.passages).min() < 1 - 1e-9
+    # It is rounded indeed: the number format was not silently float32. OpenVINO computes bf16 in
+    # float32 where the CPU has no bf16.
+    if variant[0] != "openvino" or cpu_multiplies_bf16():
+        assert cosines(result.passages, expected.passages).min() < 1 - 1e-9
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from reference.variants import EXACT, ROUNDED, Variant, name
 
 from retrieval.models.encoders.bi_encoder import BiEncoder
 from retrieval.models.engines import load_engine
+from retrieval.models.engines.hardware import cpu_may_overflow_int8
 from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.types import FloatArray, ModelSpec, ResolvedModel
 
@@ -99,5 +100,6 @@ def test_int8(encode: Any) -> None:
     worst = min((row for row, text in enumerate(TEXTS) if text), key=lambda row: near[row])
     assert near[worst] >= 0.98, f"{TEXTS[worst][:40]!r}: {near[worst]:.4f}"
     ordinary = [row for row, text in enumerate(TEXTS) if len(text) > 3]
-    assert near[ordinary].mean() >= 0.995
+    # a CPU without VNNI gets weights of seven bits
+    assert near[ordinary].mean() >= (0.99 if cpu_may_overflow_int8() else 0.995)
     assert near.min() < 1 - 1e-5  # it is int8 indeed
