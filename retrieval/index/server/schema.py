@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval.index.payload_fields import IndexKind, index_paths
 from retrieval.index.point_store import DENSE, LEXICAL, SPARSE, TOKENS, Nearest, SparseTerms
 from retrieval.index.server.limits import Limits
-from retrieval.index.server.names import VectorNames, vector_names
+from retrieval.index.server.names import VectorNames, named_filter, vector_names
 from retrieval.types import Layout, Manifest, Storage
 
 if TYPE_CHECKING:
@@ -98,13 +98,14 @@ def query_fields(
     """Fields of the `QueryRequest` that a server takes; a dense query is still an array."""
     from qdrant_client import models
 
+    where = None if request.where is None else named_filter(request.where, names)
     query: Any = request.query
     if isinstance(query, SparseTerms):
         query = models.SparseVector(indices=list(query.indices), values=list(query.values))
     fields: dict[str, Any] = {
         "query": query,
         "using": names[request.using],
-        "filter": request.where,
+        "filter": where,
         "limit": request.limit,
         "params": params,
         "with_payload": with_payload,
@@ -113,7 +114,7 @@ def query_fields(
     if request.using == TOKENS and not limits.exact:
         # Without a graph a server takes a search of token vectors for a full scan, which it may
         # forbid, unless what they re-order is found before.
-        fields["prefetch"] = models.Prefetch(filter=request.where, limit=request.limit)
+        fields["prefetch"] = models.Prefetch(filter=where, limit=request.limit)
     return {name: value for name, value in fields.items() if value is not None}
 
 
