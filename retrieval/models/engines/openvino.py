@@ -219,7 +219,8 @@ class OpenVINOEngine:
         inputs = [self._inputs(batch) for batch in batches]
         graph = quantize(exact, inputs, seven_bits=seven_bits)
         self._compile(core, graph, "bf16" if cpu_multiplies_bf16() else "fp32", threads)
-        check_quantized(self.head, expected, [self.run(batch) for batch in compared])
+        given = [self.run(batch) for batch in compared]
+        check_quantized(self.head, expected, given, seven_bits=seven_bits)
         keep_graph(graph, entry)
         return graph
 

@@ -26,8 +26,11 @@ from retrieval.types import FloatArray
 
 LEAST_COSINE = 0.95
 MEAN_COSINE = 0.99
-LARGEST_LOGIT_DIFFERENCE = 0.3
+LARGEST_LOGIT_DIFFERENCE = 0.25
 """Root mean square difference of logits, as a share of their own spread."""
+
+SEVEN_BITS_LOGIT_DIFFERENCE = 0.3
+"""The same for weights of seven bits, which round twice as coarsely."""
 
 _QUANTIZING = threading.Lock()
 
@@ -78,7 +81,11 @@ def quantize(
 
 
 def check_quantized(
-    head: Head, expected: Sequence[FloatArray], given: Sequence[FloatArray]
+    head: Head,
+    expected: Sequence[FloatArray],
+    given: Sequence[FloatArray],
+    *,
+    seven_bits: bool = False,
 ) -> None:
     """Refuse an int8 graph that computes something else than the graph it was made from.
 
@@ -86,6 +93,7 @@ def check_quantized(
         head: what both compute.
         expected: the float graph's output for each calibration text.
         given: the int8 graph's.
+        seven_bits: whether its weights have seven bits.
 
     Raises:
         ModelFault: the least or the mean cosine of the vectors is too low (for `tokens` the mean
@@ -96,10 +104,11 @@ def check_quantized(
         exact, quantized = np.concatenate(expected), np.concatenate(given)
         spread = max(float(exact.std()), 1e-6)
         difference = float(np.sqrt(np.mean((quantized - exact) ** 2))) / spread
-        if not difference <= LARGEST_LOGIT_DIFFERENCE:
+        most = SEVEN_BITS_LOGIT_DIFFERENCE if seven_bits else LARGEST_LOGIT_DIFFERENCE
+        if not difference <= most:
             raise ModelFault(
                 f"in int8 the model's logits differ by {difference:.2f} of their own spread on "
-                f"the {len(exact)} calibration pairs, expected at most {LARGEST_LOGIT_DIFFERENCE}",
+                f"the {len(exact)} calibration pairs, expected at most {most}",
                 fix=fix,
             )
         return
