@@ -32,7 +32,7 @@ from retrieval.search.options import SearchArguments
 from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever
-from retrieval.types import Blend, Encoder, Fusion, Mode, SearchResult
+from retrieval.types import Blend, Encoder, Fusion, Mode, Reading, SearchResult
 
 INDEXING = frozenset({"language", *SETTINGS})
 """The options that are for indexing the corpus alone."""
@@ -66,6 +66,7 @@ def evaluate_folder(
     rerank: bool = True,
     encoder: str | Encoder | None = None,
     reranker: str = "auto",
+    read: Reading | None = None,
     blend: Blend | None = None,
     fusion: Fusion | None = None,
     candidates: int = 50,
@@ -88,6 +89,7 @@ def evaluate_folder(
             `collection` says otherwise, corpus.jsonl.
         modes: first stages. With "lexical" among them, an encoder's term weights are indexed, too,
             and hybrid search joins all three legs.
+        read: whether candidates are read whole, see `SearchOptions`.
         fusion: how hybrid search joins its legs, see `Fusion`.
         corpus: another source of the documents, such as "python-docs".
         collection: an existing collection to search as it is; nothing is indexed.
@@ -110,7 +112,7 @@ def evaluate_folder(
     running: Any = {name: value for name, value in options.items() if name not in INDEXING}
     # Checked now: a mistake must not cost the time of indexing the corpus.
     check_settings(modes, measures, candidates=candidates)
-    _check_search(modes, fusion, budget_ms, lexical=collection is not None)
+    _check_search(modes, fusion, read, budget_ms, lexical=collection is not None)
     _check_models(reranker if rerank else NONE, running, passages, resolved=collection is None)
     beir = load_beir(folder, split=split)
     queries = dict(islice(beir.queries.items(), limit))
@@ -120,7 +122,7 @@ def evaluate_folder(
             made = _indexed(corpus or folder, running, modes, passages, on_index, options)
             store = stack.enter_context(made)
         retriever = stack.enter_context(open(collection or _SCRATCH, store=store, **running))
-        searcher = _Searches(retriever, budget_ms, fusion)
+        searcher = _Searches(retriever, budget_ms, fusion, read)
         report = evaluate(
             searcher, queries, {query: beir.qrels[query] for query in queries}, modes=modes,
             rerank=rerank, blend=blend, candidates=candidates, measures=measures,
@@ -130,7 +132,12 @@ def evaluate_folder(
 
 
 def _check_search(
-    modes: Sequence[Mode], fusion: Fusion | None, budget_ms: float | None, *, lexical: bool
+    modes: Sequence[Mode],
+    fusion: Fusion | None,
+    read: Reading | None,
+    budget_ms: float | None,
+    *,
+    lexical: bool,
 ) -> None:
     """lexical: whether a third leg is possible without the mode "lexical"."""
     for mode in modes:
@@ -142,6 +149,8 @@ def _check_search(
                 fix="Leave the fusion out, or measure the mode hybrid.",
             )
         checked_fusion(fusion, legs=3 if "lexical" in modes or lexical else 2)
+    if read is not None:
+        one_of(read, Reading, "read")
     if budget_ms is not None:
         checked_budget(budget_ms)
 
@@ -191,11 +200,16 @@ class _Searches:
     """Searches with a budget for each query, and reports once how deep the re-ranking went."""
 
     def __init__(
-        self, retriever: TwoStageRetriever, budget_ms: float | None, fusion: Fusion | None
+        self,
+        retriever: TwoStageRetriever,
+        budget_ms: float | None,
+        fusion: Fusion | None,
+        read: Reading | None,
     ) -> None:
         self._retriever = retriever
         self._budget_ms = budget_ms
         self._fusion = fusion
+        self._read = read
         self._depths: list[int] = []
         self._wanted = 0
 
@@ -206,6 +220,7 @@ class _Searches:
             options["budget_ms"] = self._budget_ms * len(queries)
         if options["mode"] == "hybrid":
             options["fusion"] = self._fusion
+        options["read"] = self._read
         results = self._retriever.search_batch(queries, **options)
         if self._budget_ms is None:
             return results

@@ -70,7 +70,7 @@ search.add_to(app)
 
 @app.command("eval")
 @with_model_options(*SETTINGS, *RUNNING, *CUTTING, "long_passages")
-@with_search_options("blend", "fusion", "candidates", "budget_ms")
+@with_search_options("read", "blend", "fusion", "candidates", "budget_ms")
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="BEIR_DIR", help="queries.jsonl, qrels/, …")],
     split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",

@@ -25,7 +25,7 @@ from typing import (
 
 from retrieval._validate import number, one_of, true_or_false, whole_number
 from retrieval.errors import InvalidInput
-from retrieval.types import Blend, Fusion, Mode, Where
+from retrieval.types import Blend, Fusion, Mode, Reading, Where
 
 T = TypeVar("T")
 
@@ -123,8 +123,8 @@ class SearchOptions:
         first stage    mode, where, tenant, fusion, exact: candidates, best first
         min_score      candidates below it are left out
         refine         MaxSim over stored token vectors puts them in order
-        re-rank        the second stage reads the best `candidates` of them, as far as budget_ms
-                       allows
+        re-rank        the second stage reads the best `candidates` of them, whole or the part of
+                       each that fits the query best (read), as far as budget_ms allows
         blend          the final order, and with it `Hit.score`
         min_relevance  hits below it are left out
         diversity      the order of those that were re-ranked, by maximal marginal relevance
@@ -186,6 +186,13 @@ class SearchOptions:
     )
     rerank: bool = _option(
         True, "Second stage; without it the first stage's order stays.", hidden=_NO_TUNING
+    )
+    read: Reading | None = _option(
+        None,
+        "What is read of a candidate: all of it (full), or of a long one the part that fits the "
+        "query best (excerpts). Left out, it is excerpts for a cross-encoder on a CPU, where that "
+        "is several times as fast, else full.",
+        hidden=_NO_TUNING,
     )
     blend: Blend | None = _option(
         None,
@@ -305,6 +312,7 @@ class SearchArguments(TypedDict, total=False):
     mode: Mode | None
     where: Where | None
     rerank: bool
+    read: Reading | None
     blend: Blend | None
     min_relevance: float | None
     budget_ms: float | None

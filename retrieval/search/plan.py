@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from retrieval._validate import is_number, one_of, whole_number
 from retrieval.errors import InvalidInput
+from retrieval.search.excerpts import Excerpts
 from retrieval.search.options import (
     DEFAULT_CANDIDATES,
     DEFAULT_MODE,
@@ -24,6 +25,7 @@ class SearchPlan:
         depth: how many candidates the reranker reads.
         fetch: how deep the first stage goes at first.
         mode, blend, fusion: of the options, or what None means.
+        excerpts: choose what is read of each candidate; None reads them whole.
         lexical: whether the query's term weights are encoded.
     """
 
@@ -35,6 +37,7 @@ class SearchPlan:
     blend: Blend
     fusion: Fusion
     lexical: bool
+    excerpts: Excerpts | None = None
 
     @property
     def dense(self) -> bool:
@@ -96,12 +99,21 @@ def plan_search(
         blend="none" if reranker is None else options.blend or reranker.info.default_blend,
         fusion=_fusion(options.fusion, mode, layout),
         lexical=layout.lexical and mode in ("lexical", "hybrid"),
+        excerpts=_excerpts(options, reranker, manifest),
     )
     if options.min_relevance is not None and reranker is None:
         _check_scale(plan)
     _check_collection(plan, manifest)
     _check_encoder(plan, encoder)
     return plan
+
+
+def _excerpts(
+    options: SearchOptions, reranker: Reranker | None, manifest: Manifest
+) -> Excerpts | None:
+    if reranker is None or (options.read or reranker.info.default_read) == "full":
+        return None
+    return Excerpts(manifest.bm25)
 
 
 def _fusion(fusion: Fusion | None, mode: Mode, layout: Layout) -> Fusion:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from retrieval.models.rerankers.time_budget import score_within
+from retrieval.search.excerpts import Excerpt
 from retrieval.search.hits import first_stage_hits, reranked_hits, threshold
 from retrieval.search.plan import SearchPlan
 from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores
+
+EXCERPT_NOTICE = (
+    "Of long candidates the reranker read the part that fits the query best; read='full' "
+    "(--read full) reads all of them, several times slower."
+)
+"""The same for every query, so that it is shown once."""
+
+_AT_ONCE = 50
+"""Candidates among which a term is rare or frequent, where excerpts are chosen by it."""
+
+_LEAST_BUDGET_MS = 0.001
 
 BUDGET_NOTICE = "The time budget of"
 """How a notice begins that tells how deep a search with a time budget went."""
@@ -20,7 +36,8 @@ class Read:
 
     hits: those that it read, or without one the first `depth`, in final order. rest: the others,
     in first-stage order. whole: no hit fell below the threshold, so deeper ones may pass it, too.
-    reranked, of: how many were read, of how many. truncated: how many of them were cut.
+    reranked, of: how many were read, of how many. truncated: how many of them were cut. excerpts:
+    of how many a part was chosen.
     """
 
     hits: list[Hit]
@@ -29,6 +46,7 @@ class Read:
     reranked: int = 0
     of: int = 0
     truncated: int = 0
+    excerpts: int = 0
 
 
 def read_candidates(
@@ -40,23 +58,30 @@ def read_candidates(
     """Re-rank the candidates of every query; all pairs share the reranker's batches."""
     if plan.reranker is None:
         return [_read(first_stage_hits(own, plan.cosines), plan.depth, plan) for own in found]
-    groups = [
-        [(text, candidate.passage.content) for candidate in own[: plan.depth]]
-        for text, own in zip(texts, found, strict=True)
-    ]
-    if plan.options.budget_ms is None:
+    started = time.perf_counter()
+    budget_ms = plan.options.budget_ms
+    parts = _parts(texts, [own[: plan.depth] for own in found], plan)
+    groups = [[(text, part.text) for part in own] for text, own in zip(texts, parts, strict=True)]
+    if budget_ms is None:
         scores = _score_all(plan.reranker, groups, progress)
     else:
-        scores = score_within(plan.reranker, groups, plan.options.budget_ms, progress=progress)
+        left_ms = max(budget_ms - 1000 * (time.perf_counter() - started), _LEAST_BUDGET_MS)
+        scores = score_within(plan.reranker, groups, left_ms, progress=progress)
+    if plan.excerpts is not None:
+        scores = [
+            _with_spans(score, own, chosen)
+            for score, own, chosen in zip(scores, found, parts, strict=True)
+        ]
     return [
         _read(
             reranked_hits(own, score, plan.reranker.relevance(score.values), plan.blend),
             len(score.values),
             plan,
-            of=len(group),
+            of=min(len(own), plan.depth),
             truncated=int(score.truncated.sum()),
+            excerpts=sum(not part.whole for part in chosen[: len(score.values)]),
         )
-        for own, group, score in zip(found, groups, scores, strict=True)
+        for own, chosen, score in zip(found, parts, scores, strict=True)
     ]
 
 
@@ -71,6 +96,8 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
     if plan.reranker is None:
         return []
     notices = []
+    if read.excerpts:
+        notices.append(EXCERPT_NOTICE)
     if read.truncated:
         notices.append(
             f"{read.truncated} of the re-ranked passages were longer than the reranker reads "
@@ -98,7 +125,13 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
 
 
 def _read(
-    hits: Sequence[Hit], depth: int, plan: SearchPlan, *, of: int = 0, truncated: int = 0
+    hits: Sequence[Hit],
+    depth: int,
+    plan: SearchPlan,
+    *,
+    of: int = 0,
+    truncated: int = 0,
+    excerpts: int = 0,
 ) -> Read:
     kept = threshold(hits[:depth], plan.options.min_relevance)
     rest = threshold(hits[depth:], plan.options.min_relevance)
@@ -109,7 +142,47 @@ def _read(
         reranked=0 if plan.reranker is None else depth,
         of=of,
         truncated=truncated,
+        excerpts=excerpts,
     )
+
+
+def _parts(
+    texts: Sequence[str], found: Sequence[Sequence[Candidate]], plan: SearchPlan
+) -> list[list[Excerpt]]:
+    """What is read of each candidate of every query.
+
+    Within a time budget, excerpts are chosen of as many as a fifth of it allows, best candidates
+    first: no reranker could read more in what is left.
+    """
+    passages = [[candidate.passage for candidate in own] for own in found]
+    if plan.excerpts is None:
+        return [
+            [Excerpt(one.content, 0, len(one.text), whole=True) for one in own] for own in passages
+        ]
+    budget_ms = plan.options.budget_ms
+    last = math.inf if budget_ms is None else time.perf_counter() + budget_ms / 5000
+    parts: list[list[Excerpt]] = [[] for _ in texts]
+    for start in range(0, max(map(len, passages), default=0), _AT_ONCE):
+        if start and time.perf_counter() > last:
+            break
+        for text, own, chosen in zip(texts, passages, parts, strict=True):
+            chosen += plan.excerpts.of(text, own[start : start + _AT_ONCE])
+    return parts
+
+
+def _with_spans(
+    scores: Scores, candidates: Sequence[Candidate], parts: Sequence[Excerpt]
+) -> Scores:
+    """The scores with the excerpts as the parts of `passage.content` that gave them."""
+    read = len(scores.values)
+    spans = np.zeros((read, 2), dtype=np.int64)
+    for row, (candidate, part) in enumerate(zip(candidates[:read], parts[:read], strict=True)):
+        content = candidate.passage.content
+        before = len(content) - len(candidate.passage.text)  # the text is last
+        spans[row] = (before + part.start, before + part.end)
+        if part.whole:  # the reranker itself may have read it by windows
+            spans[row] = (0, len(content)) if scores.spans is None else scores.spans[row]
+    return replace(scores, spans=spans)
 
 
 def _score_all(

@@ -17,6 +17,9 @@ FloatArray: TypeAlias = "NDArray[np.float32]"
 Blend: TypeAlias = Literal["none", "rrf"]
 """Final order: the reranker's alone, or the reranker's and the first stage's fused by RRF."""
 
+Reading: TypeAlias = Literal["full", "excerpts"]
+"""What the second stage reads of a candidate: all of it, or the part that fits the query best."""
+
 ProgressCallback: TypeAlias = Callable[[int, int], None]
 """Called as `progress(done, total)` in units of texts or pairs, from the calling thread."""
 
@@ -80,13 +83,15 @@ class EncoderInfo:
 
 @dataclass(frozen=True, slots=True)
 class RerankerInfo:
-    """Which reranker scored: name, fingerprint, kind, and the blend it works best with."""
+    """Which reranker scored: name, fingerprint, kind, and how it is best used where nothing is
+    said of it: the blend, and what it reads of a candidate."""
 
     model: str
     fingerprint: str
     kind: Literal["cross-encoder", "late-interaction"]
     max_length: int
     default_blend: Blend = "none"
+    default_read: Reading = "full"
 
 
 @dataclass(frozen=True, slots=True)

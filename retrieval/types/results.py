@@ -27,8 +27,8 @@ class Hit:
             MaxSim with `refine`.
         stage2_rank: place in the reranker's own order, from 1; None if it did not read the passage.
         stage2_score: the reranker's raw score; None if it did not read the passage.
-        best_span: start and end, in characters of `passage.text`, of the part that scored
-            highest; None unless the reranker reads long passages in windows.
+        best_span: start and end, in characters of `passage.text`, of the part that gave the
+            reranker's score; None where the passage was read whole, without choosing a part.
         before: passages of the same document before this one, in its order, with `neighbours`.
         after: passages of the same document after this one, in its order, with `neighbours`.
 
