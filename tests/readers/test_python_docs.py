@@ -145,10 +145,14 @@ def _answers(split: str) -> dict[str, list[str]]:
     header, *judged = path.read_text(encoding="utf-8").splitlines()
     assert header == "query-id\tcorpus-id\tscore"
     answers: dict[str, list[str]] = {}
+    seen = set()
     for line in judged:
         query, name, score = line.split("\t")
-        assert score == "1"
-        answers.setdefault(query, []).append(name)
+        assert score in ("0", "1")  # looked at, and no answer
+        assert (query, name) not in seen
+        seen.add((query, name))
+        if score == "1":
+            answers.setdefault(query, []).append(name)
     return answers
 
 
@@ -156,7 +160,7 @@ def _answers(split: str) -> dict[str, list[str]]:
 UNDOCUMENTED_AT_FIRST = {"asyncio.Timeout"}
 
 
-@pytest.mark.parametrize(("split", "questions", "most"), [("test", 60, 8), ("dev", 80, 4)])
+@pytest.mark.parametrize(("split", "questions", "most"), [("test", 74, 9), ("dev", 80, 4)])
 def test_questions_have_answers_that_exist(
     documents: dict[str, Document], split: str, questions: int, most: int
 ) -> None:
@@ -170,7 +174,7 @@ def test_questions_have_answers_that_exist(
             # A module may be named for its subject: who asks about JSON has to say so.
             if documents[name].metadata["kind"] != "module":
                 assert name not in texts[query], f"{name} is given away by its question"
-    assert len(answers) >= questions
+    assert len(answers) == questions
     assert all(1 <= len(names) == len(set(names)) <= most for names in answers.values())
     modules = {
         documents[n].metadata["module"]
