@@ -19,6 +19,7 @@ from retrieval.types import (
 
 if TYPE_CHECKING:
     from retrieval.index.server.cluster import Cluster
+    from retrieval.models.sources.known import Source
 
 
 def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[str, Any]:
@@ -161,6 +162,23 @@ def _thaw(value: Any) -> Any:
     return value
 
 
-def models_as_dicts(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> list[dict[str, Any]]:
-    """The model table in its stable JSON form; `cached` says which are on this machine."""
-    return [{**asdict(spec), "cached": cached[spec.name]} for spec in specs]
+def models_as_dicts(
+    specs: Sequence[ModelSpec], sources: Mapping[str, Sequence[Source]]
+) -> list[dict[str, Any]]:
+    """The model table in its stable JSON form; `sources` of each in the order they are tried."""
+    return [
+        {
+            **asdict(spec),
+            "cached": any(source.folder for source in sources[spec.name]),
+            "sources": [
+                {
+                    "kind": source.kind,
+                    "from": source.detail,
+                    "folder": None if source.folder is None else str(source.folder),
+                    "int8_origin": source.int8_origin,
+                }
+                for source in sources[spec.name]
+            ],
+        }
+        for spec in specs
+    ]

@@ -58,7 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def weights_cached(names: tuple[str, ...]) -> bool:
     """Whether all models that the marker names, if it names any, lie in the hub's local cache."""
     from retrieval.models.registry import MODELS
-    from retrieval.models.resolve import is_cached
+    from retrieval.models.sources.known import is_cached
 
     return bool(names) and all(is_cached(MODELS[name]) for name in names)
 

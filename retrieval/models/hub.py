@@ -283,8 +283,15 @@ def _translated(
         ) from error
 
 
-def not_found(name: str, kind: ModelKind, reason: str) -> ModelNotFound:
-    """No such model, with what the user may have meant."""
+def address() -> str:
+    """The hub that is asked where none is named: `HF_ENDPOINT`, or the first one."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def not_found(name: str, kind: ModelKind, reason: str, fix: str = "") -> ModelNotFound:
+    """No such model, with what the user may have meant; `fix`: what else would help."""
     from retrieval.models.registry import find, near_names
 
     # A known name is not a typing error: then only the network or the cache is to blame.
@@ -292,6 +299,6 @@ def not_found(name: str, kind: ModelKind, reason: str) -> ModelNotFound:
     offer = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelNotFound(
         f"the {kind} {name!r} cannot be loaded: {reason}",
-        fix=f"{offer}Give the folder that holds its files, connect to a model hub, or use "
-        "'starter', which needs neither. `retrieval models` lists the known names.",
+        fix=f"{offer}{fix + ' ' if fix else ''}Give the folder that holds its files, connect to a "
+        "model hub, or use 'starter', which needs none. `retrieval models` lists the known names.",
     )

@@ -42,8 +42,9 @@ def find(name: str, kind: ModelKind | None = None) -> ModelSpec | None:
 
     `starter` names a pair: with `kind="reranker"` its second stage, else its encoder. A model of
     another kind than asked for is returned all the same, so that the caller can say what it is.
+    A revision behind the name, as in `name@int8-origin`, is passed over.
     """
-    wanted = name.strip().casefold()
+    wanted = name.partition("@")[0].strip().casefold()
     if wanted == STARTER and kind != "reranker":
         return MODELS[STARTER_ENCODER]
     canonical = _ALIASES.get(wanted)

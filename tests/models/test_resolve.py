@@ -13,7 +13,8 @@ import pytest
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION, MODELS
-from retrieval.models.resolve import is_cached, resolve
+from retrieval.models.resolve import resolve
+from retrieval.models.sources.known import is_cached
 
 BERT: dict[str, Any] = {
     "architectures": ["BertModel"],
@@ -31,6 +32,14 @@ XLM_RERANKER: dict[str, Any] = {
     "id2label": {"0": "LABEL_0"},
 }
 MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+@pytest.fixture(autouse=True)
+def _no_package_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a package index carries stands in for a hub; here only the hub is meant."""
+    monkeypatch.setenv("RETRIEVAL_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
 
 
 @pytest.fixture
