@@ -88,7 +88,7 @@ def stage2_column(result: SearchResult, shown: int) -> str:
         )
     if result.reranker is None:
         return _column("stage2", "Stage 2", "Final order", "not re-ranked", items)
-    note = "blended with stage 1 · " if result.blend == "rrf" else ""
+    note = "blended with stage 1 · " if result.blend != "none" else ""
     note += duration(result.timings.rerank_ms)
     return _column("stage2", "Stage 2", "Re-ranked order", note, items)
 
@@ -186,7 +186,7 @@ def _hit_scores(hit: Hit, result: SearchResult) -> str:
         parts.append(_score("rerank score", hit.stage2_score))
     elif result.reranker is not None:
         parts.append('<span class="tsr-score">not re-ranked</span>')
-    if result.blend == "rrf" and hit.stage2_score is not None:
+    if result.blend != "none" and hit.stage2_score is not None:
         parts.append(_score("blended", hit.score))
     parts.append(_score(f"stage 1 {SCORE_NAMES[result.mode]}", hit.stage1_score))
     return "".join(parts)

@@ -32,7 +32,7 @@ from retrieval.search.options import SearchArguments
 from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever
-from retrieval.types import Blend, Encoder, Fusion, Mode, Reading, SearchResult
+from retrieval.types import BlendChoice, Encoder, Fusion, Mode, Reading, SearchResult
 
 INDEXING = frozenset({"language", *SETTINGS})
 """The options that are for indexing the corpus alone."""
@@ -67,7 +67,7 @@ def evaluate_folder(
     encoder: str | Encoder | None = None,
     reranker: str = "auto",
     read: Reading | None = None,
-    blend: Blend | None = None,
+    blend: BlendChoice | None = None,
     fusion: Fusion | None = None,
     candidates: int = 50,
     measures: Sequence[str] = DEFAULT_MEASURES,

@@ -11,7 +11,7 @@ from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked
 from retrieval.search.options import DEFAULT_CANDIDATES, DEFAULT_MODE
 from retrieval.search.retriever import TwoStageRetriever, close_models
-from retrieval.types import Blend, Encoder, Mode, Reranker
+from retrieval.types import BlendChoice, Encoder, Mode, Reranker
 
 
 def open(
@@ -22,7 +22,7 @@ def open(
     reranker: str | Reranker | None = "auto",
     mode: Mode = DEFAULT_MODE,
     candidates: int = DEFAULT_CANDIDATES,
-    blend: Blend | None = None,
+    blend: BlendChoice | None = None,
     tenant: str | None = None,
     api_key: str | None = None,
     **model_options: Any,

@@ -17,7 +17,7 @@ from retrieval.evaluation.report import (
     write_report,
 )
 from retrieval.evaluation.trec import Qrels
-from retrieval.types import Blend, Candidate, Hit, Mode, SearchResult
+from retrieval.types import BlendChoice, Candidate, Hit, Mode, SearchResult
 
 __all__ = [
     "BatchSearch",
@@ -44,7 +44,7 @@ class BatchSearch(Protocol):
         fetch: int | None,
         mode: Mode | None,
         rerank: bool,
-        blend: Blend | None,
+        blend: BlendChoice | None,
     ) -> list[SearchResult]:
         """One result a query, in order.
 
@@ -61,7 +61,7 @@ def evaluate(
     *,
     modes: Sequence[Mode] = ("dense", "sparse", "hybrid"),
     rerank: bool = True,
-    blend: Blend | None = None,
+    blend: BlendChoice | None = None,
     candidates: int = 50,
     depth: int = 100,
     measures: Sequence[str] = DEFAULT_MEASURES,

@@ -14,7 +14,7 @@ The JSON form (`EvaluationReport.as_dict`) keeps these keys; later versions only
         name           "dense", "dense+rerank", …
         mode           "dense", "sparse" or "hybrid"
         reranked       true or false
-        blend          "none" or "rrf"
+        blend          "none", "rrf" or "scores"
         measures       {display name: mean over the queries}
         ms_per_query   median, from the query's text to this row's order
     notices        what the searches had to say, each once

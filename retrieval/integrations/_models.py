@@ -13,8 +13,9 @@ from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.options import checked, first_device, for_reranker_named, of_encoder
 from retrieval.models.registry import STARTER
 from retrieval.search.hits import reranked_hits, threshold
+from retrieval.search.plan import chosen_blend
 from retrieval.types import (
-    Blend,
+    BlendChoice,
     Candidate,
     Encoder,
     Hit,
@@ -97,7 +98,7 @@ def rerank(
     *,
     top_n: int | None,
     min_relevance: float | None,
-    blend: Blend | None,
+    blend: BlendChoice | None,
     progress: ProgressCallback | None = None,
 ) -> list[tuple[Hit, bool]]:
     """Passages in final order, and of each whether the reranker read only a part of it.
@@ -116,14 +117,14 @@ def rerank(
         found,
         scores,
         reranker.relevance(scores.values),
-        reranker.info.default_blend if blend is None else blend,
+        chosen_blend(blend, reranker.info),
     )
     kept = threshold(hits, min_relevance)[:top_n]
     return [(hit, bool(scores.truncated[hit.passage.position])) for hit in kept]
 
 
 def check_reranking(
-    top_n: int | None, min_relevance: float | None, blend: Blend | None, with_title: bool
+    top_n: int | None, min_relevance: float | None, blend: BlendChoice | None, with_title: bool
 ) -> None:
     """Refuse what a reranking adapter cannot be made with.
 
@@ -142,7 +143,7 @@ def check_reranking(
             fix="Try 0.3, or leave it out to keep all.",
         )
     if blend is not None:
-        one_of(blend, Blend, "blend")
+        one_of(blend, BlendChoice, "blend")
     true_or_false(with_title, "with_title", fix="False re-ranks by the text alone.")
 
 

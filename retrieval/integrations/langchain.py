@@ -52,7 +52,7 @@ from retrieval.api.live import FollowingRetriever
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, StoreLike
 from retrieval.search.options import SearchArguments, search_options
 from retrieval.search.retriever import close_models
-from retrieval.types import Blend, Encoder, ProgressCallback, Reranker, SearchResult
+from retrieval.types import BlendChoice, Encoder, ProgressCallback, Reranker, SearchResult
 
 __all__ = ["RetrievalEmbeddings", "RetrievalReranker", "TwoStageLangChainRetriever"]
 
@@ -260,7 +260,7 @@ class RetrievalReranker(BaseDocumentCompressor):
 
     top_n: int | None = None
     min_relevance: float | None = None
-    blend: Blend | None = None
+    blend: BlendChoice | None = None
     with_title: bool = True
     _reranker: Reranker = PrivateAttr()
     _notices: tuple[str, ...] = PrivateAttr(default=())
@@ -272,7 +272,7 @@ class RetrievalReranker(BaseDocumentCompressor):
         *,
         top_n: int | None = None,
         min_relevance: float | None = None,
-        blend: Blend | None = None,
+        blend: BlendChoice | None = None,
         with_title: bool = True,
         **options: Any,
     ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.fusion import rrf
+from retrieval.fusion import dbsf, rrf
 from retrieval.types import Blend, Candidate, Hit, Passage, Scores
 
 
@@ -35,6 +35,7 @@ def reranked_hits(
     scores: Scores,
     relevance: NDArray[np.float64],
     blend: Blend,
+    weight: float = 1.0,
 ) -> list[Hit]:
     """Hits in final order: those that were scored first, the others as the first stage had them.
 
@@ -42,19 +43,26 @@ def reranked_hits(
         candidates: in first-stage order.
         scores: of the first `len(scores.values)` of them.
         relevance: float64, one for each score.
-        blend: "none" for the reranker's order, "rrf" to join it with the first stage's.
+        blend: "none" for the reranker's order; joined with the first stage's, "rrf" by ranks and
+            "scores" by the sum of both stages' scores, each brought to one scale among the
+            candidates that were scored (`retrieval.fusion.dbsf`).
+        weight: of the reranker in the blend "scores"; the first stage's is 1.
     """
     values = scores.values
     depth = len(values)
     ids = [candidate.passage.id for candidate in candidates[:depth]]
     by_reranker = sorted(range(depth), key=lambda row: (-values[row], ids[row]))
     stage2_rank = {row: rank for rank, row in enumerate(by_reranker, start=1)}
-    if blend == "rrf":
-        row_of = {id_: row for row, id_ in enumerate(ids)}
-        fused = rrf([ids, [ids[row] for row in by_reranker]])
-        order = [(row_of[id_], score) for id_, score in fused]
-    else:
+    if blend == "none":
         order = [(row, float(values[row])) for row in by_reranker]
+    else:
+        if blend == "rrf":
+            joined = rrf([ids, [ids[row] for row in by_reranker]])
+        else:
+            first = [(one.passage.id, one.score) for one in candidates[:depth]]
+            joined = dbsf([first, list(zip(ids, values.tolist(), strict=True))], (1.0, weight))
+        row_of = {id_: row for row, id_ in enumerate(ids)}
+        order = [(row_of[id_], score) for id_, score in joined]
     hits = [
         Hit(
             passage=candidates[row].passage,

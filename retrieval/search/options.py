@@ -25,7 +25,7 @@ from typing import (
 
 from retrieval._validate import number, one_of, true_or_false, whole_number
 from retrieval.errors import InvalidInput
-from retrieval.types import Blend, Fusion, Mode, Reading, Where
+from retrieval.types import BlendChoice, Fusion, Mode, Reading, Where
 
 T = TypeVar("T")
 
@@ -194,9 +194,10 @@ class SearchOptions:
         "is several times as fast, else full.",
         hidden=_NO_TUNING,
     )
-    blend: Blend | None = _option(
+    blend: BlendChoice | None = _option(
         None,
-        "Final order: the reranker's (none) or joined with the first stage's (rrf).",
+        "Final order: the reranker's (none), or joined with the first stage's by ranks (rrf) or by "
+        "scores. Left out or auto: what was measured to be best for this reranker.",
         hidden=_NO_TUNING,
     )
     min_relevance: float | None = _option(
@@ -313,7 +314,7 @@ class SearchArguments(TypedDict, total=False):
     where: Where | None
     rerank: bool
     read: Reading | None
-    blend: Blend | None
+    blend: BlendChoice | None
     min_relevance: float | None
     budget_ms: float | None
     offset: int

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from retrieval._validate import is_number, one_of, whole_number
 from retrieval.errors import InvalidInput
@@ -12,7 +14,25 @@ from retrieval.search.options import (
     DEFAULT_MODE,
     SearchOptions,
 )
-from retrieval.types import Blend, Encoder, Fusion, Layout, Manifest, Mode, MultiEncoder, Reranker
+from retrieval.types import (
+    Blend,
+    BlendChoice,
+    Encoder,
+    Fusion,
+    Layout,
+    Manifest,
+    Mode,
+    MultiEncoder,
+    Reranker,
+    RerankerInfo,
+)
+
+SECOND_WEIGHT: Mapping[Mode, float] = MappingProxyType(
+    {"dense": 0.5, "hybrid": 0.5, "sparse": 2.0, "lexical": 2.0}
+)
+"""What the reranker's scores weigh in the blend "scores", the first stage's weighing 1. Chosen on
+training splits by benchmarks/second_stage.py as the weights whose worst set gains most: a good
+first stage keeps its say where the reranker errs (claims, names of functions), BM25's does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +83,11 @@ class SearchPlan:
         return max(self.end, named, options.fetch or 0)
 
     @property
+    def second_weight(self) -> float:
+        """Of the reranker's scores in the blend "scores"; `refine` orders by vectors, too."""
+        return SECOND_WEIGHT["dense" if self.token_vectors else self.mode]
+
+    @property
     def cosines(self) -> bool:
         """Whether first-stage scores are cosines, a relevance scale of a kind."""
         return self.mode == "dense" and self.options.refine is None
@@ -96,7 +121,7 @@ def plan_search(
         depth=depth,
         fetch=fetch,
         mode=mode,
-        blend="none" if reranker is None else options.blend or reranker.info.default_blend,
+        blend="none" if reranker is None else chosen_blend(options.blend, reranker.info),
         fusion=_fusion(options.fusion, mode, layout),
         lexical=layout.lexical and mode in ("lexical", "hybrid"),
         excerpts=_excerpts(options, reranker, manifest),
@@ -106,6 +131,11 @@ def plan_search(
     _check_collection(plan, manifest)
     _check_encoder(plan, encoder)
     return plan
+
+
+def chosen_blend(blend: BlendChoice | None, reranker: RerankerInfo) -> Blend:
+    """How the two orders are joined: as was asked for, or as is best for the reranker."""
+    return reranker.default_blend if blend in (None, "auto") else blend
 
 
 def _excerpts(

@@ -74,7 +74,13 @@ def read_candidates(
         ]
     return [
         _read(
-            reranked_hits(own, score, plan.reranker.relevance(score.values), plan.blend),
+            reranked_hits(
+                own,
+                score,
+                plan.reranker.relevance(score.values),
+                plan.blend,
+                plan.second_weight,
+            ),
             len(score.values),
             plan,
             of=min(len(own), plan.depth),

@@ -22,7 +22,7 @@ from retrieval.search.paging import choose_hits
 from retrieval.search.plan import SearchPlan, plan_search
 from retrieval.search.rerank import Read, read_candidates, reading_notices
 from retrieval.types import (
-    Blend,
+    BlendChoice,
     Encoder,
     Hit,
     Index,
@@ -77,7 +77,7 @@ class TwoStageRetriever(Closing):
         *,
         mode: Mode = DEFAULT_MODE,
         candidates: int = DEFAULT_CANDIDATES,
-        blend: Blend | None = None,
+        blend: BlendChoice | None = None,
         tenant: str | None = None,
         notices: Sequence[str] = (),
         owned: Sequence[object] = (),
@@ -88,7 +88,7 @@ class TwoStageRetriever(Closing):
         self.reranker = reranker
         self.mode = one_of(mode, Mode, "mode")
         self.candidates = whole_number(candidates, "candidates")
-        self.blend = None if blend is None else one_of(blend, Blend, "blend")
+        self.blend = None if blend is None else one_of(blend, BlendChoice, "blend")
         self.tenant = tenant
         self.notices = tuple(notices)
         self._owned = tuple(owned)

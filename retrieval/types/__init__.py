@@ -30,6 +30,7 @@ from retrieval.types.index import (
 )
 from retrieval.types.models import (
     Blend,
+    BlendChoice,
     Encoder,
     EncoderInfo,
     Encoding,
@@ -52,6 +53,7 @@ from retrieval.types.results import Hit, IngestProgress, IngestReport, SearchRes
 
 __all__ = [
     "Blend",
+    "BlendChoice",
     "Bm25Info",
     "Candidate",
     "Document",

@@ -14,8 +14,12 @@ if TYPE_CHECKING:  # the command line's help reads types, and must not wait for 
 FloatArray: TypeAlias = "NDArray[np.float32]"
 """float32 array; the docstring that uses it gives the shape."""
 
-Blend: TypeAlias = Literal["none", "rrf"]
-"""Final order: the reranker's alone, or the reranker's and the first stage's fused by RRF."""
+Blend: TypeAlias = Literal["none", "rrf", "scores"]
+"""Final order: the reranker's alone, or joined with the first stage's: ranks fused by RRF, or
+scores brought to one scale and summed (see `retrieval.search.hits.reranked_hits`)."""
+
+BlendChoice: TypeAlias = Literal["auto", "none", "rrf", "scores"]
+"""What can be asked for; "auto" is what was measured to be best for the reranker and the mode."""
 
 Reading: TypeAlias = Literal["full", "excerpts"]
 """What the second stage reads of a candidate: all of it, or the part that fits the query best."""

@@ -16,8 +16,8 @@ class Hit:
     Attributes:
         passage: what was found.
         rank: place in the final order, from 1; it continues from page to page.
-        score: what the final order follows: the reranker's raw score, the blended RRF score, or
-            the first stage's score where nothing was re-ranked.
+        score: what the final order follows: the reranker's raw score, the sum of
+            the blend, or the first stage's score where nothing was re-ranked.
         relevance: from 0 to 1: the sigmoid of the reranker's score (for late interaction, and for
             vectors alone, the cosine, cut to that range). None where no stage has such a scale:
             BM25 or fused scores without a reranker.

@@ -136,11 +136,27 @@ def test_blending_joins_both_orders() -> None:
     assert result.blend == "rrf"
 
 
+def test_blending_by_scores_weighs_how_far_apart_they_are() -> None:
+    # Standardised, stage 1: a 1.162, b .387, c -.387, d -1.162; the reranker, whose mean is 1.1 and
+    # deviation 2.368: a -1.309, b .802, c .760, d -.253. Ranks alone (rrf) would put a before c.
+    result = retriever(scores={"a": -2.0, "b": 3.0, "c": 2.9, "d": 0.5})[0].search(
+        "q", blend="scores"
+    )
+    assert order(result) == "bcad"
+    assert result.blend == "scores"
+    assert result.hits[0].score == pytest.approx(1 + (0.3873 + 0.8024) / 6, abs=1e-4)
+    assert result.hits[0].relevance == pytest.approx(1 / (1 + np.exp(-3.0)))
+
+
 def test_a_rerankers_own_blend_is_the_default() -> None:
     made, _, _, reranker = retriever()
     reranker.info = replace(reranker.info, default_blend="rrf")
     assert made.search("q").blend == "rrf"
+    assert made.search("q", blend="auto").blend == "rrf"
     assert made.search("q", blend="none").blend == "none"
+    made.blend = "none"
+    assert made.search("q").blend == "none"
+    assert made.search("q", blend="auto").blend == "rrf"
 
 
 def test_candidates_bound_the_second_stage_and_fetch_deepens_the_first() -> None:

@@ -71,7 +71,7 @@ class ResultBody(BaseModel):
 
     query: str
     mode: Literal["dense", "sparse", "lexical", "hybrid"]
-    blend: Literal["none", "rrf"]
+    blend: Literal["none", "rrf", "scores"]
     models: UsedModels
     timings_ms: TimingsBody
     reranked: int = Field(description="how many candidates the second stage read")

@@ -41,7 +41,7 @@ import retrieval.api.open
 from retrieval.errors import InvalidInput
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE
 from retrieval.search.retriever import close_models
-from retrieval.types import Blend, ProgressCallback, Reranker, SearchResult, Where
+from retrieval.types import BlendChoice, ProgressCallback, Reranker, SearchResult, Where
 
 
 @component
@@ -216,7 +216,7 @@ class RetrievalRanker:
         model_options: dict[str, Any] | None = None,
         fingerprint: str | None = None,
         min_relevance: float | None = None,
-        blend: Blend | None = None,
+        blend: BlendChoice | None = None,
         with_title: bool = True,
         scale_score: bool = False,
     ) -> None:

@@ -29,7 +29,7 @@ except ImportError as error:
     raise missing("llama-index-core", "llama-index", "llama_index") from error
 
 from retrieval.search.retriever import close_models
-from retrieval.types import Blend, Encoder, Hit, ProgressCallback, Reranker
+from retrieval.types import BlendChoice, Encoder, Hit, ProgressCallback, Reranker
 
 ScoreKind: TypeAlias = Literal["order", "relevance"]
 """What `NodeWithScore.score` is: what the order follows, or the relevance from 0 to 1."""
@@ -67,7 +67,7 @@ class RetrievalReranker(BaseNodePostprocessor):
     model: str = Field(description="Name of the reranker.")
     top_n: int | None = None
     min_relevance: float | None = None
-    blend: Blend | None = None
+    blend: BlendChoice | None = None
     with_title: bool = True
     score: ScoreKind = "order"
     options: dict[str, Any] = Field(default_factory=dict)
@@ -82,7 +82,7 @@ class RetrievalReranker(BaseNodePostprocessor):
         *,
         top_n: int | None = None,
         min_relevance: float | None = None,
-        blend: Blend | None = None,
+        blend: BlendChoice | None = None,
         with_title: bool = True,
         score: ScoreKind = "order",
         options: Mapping[str, Any] | None = None,
