@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from retrieval._validate import number, one_of, query_text, true_or_false, whole_number
+from retrieval._validate import is_number, number, one_of, query_text, true_or_false, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
 from retrieval.models.options import checked, first_device, for_reranker_named, of_encoder
 from retrieval.models.registry import STARTER
 from retrieval.search.hits import reranked_hits, threshold
-from retrieval.search.plan import chosen_blend
+from retrieval.search.plan import SECOND_WEIGHT, chosen_blend
 from retrieval.types import (
     BlendChoice,
     Candidate,
@@ -99,11 +99,14 @@ def rerank(
     top_n: int | None,
     min_relevance: float | None,
     blend: BlendChoice | None,
+    first_scores: Sequence[object] = (),
     progress: ProgressCallback | None = None,
 ) -> list[tuple[Hit, bool]]:
     """Passages in final order, and of each whether the reranker read only a part of it.
 
     `hit.passage.position` is the place in `passages`, whose order counts as the first stage's.
+    Where not all of them came with a score, the blend "scores" has nothing to go by, and joins the
+    orders by ranks.
 
     Raises:
         InvalidQuery: empty or not text.
@@ -112,13 +115,18 @@ def rerank(
     if not passages:
         return []
     scores = reranker.score([(query, one.content) for one in passages], progress=progress)
-    found = [Candidate(one, 0.0, rank) for rank, one in enumerate(passages, start=1)]
-    hits = reranked_hits(
-        found,
-        scores,
-        reranker.relevance(scores.values),
-        chosen_blend(blend, reranker.info),
-    )
+    known = [float(score) for score in first_scores if is_number(score)]
+    how = chosen_blend(blend, reranker.info)
+    if len(known) != len(passages):
+        known = [0.0] * len(passages)
+        how = "rrf" if how == "scores" else how
+    found = [
+        Candidate(one, score, rank)
+        for rank, (one, score) in enumerate(zip(passages, known, strict=True), start=1)
+    ]
+    # What frameworks bring comes from vectors, as a rule.
+    weight = SECOND_WEIGHT["dense"]
+    hits = reranked_hits(found, scores, reranker.relevance(scores.values), how, weight)
     kept = threshold(hits, min_relevance)[:top_n]
     return [(hit, bool(scores.truncated[hit.passage.position])) for hit in kept]
 

@@ -248,7 +248,8 @@ class RetrievalReranker(BaseDocumentCompressor):
         top_n: how many documents at most; None for all.
         min_relevance: documents below this relevance, from 0 to 1, are left out.
         blend: "none" for the model's order, "rrf" to join it with the order the documents came
-            in; None takes the model's measured default, as a search does ("rrf" for `starter`).
+            in, "scores" with the `stage1_score` in their metadata ("rrf" where one has none); None
+            or "auto" takes the model's measured default, as a search does.
         with_title: whether `title` and `headings` of the metadata are read before the text, as a
             search does.
         options: how a named model runs, as for `retrieval.open`.
@@ -332,6 +333,7 @@ class RetrievalReranker(BaseDocumentCompressor):
             top_n=self.top_n,
             min_relevance=self.min_relevance,
             blend=self.blend,
+            first_scores=[one.metadata.get("stage1_score") for one in documents],
             progress=progress,
         )
         found = []

@@ -135,7 +135,7 @@ def plan_search(
 
 def chosen_blend(blend: BlendChoice | None, reranker: RerankerInfo) -> Blend:
     """How the two orders are joined: as was asked for, or as is best for the reranker."""
-    return reranker.default_blend if blend in (None, "auto") else blend
+    return reranker.default_blend if blend is None or blend == "auto" else blend
 
 
 def _excerpts(

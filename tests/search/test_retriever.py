@@ -136,15 +136,21 @@ def test_blending_joins_both_orders() -> None:
     assert result.blend == "rrf"
 
 
-def test_blending_by_scores_weighs_how_far_apart_they_are() -> None:
+@pytest.mark.parametrize(
+    ("mode", "weight", "expected"),
+    [("hybrid", 0.5, "bacd"), ("dense", 0.5, "bacd"), ("sparse", 2.0, "bcad")],
+)
+def test_blending_by_scores_trusts_vectors_more_than_bm25(
+    mode: Any, weight: float, expected: str
+) -> None:
     # Standardised, stage 1: a 1.162, b .387, c -.387, d -1.162; the reranker, whose mean is 1.1 and
-    # deviation 2.368: a -1.309, b .802, c .760, d -.253. Ranks alone (rrf) would put a before c.
-    result = retriever(scores={"a": -2.0, "b": 3.0, "c": 2.9, "d": 0.5})[0].search(
-        "q", blend="scores"
-    )
-    assert order(result) == "bcad"
+    # deviation 2.368: a -1.309, b .802, c .760, d -.253. A deviation is a sixth of the scale.
+    found = retriever(scores={"a": -2.0, "b": 3.0, "c": 2.9, "d": 0.5})[0]
+    result = found.search("q", blend="scores", mode=mode)
+    assert order(result) == expected
     assert result.blend == "scores"
-    assert result.hits[0].score == pytest.approx(1 + (0.3873 + 0.8024) / 6, abs=1e-4)
+    best = 0.5 + 0.3873 / 6 + weight * (0.5 + 0.8024 / 6)
+    assert result.hits[0].score == pytest.approx(best, abs=1e-4)
     assert result.hits[0].relevance == pytest.approx(1 / (1 + np.exp(-3.0)))
 
 

@@ -204,7 +204,8 @@ class RetrievalRanker:
         fingerprint: the weights it must have; saved with the pipeline once they are loaded.
         min_relevance: documents below it, in [0, 1], are left out.
         blend: "none" (the reranker's order), "rrf" (joined with the order the documents came in),
-            or None for what the reranker works best with.
+            "scores" (with the scores they came with; "rrf" where one has none), or None or "auto"
+            for what the reranker works best with.
         with_title: whether `meta["title"]` and `meta["headings"]` are read before the content.
         scale_score: see `TwoStageHaystackRetriever`.
     """
@@ -310,6 +311,7 @@ class RetrievalRanker:
             top_n=self.top_k if top_k is None else whole_number(top_k, "top_k"),
             min_relevance=self.min_relevance,
             blend=self.blend,
+            first_scores=[one.score for one in documents],
             progress=progress,
         )
         ranked = []

@@ -50,8 +50,9 @@ class RetrievalReranker(BaseNodePostprocessor):
             `retriever.reranker`.
         top_n: how many nodes at most; None for all.
         min_relevance: nodes below this relevance, from 0 to 1, are left out.
-        blend: "none" for the model's order, "rrf" to join it with the order the nodes came in;
-            None takes the model's measured default, as a search does ("rrf" for `starter`).
+        blend: "none" for the model's order, "rrf" to join it with the order the nodes came in,
+            "scores" with the scores they came with ("rrf" where one has none); None or "auto"
+            takes the model's measured default, as a search does.
         with_title: whether `title` and `headings` of the metadata are read before the text, as a
             search does; other metadata is not read.
         score: what a node's `score` is, see `TwoStageLlamaIndexRetriever`.
@@ -173,6 +174,7 @@ class RetrievalReranker(BaseNodePostprocessor):
                 top_n=self.top_n,
                 min_relevance=self.min_relevance,
                 blend=self.blend,
+                first_scores=[one.score for one in nodes],
                 progress=progress,
             )
             found = [

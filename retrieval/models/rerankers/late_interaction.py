@@ -30,7 +30,7 @@ from retrieval.types import (
 )
 
 DEFAULT_BLEND: Blend = "rrf"
-"""Chosen by benchmarks/starter_blend.py on training splits; the figures are in the docs."""
+"""Chosen on training splits; the figures are in docs/evaluation.md."""
 
 MAX_CACHE_BYTES = 256 * 2**20
 QUERY_CACHE_BYTES = 4 * 2**20
