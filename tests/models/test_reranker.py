@@ -103,7 +103,7 @@ def plain_logits(path: Path, pairs: list[tuple[str, str]], max_length: int = 128
 def test_is_a_reranker(reference: CrossEncoderReranker) -> None:
     assert isinstance(reference, Reranker)
     assert reference.info.kind == "cross-encoder"
-    assert reference.info.default_blend == "none"
+    assert reference.info.default_blend == "scores"
     assert reference.info.fingerprint == "sha256:test"
     assert reference.info.max_length == 128
     assert reference.engine == "transformers fp32 on cpu"
