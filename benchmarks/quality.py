@@ -157,14 +157,15 @@ def reranked_run(data: Path, encoder: Encoder, reranker: Reranker) -> Measured:
     return measured
 
 
-def measure_all(data: Path, quick: bool, only: Sequence[str] | None) -> Iterator[Measured]:
+def measure_all(arguments: argparse.Namespace) -> Iterator[Measured]:
     """Every row, set by set; --quick rows are part of a whole run, too."""
-    encoder = load_encoder("starter")
-    reranker = load_reranker("starter", encoder=encoder)
+    data, only = arguments.data, arguments.sets
+    encoder = load_encoder(arguments.encoder)
+    reranker = load_reranker(arguments.reranker, encoder=encoder)
     assert reranker is not None
     if not missing_sets(data, [QUICK]):
         yield both_stages(data, QUICK, encoder, reranker, quick=True)
-    if quick:
+    if arguments.quick:
         return
     for case in (*SETS, *WORDS, DL20):
         if missing_sets(data, [case]) or (only and case.folder not in only):
@@ -230,11 +231,15 @@ def main() -> int:
     add_data_option(options)
     options.add_argument("--against", type=Path, default=STORED, help="stored figures")
     options.add_argument("--sets", nargs="+", metavar="NAME", help="only these folders")
+    options.add_argument("--encoder", default="starter", metavar="MODEL", help="another pair:")
+    options.add_argument("--reranker", default="starter", metavar="MODEL", help="for comparison")
     arguments = options.parse_args()
     before, started = machine(), time.perf_counter()
     found: Measured = {}
-    for own in measure_all(arguments.data, arguments.quick, arguments.sets):
+    for own in measure_all(arguments):
         found |= own
+        if arguments.json is not None:  # a run that is stopped has what it measured
+            write(arguments.json, found, before, time.perf_counter() - started)
     if not found:
         print(f"{arguments.data} has none of the sets; see --data")
         return 2
@@ -245,8 +250,6 @@ def main() -> int:
     seconds = time.perf_counter() - started
     unknown = [name for name in found if name not in stored.get("queries", {})]
     print(f"\n{len(found)} rows in {seconds:.0f} s; {len(unknown)} of them have no stored figures")
-    if arguments.json is not None:
-        write(arguments.json, found, before, seconds)
     for name in worse:
         print(f"worse beyond noise: {name}")
     return 1 if worse else 0

@@ -28,7 +28,7 @@ from retrieval.types import (
 )
 
 SECOND_WEIGHT: Mapping[Mode, float] = MappingProxyType(
-    {"dense": 0.5, "hybrid": 0.5, "sparse": 2.0, "lexical": 2.0}
+    {"dense": 0.4, "hybrid": 0.75, "sparse": 2.0, "lexical": 2.0}
 )
 """What the reranker's scores weigh in the blend "scores", the first stage's weighing 1. Chosen on
 training splits by benchmarks/second_stage.py as the weights whose worst set gains most: a good
