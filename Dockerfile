@@ -39,6 +39,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY retrieval retrieval
 COPY app app
 RUN pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
+# The weights of the starter models, so that a container works where nothing can be fetched.
+RUN RETRIEVAL_WEIGHTS=/weights retrieval models get starter
 
 FROM python:${PYTHON}-slim
 # /key is where docker-compose.yml keeps the key of its Qdrant servers.
@@ -46,11 +48,13 @@ RUN groupadd --gid 10001 retrieval \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin retrieval \
     && install -d -o retrieval -g retrieval /data /key
 COPY --from=build /venv /venv
+COPY --from=build --chown=retrieval:retrieval /weights /weights
 # /data keeps the collections and the models that were fetched.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/data \
     HF_HOME=/data/models \
+    RETRIEVAL_WEIGHTS=/weights \
     RETRIEVAL_STORE=/data/store
 USER retrieval
 WORKDIR /data

@@ -42,6 +42,7 @@ PARTS = {
     "qdrant": (None, r"QDRANT_URL"),
     "scale": (None, r"could not import 'ray|extra 'scale'|ray is not installed"),
     "shared_data": ("shared_data", r"shared/data"),
+    "weights": (None, r"cannot be had from a package index"),
 }
 
 

@@ -69,7 +69,7 @@ def starter(folder: Path) -> Vectors:
     from retrieval.models.load import load_encoder
 
     # bf16 and fp32 machines differ in the last digits: a folder belongs to one machine
-    return Vectors(folder, lambda: load_encoder("starter"), "starter")
+    return Vectors(folder, lambda: load_encoder("all-MiniLM-L6-v2"), "starter")
 
 
 def add_vectors_option(parser: argparse.ArgumentParser) -> None:

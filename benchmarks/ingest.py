@@ -72,7 +72,7 @@ def throughput(origin: Source, documents: int, rounds: int, folder: Path) -> lis
     from retrieval import ingest
     from retrieval.models.load import load_encoder
 
-    encoder = load_encoder("starter")
+    encoder = load_encoder("all-MiniLM-L6-v2")
     corpus = write_corpus(folder / "corpus.jsonl", texts(origin, "real", documents))
     # once uncounted: shapes are seen, files are in the page cache, and the passages are known
     counting = Counting(encoder)

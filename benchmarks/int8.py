@@ -43,7 +43,7 @@ class System:
     """The starter encoder in one number format."""
 
     def __init__(self, dtype: Any, calibration: list[str] | None, cache_dir: Path) -> None:
-        resolved = resolve("starter", "encoder")
+        resolved = resolve("all-MiniLM-L6-v2", "encoder")
         spec = resolved.spec
         assert spec.pooling is not None
         assert spec.max_length is not None

@@ -94,7 +94,7 @@ def service(folder: Path, reranker: Path, **settings: Any) -> Iterator[Running]:
         "store": folder / "store",
         "state_dir": folder / "state",
         "port": 0,
-        "encoder": "starter",
+        "encoder": "all-MiniLM-L6-v2",
         "reranker": reranker,
         "page": False,
         "query_cache_mb": 0,
@@ -322,8 +322,8 @@ def in_this_process(folder: Path) -> Iterator[tuple[str, retrieval.TwoStageRetri
     settings = Settings(
         store=str(folder / "store"),
         state_dir=folder / "state",
-        encoder="starter",
-        reranker="starter",
+        encoder="all-MiniLM-L6-v2",
+        reranker="maxsim",
         page=False,
         query_cache_mb=0,
         score_cache_mb=0,
@@ -416,7 +416,7 @@ def main() -> int:
             for number, text in enumerate(origin.passages[:count])
         )
         retrieval.ingest(
-            documents, "docs", store=folder / "store", encoder="starter", max_tokens=None
+            documents, "docs", store=folder / "store", encoder="all-MiniLM-L6-v2", max_tokens=None
         )
         if arguments.only in (None, "overhead"):
             # What a search costs in the models hides what the service adds to it; MaxSim over

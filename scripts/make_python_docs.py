@@ -25,7 +25,8 @@ INTRO = """\
 
 Every public name of `retrieval`. Importing it loads no torch; a name's parts are loaded on first
 use. Names that begin with `_`, and modules not named here, may change from version to version. The
-examples run as they are: the model `starter` comes with the package.
+examples run as they are: `starter` is a pair of models
+from a package index, which the first use fetches.
 """
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example|Yields):$")
 ENTRY = re.compile(r"^    (\S[^:]*): (.*)$")

@@ -5,7 +5,7 @@
 
 On a Linux machine without an NVIDIA GPU the CPU build of torch is installed: the default one there
 comes with gigabytes of CUDA libraries, and is taken only where the CPU build cannot be fetched. Run
-again, it changes what differs from constraints.txt.
+again, it changes what differs from constraints.txt. The starter models' weights are fetched, too.
 """
 
 import sys
@@ -266,10 +266,32 @@ def set_up(venv: Path, *, dev: bool, cpu_index: str) -> None:
     what = "two-stage-retrieval with the tools for tests" if dev else "two-stage-retrieval"
     say(f"installing {what} and what it needs; the first time takes some minutes …")
     pip(python, ["install", "-c", str(constraints), "-e", target], doing=f"installing {what}")
+    fetch_weights(python)
     (venv / ".stamp-base").touch()
     if dev:
         (venv / ".stamp-dev").touch()
     say(f"done in {time.monotonic() - started:.0f} s.")
+
+
+def fetch_weights(python: Path) -> None:
+    """Fetch the weights of `starter`, which all first steps take. Without them setup is done, too.
+
+    A model hub or a folder may be what is used here; whoever needs `starter` then reads why not.
+    """
+    say("fetching the weights of the starter models (73 MB, the first time) …")
+    done = subprocess.run(
+        [str(python), "-m", "retrieval.cli", "models", "get", "starter"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=pip_environment(),
+    )
+    for line in done.stdout.splitlines():
+        say(f"  {line}")
+    if done.returncode != 0:
+        say(f"NOTICE: they were not fetched, and will be asked for again. {done.stderr.strip()}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

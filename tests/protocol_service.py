@@ -25,7 +25,7 @@ INSTRUCTION = "Represent this sentence for searching relevant passages: "
 
 def instructed_encoder() -> retrieval.BiEncoder:
     """The starter's model with an instruction, so that queries and passages differ."""
-    return retrieval.BiEncoder("starter", query_instruction=INSTRUCTION, threads=2)
+    return retrieval.BiEncoder("all-MiniLM-L6-v2", query_instruction=INSTRUCTION, threads=2)
 
 
 @contextmanager

@@ -85,8 +85,8 @@ def make_settings(folder: Path, **options: Any) -> Settings:
         "store": str(folder / "store"),
         "state_dir": folder / "state",
         "collection": "docs",
-        "encoder": "starter",
-        "reranker": "starter",
+        "encoder": "all-MiniLM-L6-v2",
+        "reranker": "maxsim",
         "threads": 2,
         "page": False,
         "grace_s": 5,
@@ -117,7 +117,9 @@ def small_service(
 
     settings = make_settings(folder, **options)
     if documents and not Path(settings.store).exists():
-        retrieval.ingest(documents, settings.collection, store=settings.store, encoder="starter")
+        retrieval.ingest(
+            documents, settings.collection, store=settings.store, encoder="all-MiniLM-L6-v2"
+        )
     metrics = Metrics()
     backend = Backend(settings, observer=metrics)
     try:

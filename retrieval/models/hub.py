@@ -300,5 +300,6 @@ def not_found(name: str, kind: ModelKind, reason: str, fix: str = "") -> ModelNo
     return ModelNotFound(
         f"the {kind} {name!r} cannot be loaded: {reason}",
         fix=f"{offer}{fix + ' ' if fix else ''}Give the folder that holds its files, connect to a "
-        "model hub, or use 'starter', which needs none. `retrieval models` lists the known names.",
+        "model hub, or use 'starter', which comes from a package index. `retrieval models` lists "
+        "the known names.",
     )

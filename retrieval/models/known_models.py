@@ -17,7 +17,13 @@ BGE_CHINESE_INSTRUCTION = "为这个句子生成表示以用于检索相关文�
 WEB_SEARCH_TASK = "Given a web search query, retrieve relevant passages that answer the query."
 
 STARTER = "starter"
-STARTER_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+"""A pair whose weights come from a package index, so that no model hub is needed."""
+STARTER_ENCODER = "BAAI/bge-small-en-v1.5@int8-origin"
+STARTER_RERANKER = "cross-encoder/ms-marco-MiniLM-L12-v2@int8-origin"
+
+MAXSIM = "maxsim"
+"""Late interaction over the token vectors of `MAXSIM_ENCODER`, which was once the starter's."""
+MAXSIM_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
 _DIMENSIONS = {"small": 384, "base": 768, "large": 1024}
 _MULTILINGUAL = ("multilingual",)
@@ -272,12 +278,12 @@ def _peer_encoders() -> list[ModelSpec]:
     )
     specs.append(
         _bert(
-            STARTER_ENCODER,
+            MAXSIM_ENCODER,
             384,
             "mean",
             licence="Apache-2.0",
             max_length=256,
-            note="the encoder of `starter`: its weights are installed with this library",
+            note="was the encoder of `starter`; its weights come from a package index",
         )
     )
     return specs
@@ -295,7 +301,7 @@ def _peer_rerankers() -> list[ModelSpec]:
     ]
     specs.append(
         ModelSpec(
-            name=STARTER,
+            name=MAXSIM,
             kind="reranker",
             max_length=256,
             dimension=384,
@@ -315,7 +321,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
         for spec in (*_bge(), *_bge_rerankers(), *_peer_encoders(), *_peer_rerankers())
     }
 )
-"""Every known model by its full name. `starter` means the second stage of that pair here."""
+"""Every known model by its full name."""
 
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {

@@ -110,11 +110,12 @@ def load_reranker(
     """Load a second stage, or None where the name is "none".
 
     Args:
-        name: "starter" for late interaction over the starter's token vectors; else a
-            cross-encoder or a language model: a name from `retrieval models`, a folder, a hub id.
-        encoder: the first stage's; "starter" uses it instead of a second copy where it is the
+        name: "starter"; "maxsim" for late interaction over the token vectors of
+            all-MiniLM-L6-v2; else a cross-encoder or a language model: a name from
+            `retrieval models`, a folder, a hub id.
+        encoder: the first stage's; "maxsim" uses it instead of a second copy where it is the
             same model.
-        max_length: the longest input in tokens, of a pair or (`starter`) of each text.
+        max_length: the longest input in tokens, of a pair or (`maxsim`) of each text.
         revision: branch, tag or commit of a hub model.
         score_head: "yes-logit" where a plain language model is meant.
         options: `engine`, `device`, `dtype`, `token_budget` and more, see `CrossEncoderReranker`
@@ -126,7 +127,7 @@ def load_reranker(
     """
     if name is None or name == NONE:
         return None
-    # Only a name can mean `starter`: a path object is always a folder.
+    # Only a name can mean `maxsim`: a path object is always a folder.
     known = registry.find(name, "reranker") if isinstance(name, str) else None
     if known is not None and known.score_head == "maxsim":
         return _late_interaction(encoder, max_length, revision, options)
@@ -177,16 +178,16 @@ def _late_interaction(
 
     if revision is not None:
         raise InvalidInput(
-            f"revision={revision!r} was given for the reranker {registry.STARTER!r}, whose "
-            "weights are installed with this library",
+            f"revision={revision!r} was given for the reranker {registry.MAXSIM!r}, whose "
+            "weights are those of one package",
             fix="Leave the revision out.",
         )
-    resolved = resolve(registry.STARTER, "reranker", max_length=max_length)
+    resolved = resolve(registry.MAXSIM, "reranker", max_length=max_length)
     wanted = resolved.spec
     tokens: TokenEncoder | None = None
     if encoder is not None and hasattr(encoder, "encode_tokens"):
         info = encoder.info
-        # Other instructions or another length would give other scores than `starter` has.
+        # Other instructions or another length would give other scores than `maxsim` has.
         if (
             info.fingerprint == resolved.fingerprint
             and info.max_length == wanted.max_length
@@ -195,5 +196,5 @@ def _late_interaction(
         ):
             tokens = cast("TokenEncoder", encoder)
     if tokens is None:
-        tokens = load_encoder(registry.STARTER, max_length=max_length, **options)
-    return LateInteractionReranker(tokens, name=registry.STARTER)
+        tokens = load_encoder(registry.MAXSIM_ENCODER, max_length=max_length, **options)
+    return LateInteractionReranker(tokens, name=registry.MAXSIM)

@@ -5,17 +5,29 @@ from __future__ import annotations
 import difflib
 from types import MappingProxyType
 
-from retrieval.models.known_models import MODELS, STARTER, STARTER_ENCODER, UNSUPPORTED
+from retrieval.models.known_models import (
+    MAXSIM,
+    MAXSIM_ENCODER,
+    MODELS,
+    STARTER,
+    STARTER_ENCODER,
+    STARTER_RERANKER,
+    UNSUPPORTED,
+)
 from retrieval.types import ModelKind, ModelSpec
 
 __all__ = [
+    "MAXSIM",
+    "MAXSIM_ENCODER",
     "MODELS",
     "STARTER",
     "STARTER_ENCODER",
+    "STARTER_RERANKER",
     "UNSUPPORTED",
     "find",
     "list_models",
     "near_names",
+    "spelled_out",
 ]
 
 
@@ -44,11 +56,16 @@ def find(name: str, kind: ModelKind | None = None) -> ModelSpec | None:
     another kind than asked for is returned all the same, so that the caller can say what it is.
     A revision behind the name, as in `name@int8-origin`, is passed over.
     """
-    wanted = name.partition("@")[0].strip().casefold()
-    if wanted == STARTER and kind != "reranker":
-        return MODELS[STARTER_ENCODER]
+    wanted = spelled_out(name, kind).partition("@")[0].strip().casefold()
     canonical = _ALIASES.get(wanted)
     return None if canonical is None else MODELS[canonical]
+
+
+def spelled_out(name: str, kind: ModelKind | None = None) -> str:
+    """The name that `starter` stands for; every other name as it is."""
+    if name.strip().casefold() != STARTER:
+        return name
+    return STARTER_RERANKER if kind == "reranker" else STARTER_ENCODER
 
 
 def near_names(name: str, kind: ModelKind, *, limit: int = 3) -> list[str]:
@@ -56,8 +73,7 @@ def near_names(name: str, kind: ModelKind, *, limit: int = 3) -> list[str]:
     wanted = name.strip().casefold().removeprefix("./")
     tail = wanted.rpartition("/")[2]
     keys = [alias for alias, full in _ALIASES.items() if MODELS[full].kind == kind]
-    if kind == "encoder":
-        keys.append(STARTER)
+    keys.append(STARTER)
     found: dict[str, None] = {}
     matches = difflib.get_close_matches(wanted, keys, n=2 * limit, cutoff=0.6)
     matches += difflib.get_close_matches(tail, keys, n=2 * limit, cutoff=0.6)

@@ -91,6 +91,7 @@ def resolve(
     if not isinstance(name, str):
         spec, found = _from_folder(Path(text), kind, overrides)
     else:
+        text = registry.spelled_out(text, kind)
         base, at, pinned = text.partition("@")
         known = registry.find(base, kind)
         if known is not None:
@@ -135,7 +136,7 @@ def _from_registry(
             fix="Choose another from `retrieval models`, such as "
             + ("BAAI/bge-m3." if kind == "encoder" else "BAAI/bge-reranker-v2-m3."),
         )
-    repo = registry.STARTER_ENCODER if known.name == registry.STARTER else known.name
+    repo = registry.MAXSIM_ENCODER if known.name == registry.MAXSIM else known.name
     found, revision = known_folder(
         repo, kind, revision, download=download, endpoint=endpoint, cache_dir=cache_dir
     )

@@ -60,14 +60,16 @@ def test_a_mistyped_address_is_not_taken_for_a_folder(
     with pytest.raises(InvalidInput, match="expected a folder or the http"):
         Store(store).names()
     with pytest.raises(InvalidInput, match="expected a folder or the http"):
-        ingest([Document("a", "text")], store=store, encoder="starter")
+        ingest([Document("a", "text")], store=store, encoder="all-MiniLM-L6-v2")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreFault, match="A part of that path is a file"):
-        ingest([Document("a", "text")], store=tmp_path / "file" / "store", encoder="starter")
+        ingest(
+            [Document("a", "text")], store=tmp_path / "file" / "store", encoder="all-MiniLM-L6-v2"
+        )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -114,8 +116,8 @@ def test_options_reach_both_models(built: Path, tiny_bert_reranker: Path) -> Non
         ({"long_passages": "windows", "reranker": None}, "long_passages='windows' .* a reranker"),
         ({"long_passages": "windows", "reranker": "none"}, "long_passages='windows' .* a reranker"),
         (
-            {"window_overlap": 9, "reranker": "starter"},
-            "window_overlap=9 was given for the reranker starter, which is not a cross-encoder",
+            {"window_overlap": 9, "reranker": "maxsim"},
+            "window_overlap=9 was given for the reranker maxsim, which is not a cross-encoder",
         ),
         ({"device": "cpu", "devices": ["cpu", "cpu"]}, "both given"),
         ({"long_passages": "fold", "reranker": "TINY"}, "long_passages='fold'"),
@@ -145,7 +147,7 @@ def test_options_for_models_that_the_caller_made(built: Path, tiny_bert_encoder:
 def test_indexing_takes_no_options_of_a_reranker(tmp_path: Path) -> None:
     for options in ({"long_passages": "windows"}, {"devise": "cpu"}):
         with pytest.raises(InvalidInput, match=next(iter(options))):
-            ingest([Document("a", "text")], store=tmp_path, encoder="starter", **options)
+            ingest([Document("a", "text")], store=tmp_path, encoder="all-MiniLM-L6-v2", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,10 +157,10 @@ def test_an_automatic_reranker_without_windows_is_told(
     from retrieval.models.defaults import Choice
 
     monkeypatch.setattr(
-        "retrieval.api.models.choose_models", lambda *_, **__: Choice("x", "starter", ("Chosen.",))
+        "retrieval.api.models.choose_models", lambda *_, **__: Choice("x", "maxsim", ("Chosen.",))
     )
     with open(store=built, long_passages="windows") as retriever:
-        assert retriever.notices[-1].startswith("The reranker starter, chosen automatically")
+        assert retriever.notices[-1].startswith("The reranker maxsim, chosen automatically")
         assert "long_passages" in retriever.notices[-1]
         assert retriever.search("acorn").reranked == 2
 
@@ -208,7 +210,7 @@ def test_what_is_no_document(
 @pytest.mark.parametrize("source", ["python-docs", [Document("a", "text")]])
 def test_an_encoding_of_what_is_text_already(source: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="encoding='latin-1' was given"):
-        ingest(source, store=tmp_path, encoding="latin-1", encoder="starter")
+        ingest(source, store=tmp_path, encoding="latin-1", encoder="all-MiniLM-L6-v2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,7 +234,7 @@ def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_budget_is_for_each_query_and_told_once(beir: Path) -> None:
     report = evaluate_folder(
-        beir, encoder="starter", reranker="starter", modes=["dense"], budget_ms=1e-6
+        beir, encoder="all-MiniLM-L6-v2", reranker="maxsim", modes=["dense"], budget_ms=1e-6
     )
     (told,) = [notice for notice in report.notices if "budget" in notice]
     assert told == (
@@ -240,7 +242,7 @@ def test_a_budget_is_for_each_query_and_told_once(beir: Path) -> None:
         "least 1."
     )
     ample = evaluate_folder(
-        beir, encoder="starter", reranker="starter", modes=["dense"], budget_ms=1e6
+        beir, encoder="all-MiniLM-L6-v2", reranker="maxsim", modes=["dense"], budget_ms=1e6
     )
     assert not any("budget" in notice for notice in ample.notices)
 
@@ -252,7 +254,7 @@ def test_a_budget_is_for_each_query_and_told_once(beir: Path) -> None:
         ({"budget_ms": 0}, "budget_ms is 0"),
         ({"devise": "cpu"}, "there is no option 'devise'"),
         ({"long_passages": "windows", "rerank": False}, "long_passages='windows' was given"),
-        ({"long_passages": "windows", "reranker": "starter"}, "not a cross-encoder"),
+        ({"long_passages": "windows", "reranker": "maxsim"}, "not a cross-encoder"),
     ],
 )
 def test_evaluating_refuses_before_it_indexes(options: dict[str, Any], told: str) -> None:
@@ -324,7 +326,7 @@ def test_what_an_open_retriever_has_already_is_refused(tmp_path: Path) -> None:
         for options in (
             {"store": store},
             {"encoder": encoder},
-            {"encoder": "starter"},
+            {"encoder": "all-MiniLM-L6-v2"},
             {"version": "docs@v2"},
             {"pooling": "cls"},
             {"query_instruction": ""},

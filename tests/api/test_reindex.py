@@ -149,7 +149,7 @@ def test_there_must_be_something_to_build_anew(source: Path, tmp_path: Path) -> 
 @pytest.fixture
 def cli_store(source: Path, tmp_path: Path) -> str:
     place = str(tmp_path / "cli")
-    assert run(["index", str(source), "--store", place, "--encoder", "starter"]) == 0
+    assert run(["index", str(source), "--store", place, "--encoder", "all-MiniLM-L6-v2"]) == 0
     return place
 
 

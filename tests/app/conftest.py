@@ -213,6 +213,6 @@ def office_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         retrieval.Document(id=title, text=text, title=title, source=f"office/{title.lower()}.md")
         for title, text in DOCUMENTS.items()
     ]
-    report = retrieval.ingest(documents, "office", store=store, encoder="starter")
+    report = retrieval.ingest(documents, "office", store=store, encoder="all-MiniLM-L6-v2")
     assert report.new == len(DOCUMENTS)
     return store

@@ -27,7 +27,7 @@ def url(office_store: Path, serving: Callable[..., AbstractContextManager[str]])
     import retrieval
 
     with (
-        retrieval.open("office", store=office_store, reranker="starter") as retriever,
+        retrieval.open("office", store=office_store, reranker="maxsim") as retriever,
         serving(
             retriever,
             examples=["how long are copies of the database kept"],

@@ -302,8 +302,8 @@ def run(spec, home, progress, cancelled):
             print("written", now.documents, flush=True)
             time.sleep(0.5)
     given = documents_of(home, ParseLimits(), cancelled)
-    return retrieval.ingest(given.read(), "docs", store=str(folder / "store"), encoder="starter",
-                            threads=1, progress=slowly)
+    return retrieval.ingest(given.read(), "docs", store=str(folder / "store"),
+                            encoder="all-MiniLM-L6-v2", threads=1, progress=slowly)
 jobs = Jobs(folder / "state", run)
 jobs.open()
 if sys.argv[2] == "slow":
@@ -316,7 +316,7 @@ deadline = time.monotonic() + 100
 while jobs.list()[0].state not in ("done", "failed") and time.monotonic() < deadline:
     time.sleep(0.05)
 jobs.close()
-with retrieval.open("docs", store=str(folder / "store"), encoder="starter", reranker="none") as r:
+with retrieval.open("docs", store=str(folder / "store"), reranker="none") as r:
     found = r.index.document_states([f"d{i}" for i in range(40)])
     print("documents", len(found), jobs.list()[0].state, jobs.list()[0].report.read)
 """

@@ -70,7 +70,9 @@ def serving(folder: Path, **options: Any) -> Any:
 
 def test_a_collection_in_strict_mode(tmp_path: Path) -> None:
     with qdrant_http() as qdrant:
-        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="starter", fields=None)
+        retrieval.ingest(
+            DOCUMENTS, "docs", store=qdrant.url, encoder="all-MiniLM-L6-v2", fields=None
+        )
         with running(serving(tmp_path, store=f"{qdrant.url}?retry_s=0.5")) as url:
 
             def limit(**limits: Any) -> None:
@@ -101,7 +103,7 @@ def test_a_collection_in_strict_mode(tmp_path: Path) -> None:
 
 def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
     with qdrant_http() as qdrant, tcp_proxy(qdrant.url) as proxy:
-        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="starter")
+        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="all-MiniLM-L6-v2")
         proxy.cut()
         app = serving(tmp_path, store=f"{proxy.url}?timeout_s=2&retry_s=0.5")
         with running(app) as url:
@@ -144,7 +146,7 @@ def test_qdrant_away_at_the_start_and_later(tmp_path: Path) -> None:
 
 def test_ready_while_one_of_several_nodes_is_away(tmp_path: Path) -> None:
     with qdrant_http() as qdrant, tcp_proxy(qdrant.url) as first, tcp_proxy(qdrant.url) as second:
-        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="starter")
+        retrieval.ingest(DOCUMENTS, "docs", store=qdrant.url, encoder="all-MiniLM-L6-v2")
         with running(serving(tmp_path, store=f"{first.url},{second.url}")) as url:
             until(lambda: httpx.get(f"{url}/readyz", timeout=20).status_code == 200)
             first.cut()
@@ -155,7 +157,10 @@ def test_ready_while_one_of_several_nodes_is_away(tmp_path: Path) -> None:
 def test_ready_is_not_said_of_a_store_that_cannot_be_used(tmp_path: Path) -> None:
     with qdrant_http(api_key="all") as qdrant:
         retrieval.ingest(
-            DOCUMENTS, "docs", store=retrieval.Store(qdrant.url, api_key="all"), encoder="starter"
+            DOCUMENTS,
+            "docs",
+            store=retrieval.Store(qdrant.url, api_key="all"),
+            encoder="all-MiniLM-L6-v2",
         )
         qdrant.faults.tokens = {"reads": "r"}
 
@@ -338,8 +343,8 @@ def started(folder: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[st
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RETRIEVAL_")}
     given = {
         "store": folder / "store",
-        "encoder": "starter",
-        "reranker": "starter",
+        "encoder": "all-MiniLM-L6-v2",
+        "reranker": "maxsim",
         "port": 0,
         "page": False,
         "log_level": "warning",
@@ -362,7 +367,7 @@ def started(folder: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[st
 
 
 def test_sigterm_under_load_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
-    retrieval.ingest(DOCUMENTS, "docs", store=tmp_path / "store", encoder="starter")
+    retrieval.ingest(DOCUMENTS, "docs", store=tmp_path / "store", encoder="all-MiniLM-L6-v2")
     broken: list[str] = []
     answered: list[int] = []
     written: list[str] = []

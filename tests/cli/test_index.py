@@ -28,7 +28,7 @@ def test_a_summary_with_duplicates_storage_and_pruning(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
-    place = ["--store", str(store), "--encoder", "starter"]
+    place = ["--store", str(store), "--encoder", "all-MiniLM-L6-v2"]
     options = ["--quantization", "int8", "--field", "path:keyword", "--field", "n:number"]
     assert run(["index", str(folder), *place, *options]) == 0
     told = capsys.readouterr()
@@ -58,7 +58,7 @@ def test_a_field_is_indexed_afterwards(
 ) -> None:
     store = tmp_path / "store"
     place = ["--store", str(store)]
-    made = ["index", str(folder), *place, "--encoder", "starter", "--field", "n:number"]
+    made = ["index", str(folder), *place, "--encoder", "all-MiniLM-L6-v2", "--field", "n:number"]
     assert run(made) == 0
     again = ["reindex", str(folder), *place, "--field", "lang:keyword"]
     assert run([*again, "--quantization", "int8"]) == 0, capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_options_that_cannot_be(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     store = tmp_path / "store"
-    place = ["--store", str(store), "--encoder", "starter"]
+    place = ["--store", str(store), "--encoder", "all-MiniLM-L6-v2"]
     assert run(["index", str(folder), *place, *options]) == 2
     if options == ["--lexical"]:  # the message is the encoder's, where it knows better
         message = "lexical"

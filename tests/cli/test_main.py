@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store") / "retrieval"
-    assert run(["index", str(folder), "--store", str(store), "--encoder", "starter"]) == 0
+    assert run(["index", str(folder), "--store", str(store), "--encoder", "all-MiniLM-L6-v2"]) == 0
     return store
 
 
@@ -120,7 +120,9 @@ def test_bad_files_are_named_and_the_rest_is_indexed(
     (tmp_path / "in/empty.txt").write_text("")
     (tmp_path / "in/rows.jsonl").write_text('{"text": "fine row"}\n{"text": broken\n')
     store = str(tmp_path / "store")
-    assert run(["index", str(tmp_path / "in"), "--store", store, "--encoder", "starter"]) == 0
+    assert (
+        run(["index", str(tmp_path / "in"), "--store", store, "--encoder", "all-MiniLM-L6-v2"]) == 0
+    )
     captured = capsys.readouterr()
     for named in ("binary.txt", "empty.txt", "rows.jsonl:2"):
         assert named in captured.err
@@ -135,7 +137,7 @@ def test_two_folders_with_the_same_file_names_do_not_overwrite_each_other(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "README.md").write_text(f"This is the text of project {name}.")
-    store = ["--store", str(tmp_path / "store"), "--encoder", "starter"]
+    store = ["--store", str(tmp_path / "store"), "--encoder", "all-MiniLM-L6-v2"]
     assert run(["index", str(tmp_path / "a"), str(tmp_path / "b"), *store]) == 2
     captured = capsys.readouterr()
     assert "'README.md' is taken by" in captured.err
@@ -156,7 +158,7 @@ def test_texts_in_another_language_than_the_models_are_noticed(
     (tmp_path / "trees.txt").write_text(DOCUMENTS["bäume/中文.txt"], encoding="utf-8")
     store = str(tmp_path / "store")
     source = str(tmp_path / "trees.txt")
-    assert run(["index", source, "--store", store, "--encoder", "starter"]) == 0
+    assert run(["index", source, "--store", store, "--encoder", "all-MiniLM-L6-v2"]) == 0
     assert "look chinese" in capsys.readouterr().err
     assert run(["search", "橡子", "--store", store, "--mode", "sparse"]) == 0
     captured = capsys.readouterr()
@@ -196,7 +198,7 @@ def test_eval_prints_and_writes_every_mode(
     (beir / "queries.jsonl").write_text('{"_id": "q1", "text": "which tree has acorns"}\n')
     (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ta\t1\n")
     figures, runs = tmp_path / "figures.json", tmp_path / "runs"
-    arguments = ["eval", str(beir), "--encoder", "starter", "--json", str(figures)]
+    arguments = ["eval", str(beir), "--encoder", "all-MiniLM-L6-v2", "--json", str(figures)]
     assert run([*arguments, "--runs", str(runs)]) == 0
     out = capsys.readouterr().out
     assert "nDCG@10" in out
@@ -234,7 +236,7 @@ def test_eval_prints_and_writes_every_mode(
             ["device='cpu' and devices=['cpu', 'cpu'] were both given"],
         ),
         (
-            "search x --store STORE --reranker starter --long-passages windows",
+            "search x --store STORE --reranker maxsim --long-passages windows",
             ["not a cross-encoder"],
         ),
         ("search x --store STORE --reranker ''", ["the reranker is '', expected the name of a"]),
@@ -243,7 +245,7 @@ def test_eval_prints_and_writes_every_mode(
         ("index TMP/no --store TMP/s", ["TMP/no"]),
         ("index FOLDER --store TMP/s --encoder bge-smal-en-v1.5", ["bge-small-en-v1.5"]),
         (
-            "index python-docs --store TMP/s --encoder starter --encoding latin-1",
+            "index python-docs --store TMP/s --encoder all-MiniLM-L6-v2 --encoding latin-1",
             ["encoding='latin-1' was given for python-docs"],
         ),
     ],
@@ -358,7 +360,7 @@ def test_a_full_disk_while_indexing(
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     arguments = ["index", str(tmp_path / "rows.jsonl"), "--store", str(small_disk / "store")]
     done = subprocess.run(
-        [sys.executable, "-m", "retrieval.cli", *arguments, "--encoder", "starter"],
+        [sys.executable, "-m", "retrieval.cli", *arguments, "--encoder", "all-MiniLM-L6-v2"],
         check=False,
         capture_output=True,
         text=True,
@@ -378,7 +380,7 @@ def test_ctrl_c_ends_at_once_and_what_was_written_is_kept(tmp_path: Path) -> Non
     running = subprocess.Popen(
         [
             *[sys.executable, "-m", "retrieval.cli", "index", str(tmp_path / "rows.jsonl")],
-            *["--store", str(store), "--encoder", "starter"],
+            *["--store", str(store), "--encoder", "all-MiniLM-L6-v2"],
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -399,7 +401,7 @@ def test_ctrl_c_ends_at_once_and_what_was_written_is_kept(tmp_path: Path) -> Non
 
 
 def test_a_budget_ends_re_ranking_early(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = search(capsys, store, "acorns", "--reranker", "starter", "--budget-ms", "0.000001")
+    result = search(capsys, store, "acorns", "--reranker", "maxsim", "--budget-ms", "0.000001")
     assert result["reranked"] in (1, 2)  # two to learn how fast the reranker is
     assert any(n.startswith("The time budget of 1e-06 ms re-ranked") for n in result["notices"])
     depth = result["reranked"]
@@ -463,7 +465,7 @@ def test_a_source_of_which_nothing_could_be_indexed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()
-    place = ["--store", str(tmp_path / "store"), "--encoder", "starter"]
+    place = ["--store", str(tmp_path / "store"), "--encoder", "all-MiniLM-L6-v2"]
     assert run(["index", str(tmp_path / "in"), *place]) == 2
     assert "holds no file that can be read" in capsys.readouterr().err
     (tmp_path / "rows.jsonl").write_text("")

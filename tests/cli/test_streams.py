@@ -20,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "docs").mkdir()
     (root / "docs/a.txt").write_text("Oaks bear acorns.")
     (root / "docs/bad.jsonl").write_text("{")
-    arguments = ["--store", str(root / "store"), "--encoder", "starter"]
+    arguments = ["--store", str(root / "store"), "--encoder", "all-MiniLM-L6-v2"]
     assert run(["index", str(root / "docs"), *arguments]) == 0
     return root
 
@@ -60,7 +60,7 @@ def test_nobody_listens(line: str, code: int, place: Path) -> None:
 
 
 def test_indexing_goes_on_without_a_reader_of_its_notes(place: Path, tmp_path: Path) -> None:
-    arguments = f"docs --store {tmp_path}/store --encoder starter"
+    arguments = f"docs --store {tmp_path}/store --encoder all-MiniLM-L6-v2"
     assert shell(place, f"retrieval index {arguments} 2>&1 >/dev/null | exec true").returncode == 0
     assert run(["info", "docs", "--store", str(tmp_path / "store")]) == 0
 
@@ -81,7 +81,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
         Path(os.fsdecode(os.fsencode(documents) + b"/b\xff\x1b[31m.txt")).write_text("text")
     except OSError:
         pytest.skip("this file system has no such names")
-    line = f"retrieval index docs --store {tmp_path}/store --encoder starter"
+    line = f"retrieval index docs --store {tmp_path}/store --encoder all-MiniLM-L6-v2"
     done = shell(tmp_path, f"{line} --json")
     assert done.returncode == 2, done.stderr  # there was nothing else to index
     assert os.fsencode(json.loads(done.stdout)[0]["problems"][0]["source"]).endswith(b"[31m.txt")

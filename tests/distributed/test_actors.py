@@ -327,7 +327,9 @@ def test_a_worker_with_another_model_than_the_collections_writes_nothing(job: Jo
 
 def test_a_named_models_tokeniser_is_loaded_without_its_weights(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    retrieval.ingest([Document("a", "one document")], "docs", store=store, encoder="starter")
+    retrieval.ingest(
+        [Document("a", "one document")], "docs", store=store, encoder="all-MiniLM-L6-v2"
+    )
     job = Job(Target(store, "docs", None), store.manifest("docs"), None, None, {})
     with job.load_encoder() as encoder:  # type: ignore[attr-defined]
         assert encoder.info == job.manifest.encoder

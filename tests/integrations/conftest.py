@@ -51,7 +51,12 @@ def office_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the collection `office`, indexed with the starter encoder."""
     store = tmp_path_factory.mktemp("office") / "store"
     retrieval.ingest(
-        DOCUMENTS, "office", store=store, encoder="starter", max_tokens=24, overlap_tokens=0
+        DOCUMENTS,
+        "office",
+        store=store,
+        encoder="all-MiniLM-L6-v2",
+        max_tokens=24,
+        overlap_tokens=0,
     )
     return store
 
@@ -59,5 +64,5 @@ def office_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def office(office_store: Path) -> Iterator[TwoStageRetriever]:
     """The collection, open, with both starter models."""
-    with retrieval.open("office", store=office_store, reranker="starter") as retriever:
+    with retrieval.open("office", store=office_store, reranker="maxsim") as retriever:
         yield retriever

@@ -46,7 +46,7 @@ YEARS = {"expenses": 2024, "lunch": 2023, "passwords": 2022, "backups": 2021}
 
 @pytest.fixture(scope="module")
 def encoder() -> retrieval.BiEncoder:
-    return retrieval.BiEncoder("starter", threads=2, query_instruction="query: ")
+    return retrieval.BiEncoder("all-MiniLM-L6-v2", threads=2, query_instruction="query: ")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         retrieval.Document(id=id_, text=text, title=id_.title(), metadata={"year": YEARS[id_]})
         for id_, text in TEXTS.items()
     ]
-    retrieval.ingest(documents, "docs", store=str(folder), encoder="starter")
+    retrieval.ingest(documents, "docs", store=str(folder), encoder="all-MiniLM-L6-v2")
     copy = folder.with_name("copy")
     shutil.copytree(folder, copy)
     return str(folder), str(copy)
@@ -65,7 +65,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def opened(stores: tuple[str, str]) -> Iterator[retrieval.TwoStageRetriever]:
-    with retrieval.open("docs", store=stores[0], reranker="starter", threads=2) as retriever:
+    with retrieval.open("docs", store=stores[0], reranker="maxsim", threads=2) as retriever:
         yield retriever
 
 
@@ -109,7 +109,7 @@ def test_a_pipeline_survives_being_saved(stores: tuple[str, str]) -> None:
         open_options={"reranker": "none", "threads": 2},
     )
     pipeline.add_component("retriever", retriever)
-    pipeline.add_component("ranker", RetrievalRanker("starter", top_k=2, model_options=OPTIONS))
+    pipeline.add_component("ranker", RetrievalRanker("maxsim", top_k=2, model_options=OPTIONS))
     pipeline.connect("retriever.documents", "ranker.documents")
     inputs = {"retriever": {"query": QUERY}, "ranker": {"query": QUERY}}
     try:
@@ -191,19 +191,19 @@ def test_documents_are_not_changed_and_cuts_are_told(encoder: retrieval.BiEncode
 
 
 def test_embedders_survive_being_saved() -> None:
-    text = RetrievalTextEmbedder("starter", model_options=OPTIONS)
+    text = RetrievalTextEmbedder("all-MiniLM-L6-v2", model_options=OPTIONS)
     text.warm_up()
     saved = text.to_dict()
     assert saved["init_parameters"]["fingerprint"].startswith("sha256:")
     again = RetrievalTextEmbedder.from_dict(saved)
     assert again.run("soup") == text.run("soup")
     documents_embedder = RetrievalDocumentEmbedder.from_dict(
-        RetrievalDocumentEmbedder("starter", OPTIONS, None, ["year"], " ").to_dict()
+        RetrievalDocumentEmbedder("all-MiniLM-L6-v2", OPTIONS, None, ["year"], " ").to_dict()
     )
     assert documents_embedder.meta_fields_to_embed == ["year"]
     for one in (text, again, documents_embedder):
         one.close()
-    other = RetrievalTextEmbedder("starter", OPTIONS, fingerprint="sha256:other")
+    other = RetrievalTextEmbedder("all-MiniLM-L6-v2", OPTIONS, fingerprint="sha256:other")
     with pytest.raises(InvalidInput, match="fingerprint"):
         other.warm_up()
 
@@ -214,7 +214,7 @@ def test_the_ranker_orders_what_others_found() -> None:
     pipeline = Pipeline()
     pipeline.add_component("bm25", InMemoryBM25Retriever(in_memory))
     pipeline.add_component(
-        "ranker", RetrievalRanker("starter", model_options=OPTIONS, blend="none", scale_score=True)
+        "ranker", RetrievalRanker("maxsim", model_options=OPTIONS, blend="none", scale_score=True)
     )
     pipeline.connect("bm25.documents", "ranker.documents")
     words = "costs canteen passwords database"
@@ -342,6 +342,6 @@ def test_wrong_settings_are_refused_at_once(opened: retrieval.TwoStageRetriever)
     with pytest.raises(InvalidInput, match="no search option 'depth'"):
         TwoStageHaystackRetriever(opened, search_options={"depth": 3})
     with pytest.raises(InvalidInput, match="blend"):
-        RetrievalRanker("starter", blend="mean")  # type: ignore[arg-type]
+        RetrievalRanker("maxsim", blend="mean")  # type: ignore[arg-type]
     with pytest.raises(retrieval.RetrievalError):
         TwoStageHaystackRetriever("missing", store=str(Path("nowhere"))).warm_up()

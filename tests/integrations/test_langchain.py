@@ -59,8 +59,10 @@ def test_vectors_are_those_of_the_encoder(office: TwoStageRetriever) -> None:
 
 
 def test_only_queries_carry_the_query_instruction() -> None:
-    embeddings = RetrievalEmbeddings("starter", query_instruction="Find passages on: ", threads=2)
-    plain = RetrievalEmbeddings("starter", threads=2)
+    embeddings = RetrievalEmbeddings(
+        "all-MiniLM-L6-v2", query_instruction="Find passages on: ", threads=2
+    )
+    plain = RetrievalEmbeddings("all-MiniLM-L6-v2", threads=2)
     text = "soup and bread"
     assert embeddings.embed_documents([text]) == plain.embed_documents([text])
     with_instruction = plain.embed_documents([f"Find passages on: {text}"])[0]
@@ -96,7 +98,7 @@ def test_embeddings_refuse_what_they_cannot_use(office: TwoStageRetriever) -> No
     with pytest.raises(InvalidInput, match="model is a int, expected a name or an encoder"):
         RetrievalEmbeddings(7)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="no option 'colour'"):
-        RetrievalEmbeddings("starter", colour="red")
+        RetrievalEmbeddings("all-MiniLM-L6-v2", colour="red")
     with pytest.raises(InvalidInput, match="threads was given besides an encoder"):
         RetrievalEmbeddings(office.encoder, threads=2)
     with pytest.raises(RetrievalError, match="no-such-model"):
@@ -336,7 +338,7 @@ def test_it_orders_as_the_search_does(office: TwoStageRetriever, blend: Any) -> 
 def test_it_reads_documents_of_other_retrievers(office: TwoStageRetriever) -> None:
     texts = ["fish on Fridays", "travel costs are paid back within ten days", "soup", "soup"]
     documents = [Document(page_content=text, metadata={"n": n}) for n, text in enumerate(texts)]
-    reranker = RetrievalReranker("starter", blend="none", threads=2)
+    reranker = RetrievalReranker("maxsim", blend="none", threads=2)
     assert reranker.reranker.info.kind == "late-interaction"
     ordered = reranker.compress_documents(documents, QUERY)
     assert ordered[0].metadata["n"] == 1

@@ -34,7 +34,7 @@ class TestEmbeddingsUnit(EmbeddingsUnitTests):
 
     @property
     def embedding_model_params(self) -> dict[str, Any]:
-        return {"model": "starter", "threads": 2}
+        return {"model": "all-MiniLM-L6-v2", "threads": 2}
 
 
 class TestEmbeddingsIntegration(EmbeddingsIntegrationTests):

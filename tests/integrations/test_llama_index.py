@@ -248,7 +248,7 @@ def test_reranker_limits_and_refusals(office: TwoStageRetriever) -> None:
         ({"min_relevance": 1.5}, "min_relevance is 1.5"),
         ({"model": "none"}, "nothing to re-rank with"),
         ({"options": {"threads": 2}}, "besides a reranker"),
-        ({"model": "starter", "options": {"shade": 1}}, "no option 'shade'"),
+        ({"model": "all-MiniLM-L6-v2", "options": {"shade": 1}}, "no option 'shade'"),
         ({"score": "logit"}, "score is 'logit'"),
     ]:
         with pytest.raises(InvalidInput, match=message):
@@ -276,14 +276,14 @@ def test_vectors_are_those_of_the_encoder(office: TwoStageRetriever) -> None:
 
 def test_only_queries_carry_the_query_instruction() -> None:
     options = {"query_instruction": "Find passages on: ", "threads": 2}
-    embedding = RetrievalEmbedding("starter", options=options)
+    embedding = RetrievalEmbedding("all-MiniLM-L6-v2", options=options)
     text = "soup and bread"
     query, passage = embedding.get_query_embedding(text), embedding.get_text_embedding(text)
     assert np.dot(query, passage) < 0.99
     prefixed = embedding.get_text_embedding(f"Find passages on: {text}")
     assert np.dot(query, prefixed) == pytest.approx(1.0, abs=1e-3)
     with pytest.raises(InvalidInput, match="embeddings_cache was given"):
-        RetrievalEmbedding("starter", options=options, embeddings_cache=SimpleKVStore())
+        RetrievalEmbedding("all-MiniLM-L6-v2", options=options, embeddings_cache=SimpleKVStore())
     saved = RetrievalEmbedding.from_dict(embedding.to_dict())
     assert saved.get_query_embedding(text) == query
     embedding.close()
@@ -305,9 +305,9 @@ def test_an_index_of_llama_index_finds_with_it(office: TwoStageRetriever) -> Non
 
 
 def test_models_by_name_survive_being_saved(office: TwoStageRetriever) -> None:
-    embedding = RetrievalEmbedding("starter", options={"threads": 2}, embed_batch_size=32)
+    embedding = RetrievalEmbedding("all-MiniLM-L6-v2", options={"threads": 2}, embed_batch_size=32)
     written = json.loads(embedding.to_json())
-    assert written["model_name"] == "starter"
+    assert written["model_name"] == "all-MiniLM-L6-v2"
     assert written["fingerprint"] == office.encoder.info.fingerprint
     loaded = RetrievalEmbedding.from_dict(written)
     assert loaded.embed_batch_size == 32
@@ -316,7 +316,7 @@ def test_models_by_name_survive_being_saved(office: TwoStageRetriever) -> None:
         QUERY
     ) == embedding.get_query_embedding(QUERY)
 
-    reranker = RetrievalReranker("starter", top_n=1, blend="none", options={"threads": 2})
+    reranker = RetrievalReranker("maxsim", top_n=1, blend="none", options={"threads": 2})
     again = RetrievalReranker.from_json(reranker.to_json())
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("fish", "travel costs")]
     first = reranker.postprocess_nodes(nodes, query_str=QUERY)
@@ -327,9 +327,9 @@ def test_models_by_name_survive_being_saved(office: TwoStageRetriever) -> None:
 
 def test_other_weights_than_the_saved_ones_are_refused() -> None:
     with pytest.raises(InvalidInput, match="was saved with sha256:other"):
-        RetrievalEmbedding("starter", fingerprint="sha256:other")
+        RetrievalEmbedding("all-MiniLM-L6-v2", fingerprint="sha256:other")
     with pytest.raises(InvalidInput, match="was saved with sha256:other"):
-        RetrievalReranker("starter", fingerprint="sha256:other")
+        RetrievalReranker("maxsim", fingerprint="sha256:other")
 
 
 # --- nothing leaves the machine -------------------------------------------------------------
@@ -357,8 +357,8 @@ from retrieval.integrations import llama_index
 
 store = {str(tmp_path / "store")!r}
 documents = [retrieval.Document(str(n), f"number {{n}}") for n in range(3)]
-retrieval.ingest(documents, "docs", store=store, encoder="starter")
-with retrieval.open("docs", store=store, reranker="starter") as open_one:
+retrieval.ingest(documents, "docs", store=store, encoder="all-MiniLM-L6-v2")
+with retrieval.open("docs", store=store, reranker="maxsim") as open_one:
     found = TwoStageLangChainRetriever(open_one).invoke("number 1")
     assert RetrievalReranker(open_one.reranker).compress_documents(found, "number 1")
     assert RetrievalEmbeddings(open_one.encoder).embed_query("number 1")

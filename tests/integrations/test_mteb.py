@@ -93,9 +93,11 @@ class OfficeRetrieval(AbsTaskRetrieval):
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[retrieval.TwoStageRetriever]:
     store = str(tmp_path_factory.mktemp("mteb") / "store")
     documents = [retrieval.Document(id=id_, text=text) for id_, text in CORPUS.items()]
-    encoder = retrieval.BiEncoder("starter", threads=2, dtype="fp32", query_instruction="ask: ")
+    encoder = retrieval.BiEncoder(
+        "all-MiniLM-L6-v2", threads=2, dtype="fp32", query_instruction="ask: "
+    )
     retrieval.ingest(documents, "docs", store=store, encoder=encoder)
-    with retrieval.open("docs", store=store, encoder=encoder, reranker="starter") as retriever:
+    with retrieval.open("docs", store=store, encoder=encoder, reranker="maxsim") as retriever:
         yield retriever
 
 
@@ -164,10 +166,10 @@ def test_only_queries_get_the_instruction(opened: retrieval.TwoStageRetriever) -
 
 
 def test_a_model_by_name() -> None:
-    model = MtebEncoder("starter", None, device="cpu", threads=2)
+    model = MtebEncoder("all-MiniLM-L6-v2", None, device="cpu", threads=2)
     assert model.encode([{"text": ["soup"]}]).shape == (1, 384)
     model.close()
-    reranker = MtebCrossEncoder("starter", None, "cpu", threads=2)
+    reranker = MtebCrossEncoder("maxsim", None, "cpu", threads=2)
     assert reranker.predict([{"text": ["a"]}], [{"text": ["b"]}]).shape == (1,)
     assert reranker.predict([], []).shape == (0,)
     reranker.close()

@@ -22,13 +22,13 @@ QUERY = "how do I get my expenses back?"
 @pytest.fixture(scope="module")
 def model() -> Iterator[EncoderLikeST]:
     options: dict[str, Any] = {"query_instruction": INSTRUCTION, "threads": 2, "dtype": "fp32"}
-    with EncoderLikeST("starter", **options) as made:
+    with EncoderLikeST("all-MiniLM-L6-v2", **options) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def reranker() -> Iterator[RerankerLikeST]:
-    with RerankerLikeST("starter", threads=2) as made:
+    with RerankerLikeST("maxsim", threads=2) as made:
         yield made
 
 
@@ -38,7 +38,7 @@ def real() -> Any:
     st = pytest.importorskip("sentence_transformers")
     pooling = {"pooling_mode": "mean"}
     modules = st.sentence_transformer.modules
-    transformer = modules.Transformer(str(resolve("starter", kind="encoder").path))
+    transformer = modules.Transformer(str(resolve("all-MiniLM-L6-v2", kind="encoder").path))
     dimension = transformer.get_embedding_dimension()
     return st.SentenceTransformer(
         modules=[transformer, modules.Pooling(dimension, **pooling), modules.Normalize()],
@@ -166,7 +166,7 @@ def test_rank(reranker: RerankerLikeST) -> None:
 
 
 def test_given_models_stay_open() -> None:
-    encoder = retrieval.BiEncoder("starter", threads=2)
+    encoder = retrieval.BiEncoder("all-MiniLM-L6-v2", threads=2)
     with EncoderLikeST(encoder) as model:
         assert model.max_seq_length == encoder.info.max_length
     assert encoder.encode_queries(["soup"]).shape == (1, 384)

@@ -21,7 +21,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     for n in range(12):
         (source / f"{n}.md").write_text(f"# Animal {n}\n\nThe {n} sleeps at noon.", "utf-8")
     place = str(root / "store")
-    assert run(["index", str(source), "--store", place, "--encoder", "starter"]) == 0
+    assert run(["index", str(source), "--store", place, "--encoder", "all-MiniLM-L6-v2"]) == 0
     return place
 
 

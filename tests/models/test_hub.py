@@ -381,9 +381,9 @@ OPTIONS = "--encoder, --reranker, `retrieval models`"
         ((), "cuda:0", True, GPU_PAIR, "downloaded"),
         ((), "cpu", False, ("starter", "starter"), f"starter, {BGE}, no model hub, {OPTIONS}"),
         (("starter", "auto"), "cpu", True, ("starter", RERANKER), ""),
-        (("starter", "auto"), "cpu", False, ("starter", "starter"), "late interaction"),
+        (("starter", "auto"), "cpu", False, ("starter", "starter"), "int8 origin"),
         ((MINILM, "auto"), "cpu", True, (MINILM, RERANKER), ""),
-        ((MINILM, "auto"), "cpu", False, (MINILM, "starter"), "late interaction"),
+        ((MINILM, "auto"), "cpu", False, (MINILM, "starter"), "int8 origin, downloaded"),
         (("some/encoder", "auto"), "cpu", True, ("some/encoder", RERANKER), ""),
         (("BAAI/bge-m3",), "cpu", True, ("BAAI/bge-m3", "BAAI/bge-reranker-v2-m3"), ""),
         (
@@ -392,6 +392,13 @@ OPTIONS = "--encoder, --reranker, `retrieval models`"
             False,
             ("some/encoder", None),
             "No re-ranking, --reranker",
+        ),
+        (
+            ("BAAI/bge-small-zh-v1.5", "auto"),
+            "cpu",
+            False,
+            ("BAAI/bge-small-zh-v1.5", None),
+            "No re-ranking",
         ),
         (("auto", "none"), "cpu", True, (BGE, None), ""),
         (("auto", "none"), "cpu", False, ("starter", None), ""),
@@ -439,7 +446,7 @@ def test_cached_weights_need_no_hub(server, find, tmp_path):
 
     half = choose(probe=lambda repo, seconds: False)
     assert (half.encoder, half.reranker) == ("starter", "starter")
-    assert BGE not in half.notices[0], "only what is missing is named"
+    assert f"of {BGE}" not in half.notices[0], "only what is missing is named"
     find(RERANKER, "reranker")
 
     def never(repo: str, seconds: float) -> bool:

@@ -21,7 +21,7 @@ PAIR = ("how do I copy a directory", "shutil.copytree copies a whole directory t
 
 @pytest.fixture(scope="module")
 def starter() -> BiEncoder:
-    return load_encoder("starter")
+    return load_encoder("all-MiniLM-L6-v2")
 
 
 # --- encoders -------------------------------------------------------------------------------
@@ -68,17 +68,17 @@ def test_none_is_no_second_stage(name: str | None) -> None:
     assert load_reranker(name) is None
 
 
-@pytest.mark.parametrize("name", ["starter", " Starter "])
-def test_starter_shares_the_encoder_of_the_first_stage(starter: BiEncoder, name: str) -> None:
+@pytest.mark.parametrize("name", ["maxsim", " MaxSim "])
+def test_maxsim_shares_the_encoder_of_the_first_stage(starter: BiEncoder, name: str) -> None:
     reranker = load_reranker(name, encoder=starter)
     assert isinstance(reranker, LateInteractionReranker)
     assert reranker.encoder is starter
-    assert reranker.info.model == "starter"
+    assert reranker.info.model == "maxsim"
     assert reranker.info.fingerprint == starter.info.fingerprint
 
 
 def test_starter_brings_its_own_encoder_where_there_is_none() -> None:
-    reranker = load_reranker("starter", engine="transformers", dtype="fp32")
+    reranker = load_reranker("maxsim", engine="transformers", dtype="fp32")
     assert isinstance(reranker, LateInteractionReranker)
     assert isinstance(reranker.encoder, BiEncoder)
     assert reranker.encoder.engine == "transformers fp32 on cpu"
@@ -88,19 +88,19 @@ def test_starter_brings_its_own_encoder_where_there_is_none() -> None:
 def test_starter_does_not_use_another_model(tiny_bert_encoder: Path) -> None:
     other = load_encoder(tiny_bert_encoder, engine="transformers")
     for encoder in (other, HashingEncoder()):
-        reranker = load_reranker("starter", encoder=encoder)
+        reranker = load_reranker("maxsim", encoder=encoder)
         assert isinstance(reranker, LateInteractionReranker)
         assert reranker.encoder.info.model == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_starter_does_not_use_its_model_with_other_settings() -> None:
     for settings in ({"query_instruction": "query: "}, {"max_length": 64}):
-        changed = load_encoder("starter", **settings)  # type: ignore[arg-type]
-        reranker = load_reranker("starter", encoder=changed)
+        changed = load_encoder("all-MiniLM-L6-v2", **settings)  # type: ignore[arg-type]
+        reranker = load_reranker("maxsim", encoder=changed)
         assert isinstance(reranker, LateInteractionReranker)
         assert reranker.encoder is not changed
         assert reranker.info.max_length == 256
-    assert load_reranker("starter", encoder=changed, max_length=64).encoder is changed  # type: ignore[union-attr]
+    assert load_reranker("maxsim", encoder=changed, max_length=64).encoder is changed  # type: ignore[union-attr]
 
 
 def test_a_folder_is_a_cross_encoder(tiny_xlmr_reranker: Path) -> None:
@@ -114,9 +114,9 @@ def test_a_folder_is_a_cross_encoder(tiny_xlmr_reranker: Path) -> None:
 
 
 def test_a_folder_named_starter_is_that_folder(tiny_bert_reranker: Path, tmp_path: Path) -> None:
-    (tmp_path / "starter").symlink_to(tiny_bert_reranker)
+    (tmp_path / "maxsim").symlink_to(tiny_bert_reranker)
     assert isinstance(
-        load_reranker(tmp_path / "starter", engine="transformers"), CrossEncoderReranker
+        load_reranker(tmp_path / "maxsim", engine="transformers"), CrossEncoderReranker
     )
 
 
@@ -128,7 +128,7 @@ def test_an_encoder_is_no_reranker(tiny_bert_encoder: Path) -> None:
 
 def test_the_starter_has_no_revisions() -> None:
     with pytest.raises(InvalidInput, match="revision='main'"):
-        load_reranker("starter", revision="main")
+        load_reranker("maxsim", revision="main")
 
 
 def test_importing_the_loader_is_cheap() -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.models.registry import MODELS, UNSUPPORTED, find, list_models, near_names
+from retrieval.models.registry import (
+    MODELS,
+    UNSUPPORTED,
+    find,
+    list_models,
+    near_names,
+    spelled_out,
+)
 
 ENGLISH = "Represent this sentence for searching relevant passages: "
 CHINESE = "为这个句子生成表示以用于检索相关文章："
@@ -55,7 +62,7 @@ RERANKERS = {
     "BAAI/bge-reranker-v2.5-gemma2-lightweight": ("layerwise-yes-logit", 1024),
     "cross-encoder/ms-marco-MiniLM-L6-v2": ("classification", 512),
     "cross-encoder/ms-marco-MiniLM-L12-v2": ("classification", 512),
-    "starter": ("maxsim", 256),
+    "maxsim": ("maxsim", 256),
 }
 CUT = {
     "mixedbread-ai/mxbai-embed-large-v1": (512,),
@@ -91,10 +98,17 @@ def test_models_that_cannot_be_run_are_listed_only():
     assert {name for name, spec in MODELS.items() if "listed only" in spec.note} == set(UNSUPPORTED)
 
 
-def test_the_starter_pair_is_minilm_twice():
+def test_the_starter_pair_is_bge_and_a_cross_encoder():
     encoder, reranker = find("starter", "encoder"), find("starter", "reranker")
-    assert encoder is MODELS["sentence-transformers/all-MiniLM-L6-v2"]
-    assert reranker is MODELS["starter"]
+    assert encoder is MODELS["BAAI/bge-small-en-v1.5"]
+    assert reranker is MODELS["cross-encoder/ms-marco-MiniLM-L12-v2"]
+    assert find(spelled_out("starter")) is encoder
+    assert spelled_out(" Starter", "reranker") == f"{reranker.name}@int8-origin"
+    assert spelled_out("bge-m3") == "bge-m3"
+
+
+def test_late_interaction_has_a_name_of_its_own():
+    reranker = find("maxsim", "reranker")
     assert (reranker.kind, reranker.score_head, reranker.dimension) == ("reranker", "maxsim", 384)
 
 
@@ -140,10 +154,9 @@ def test_short_names_in_any_case(short, full):
 
 def test_every_model_is_found_by_its_last_part():
     for name in MODELS:
-        if name != "starter":
-            spec = find(name.rpartition("/")[2])
-            assert spec is not None
-            assert spec.name == name
+        spec = find(name.rpartition("/")[2])
+        assert spec is not None
+        assert spec.name == name
 
 
 def test_unknown_names_are_not_found_and_near_ones_are_offered():

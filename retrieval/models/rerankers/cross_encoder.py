@@ -298,7 +298,7 @@ def _resolved(
     if head == "maxsim":
         raise InvalidInput(
             f"{model.spec.name} is scored by late interaction, expected a cross-encoder",
-            fix="Use LateInteractionReranker(encoder), or load_reranker('starter').",
+            fix="Use LateInteractionReranker(encoder), or load_reranker('maxsim').",
         )
     if head != "classification":
         raise InvalidInput(

@@ -82,7 +82,7 @@ class LateInteractionReranker:
 
     Example:
         >>> from retrieval import BiEncoder, LateInteractionReranker
-        >>> reranker = LateInteractionReranker(BiEncoder("starter"))
+        >>> reranker = LateInteractionReranker(BiEncoder("all-MiniLM-L6-v2"))
         >>> scores = reranker.score([("red fruit", "Apples are red."), ("red fruit", "It rains.")])
         >>> bool(scores.values[0] > scores.values[1])
         True

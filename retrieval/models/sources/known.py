@@ -43,7 +43,7 @@ class Source:
 
 def sources_of(spec: ModelSpec, *, cache_dir: Path | None = None) -> list[Source]:
     """Every source of a model, in the order in which they are tried. Asks no network."""
-    name = registry.STARTER_ENCODER if spec.name == registry.STARTER else spec.name
+    name = registry.MAXSIM_ENCODER if spec.name == registry.MAXSIM else spec.name
     name, _, revision = name.partition("@")
     if name not in registry.MODELS and Path(name).is_dir():
         folder = Path(name)

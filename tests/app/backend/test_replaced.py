@@ -72,7 +72,7 @@ def test_writes_and_deletions_reach_the_new_one(service: Service) -> None:
 def test_the_encoder_that_built_the_new_one_is_loaded(service: Service) -> None:
     backend = service.made.backend
     run(backend.search(ANYONE, ["oaks"]))
-    service.made_anew("starter")  # of another dimension, too
+    service.made_anew("all-MiniLM-L6-v2")  # of another dimension, too
     [result] = run(backend.search(ANYONE, ["a bird that is awake at night"]))
     assert result.hits[0].passage.document_id == "owl"
     assert result.encoder != "hashing"

@@ -80,7 +80,9 @@ def peer() -> Iterator[Peer]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder, metrics = tmp_path_factory.mktemp("service"), Metrics()
     settings = make_settings(folder)
-    retrieval.ingest(DOCUMENTS, settings.collection, store=settings.store, encoder="starter")
+    retrieval.ingest(
+        DOCUMENTS, settings.collection, store=settings.store, encoder="all-MiniLM-L6-v2"
+    )
     backend = Backend(settings, observer=metrics)
     try:
         backend.open()

@@ -47,7 +47,7 @@ class Loud(Backend):
         super().open()
 
 async def main():
-    settings = Settings(store=sys.argv[1], encoder="starter", reranker="starter", threads=2)
+    settings = Settings(store=sys.argv[1], encoder="all-MiniLM-L6-v2", reranker="maxsim", threads=2)
     backend = Loud(settings)
     await mcp.run_stdio(backend, settings)
 
@@ -87,7 +87,9 @@ def serving(
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("service")
     settings = make_settings(folder)
-    retrieval.ingest(DOCUMENTS, settings.collection, store=settings.store, encoder="starter")
+    retrieval.ingest(
+        DOCUMENTS, settings.collection, store=settings.store, encoder="all-MiniLM-L6-v2"
+    )
     backend = Backend(settings)
     try:
         backend.open()
@@ -312,7 +314,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("program")
     entry, store = folder / "entry.py", folder / "store"
     entry.write_text(ENTRY)
-    retrieval.ingest(DOCUMENTS, "docs", store=str(store), encoder="starter")
+    retrieval.ingest(DOCUMENTS, "docs", store=str(store), encoder="all-MiniLM-L6-v2")
     return [sys.executable, str(entry), str(store)]
 
 
