@@ -1,17 +1,22 @@
-"""All contact with a model hub and its cache, through huggingface_hub; its errors end here."""
+"""All contact with a model hub and its cache: through huggingface_hub, whose errors end here.
+
+Where the environment chooses ModelScope, `sources/modelscope.py` answers in its place.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import fnmatch
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from retrieval.errors import DiskFull, ModelFault, ModelNotFound, RetrievalError
+from retrieval.errors import ModelNotFound, RetrievalError
+from retrieval.models.hub_errors import not_found, translated
 from retrieval.models.model_folder import read_folder
+from retrieval.models.sources import modelscope
 from retrieval.models.weight_files import TOKENIZER_FILES, has_tokenizer, weight_files
 from retrieval.types import ModelKind
 
@@ -45,6 +50,10 @@ def cached_settings(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    if modelscope.is_chosen():
+        fetched = modelscope.folder_of(repo, revision)
+        if (fetched / "config.json").is_file():
+            return fetched
     try:
         return Path(
             snapshot_download(repo, revision=revision, cache_dir=cache_dir, local_files_only=True)
@@ -85,7 +94,11 @@ def fetch_settings(
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    with _translated(repo, revision, kind, endpoint):
+    if _asks_modelscope(repo, kind, endpoint):
+        files = modelscope.list_files(repo, revision)
+        small = [f for f in files if any(fnmatch.fnmatch(f.path, one) for one in _SETTINGS)]
+        return modelscope.fetch(repo, small, revision)
+    with translated(repo, revision, kind, endpoint):
         api = HfApi(endpoint=endpoint)
         _within(_LOOKUP_SECONDS, lambda: api.repo_info(repo, revision=revision, timeout=10))
         return Path(
@@ -119,11 +132,14 @@ def fetch_weights(
     inner = transformer.relative_to(snapshot).as_posix()
     prefix = "" if inner == "." else f"{inner}/"
     commit = snapshot.name  # of the settings: weights of a later commit must not join them
-    with _translated(repo, None, kind, endpoint):
+    if _asks_modelscope(repo, kind, endpoint):
+        listed = {file.path: file for file in modelscope.list_files(repo, commit)}
+        names = _wanted(repo, list(listed), prefix)
+        modelscope.fetch(repo, [listed[name] for name in names], commit)
+        return
+    with translated(repo, None, kind, endpoint):
         files = HfApi(endpoint=endpoint).list_repo_files(repo, revision=commit)
-        wanted = _one_format(repo, files, prefix)
-        beside = (*_TOKENIZER, *_BESIDE_WEIGHTS)
-        wanted += [prefix + name for name in beside if prefix + name in files]
+        wanted = _wanted(repo, files, prefix)
         snapshot_download(
             repo,
             revision=commit,
@@ -154,7 +170,11 @@ def fetch_files(
     """
     from huggingface_hub import snapshot_download
 
-    with _translated(repo, snapshot.name, kind, endpoint):
+    if _asks_modelscope(repo, kind, endpoint):
+        listed = {file.path: file for file in modelscope.list_files(repo, snapshot.name)}
+        modelscope.fetch(repo, [listed[name] for name in names if name in listed], snapshot.name)
+        return
+    with translated(repo, snapshot.name, kind, endpoint):
         snapshot_download(
             repo,
             revision=snapshot.name,
@@ -175,6 +195,11 @@ def answers(repo: str, timeout_s: float, endpoint: str | None = None) -> bool:
 
     if constants.HF_HUB_OFFLINE or timeout_s <= 0:
         return False
+    if endpoint is None and modelscope.is_chosen():
+        found: list[bool] = []
+        with contextlib.suppress(TimeoutError):
+            _within(timeout_s, lambda: found.append(modelscope.answers(repo, timeout_s)))
+        return found == [True]
     url = huggingface_hub.hf_hub_url(repo, "config.json", endpoint=endpoint)
 
     def ask() -> None:
@@ -210,6 +235,24 @@ def _within(seconds: float, call: Callable[[], object]) -> None:
         raise error
 
 
+def _asks_modelscope(repo: str, kind: ModelKind, endpoint: str | None) -> bool:
+    """Whether ModelScope is to be asked now."""
+    from huggingface_hub import constants
+
+    if endpoint is not None or not modelscope.is_chosen():
+        return False
+    if constants.HF_HUB_OFFLINE:
+        raise not_found(repo, kind, "it is not on this machine and offline mode is on")
+    return True
+
+
+def _wanted(repo: str, files: Sequence[str], prefix: str) -> list[str]:
+    """Names of the files to fetch beside the settings: one format of the weights, the tokeniser."""
+    beside = (*_TOKENIZER, *_BESIDE_WEIGHTS)
+    names = [prefix + name for name in beside if prefix + name in files]
+    return [*_one_format(repo, files, prefix), *names]
+
+
 def _one_format(repo: str, files: Sequence[str], prefix: str) -> list[str]:
     """Names of the weight files to fetch: never two formats of the same weights."""
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -226,80 +269,10 @@ def _one_format(repo: str, files: Sequence[str], prefix: str) -> list[str]:
     )
 
 
-@contextlib.contextmanager
-def _translated(
-    repo: str, revision: str | None, kind: ModelKind, endpoint: str | None
-) -> Iterator[None]:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    hub = endpoint or constants.ENDPOINT
-    # The base classes of the hub's errors hold its HTTP library's own, which differs by version.
-    transport: tuple[type[Exception], ...] = (
-        OSError,
-        *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
-    )
-    try:
-        yield
-    except RetrievalError:
-        raise
-    except GatedRepoError as error:
-        raise ModelNotFound(
-            f"the model {repo} on {hub} is gated, and no accepted access was found",
-            fix=f"Accept its terms at {hub}/{repo}, then log in with `hf auth login`.",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise not_found(repo, kind, f"{hub} has no such model, or it is private") from error
-    except HFValidationError as error:
-        raise not_found(repo, kind, "it is not a folder, and no hub id has this form") from error
-    except RevisionNotFoundError as error:
-        raise ModelNotFound(
-            f"the model {repo} on {hub} has no revision {revision!r}",
-            fix="Give a branch, a tag or a full commit hash of that repository.",
-        ) from error
-    except LocalEntryNotFoundError as error:
-        reason = "offline mode is on" if constants.HF_HUB_OFFLINE else f"{hub} does not answer"
-        raise not_found(repo, kind, f"it is not on this machine and {reason}") from error
-    except transport as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise DiskFull(
-                f"the disk is full while fetching the model {repo}",
-                fix="Free some space and run again; what was fetched so far is kept.",
-            ) from error
-        if isinstance(error, PermissionError):
-            raise ModelFault(
-                f"the model {repo} cannot be stored: no permission to write {error.filename}",
-                fix="Set HF_HOME to a folder that you may write to.",
-            ) from error
-        raise not_found(
-            repo, kind, f"it is not on this machine, and fetching it from {hub} failed ({error})"
-        ) from error
-
-
 def address() -> str:
     """The hub that is asked where none is named: `HF_ENDPOINT`, or the first one."""
     from huggingface_hub import constants
 
+    if modelscope.is_chosen():
+        return modelscope.address()
     return constants.ENDPOINT
-
-
-def not_found(name: str, kind: ModelKind, reason: str, fix: str = "") -> ModelNotFound:
-    """No such model, with what the user may have meant; `fix`: what else would help."""
-    from retrieval.models.registry import find, near_names
-
-    # A known name is not a typing error: then only the network or the cache is to blame.
-    near = [] if find(name, kind) is not None else near_names(name, kind)
-    offer = f"Did you mean {' or '.join(near)}? " if near else ""
-    return ModelNotFound(
-        f"the {kind} {name!r} cannot be loaded: {reason}",
-        fix=f"{offer}{fix + ' ' if fix else ''}Give the folder that holds its files, connect to a "
-        "model hub, or use 'starter', which comes from a package index. `retrieval models` lists "
-        "the known names.",
-    )

@@ -25,6 +25,7 @@ from retrieval.models.describe import (
     wrong_kind,
 )
 from retrieval.models.fingerprint import fingerprint
+from retrieval.models.hub_errors import not_found
 from retrieval.models.model_folder import ModelFolder, read_folder
 from retrieval.models.sources.known import known_folder
 from retrieval.models.weight_files import has_tokenizer, weight_files
@@ -102,7 +103,7 @@ def resolve(
         elif Path(text).expanduser().is_dir():
             spec, found = _from_folder(Path(text).expanduser(), kind, overrides)
         elif _looks_like_a_path(text) or not hub.is_hub_id(base):
-            raise hub.not_found(text, kind, "no model has that name and no such folder exists")
+            raise not_found(text, kind, "no model has that name and no such folder exists")
         else:
             revision = _revision(revision, pinned if at else None)
             spec, found = _from_hub(base, kind, overrides, revision, download, endpoint, cache_dir)
@@ -156,7 +157,7 @@ def _from_folder(
 ) -> tuple[ModelSpec, ModelFolder]:
     if not folder.is_dir():
         what = "it is a file" if folder.exists() else "no such folder exists"
-        raise hub.not_found(str(folder), kind, what)
+        raise not_found(str(folder), kind, what)
     folder = folder.absolute()
     found = read_folder(folder)
     known = registry.find(_folder_name(folder), kind)
@@ -192,7 +193,7 @@ def _from_hub(
             if not download or (cached / "modules.json").exists():
                 raise
     if not download:
-        raise hub.not_found(name, kind, "it is not on this machine, and download=False")
+        raise not_found(name, kind, "it is not on this machine, and download=False")
     snapshot = hub.fetch_settings(
         repo, kind, revision=revision, cache_dir=cache_dir, endpoint=endpoint
     )

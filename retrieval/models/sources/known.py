@@ -13,6 +13,7 @@ from typing import Literal
 
 from retrieval.errors import ModelNotFound
 from retrieval.models import hub, registry
+from retrieval.models.hub_errors import not_found
 from retrieval.models.model_folder import ModelFolder, read_folder
 from retrieval.models.sources import weights
 from retrieval.models.sources.packages import INT8_ORIGIN, PACKAGED, PackagedWeights
@@ -123,7 +124,7 @@ def _published_or_else(
         reason = f"no model hub answered within {_HUB_SECONDS:g} s, and {error.problem}"
         if not download:
             reason = "it is not on this machine, and download=False"
-        raise hub.not_found(name, kind, reason, error.fix if download else "") from error
+        raise not_found(name, kind, reason, error.fix if download else "") from error
 
 
 def _package_or_else(
@@ -145,7 +146,7 @@ def _package_or_else(
         return read_folder(weights.fetch(packaged, download=download))
     except ModelNotFound as error:
         if not download or not hub.answers(name, _HUB_SECONDS, endpoint):
-            raise hub.not_found(name, kind, error.problem, error.fix) from error
+            raise not_found(name, kind, error.problem, error.fix) from error
     return _snapshot(name, kind, None, download, endpoint, cache_dir)
 
 
@@ -161,7 +162,7 @@ def _snapshot(
     if cached is not None and hub.is_complete(cached):
         return read_folder(cached)
     if not download:
-        raise hub.not_found(repo, kind, "it is not on this machine, and download=False")
+        raise not_found(repo, kind, "it is not on this machine, and download=False")
     snapshot = hub.fetch_settings(
         repo, kind, revision=revision, cache_dir=cache_dir, endpoint=endpoint
     )
