@@ -372,16 +372,6 @@ def test_the_cache_can_be_left_out(path: Path, reference: CrossEncoderReranker) 
     assert len(ours.token_cache) == 0
 
 
-def test_kept_ids_can_be_saved_and_loaded_by_another(
-    path: Path, reference: CrossEncoderReranker, tmp_path: Path
-) -> None:
-    reference.score(PAIRS)
-    reference.token_cache.save(tmp_path / "ids.npz")
-    ours = reranker(path)
-    assert ours.token_cache.load(tmp_path / "ids.npz") == len(reference.token_cache)
-    np.testing.assert_array_equal(ours.score(PAIRS).values, reference.score(PAIRS).values)
-
-
 def test_threads_get_the_same_scores(path: Path, reference: CrossEncoderReranker) -> None:
     expected = reference.score(PAIRS).values
     ours = reranker(path, token_cache_bytes=4000)

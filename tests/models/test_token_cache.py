@@ -1,11 +1,9 @@
-"""The cache of token ids: right, bounded, safe in threads, and kept in a file that is checked."""
+"""The cache of token ids: right, bounded, safe in threads."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 from models.batches import in_threads
 from numpy.typing import NDArray
 
-from retrieval.errors import InvalidInput, RetrievalError, StoreFault
+from retrieval.errors import InvalidInput
 from retrieval.models.tokenization.cache import ENTRY_BYTES, TokenCache
 from retrieval.models.tokenization.tokenizer import Tokenizer
 
@@ -33,10 +31,6 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer(request.getfixturevalue(request.param), 128)
 
 
-def cache_of(tokenizer: Tokenizer, max_bytes: int = 2**20) -> TokenCache:
-    return TokenCache(max_bytes, tokenizer.fingerprint)
-
-
 class Reader:
     """Ids that can be told from the text, and a record of which texts were asked for."""
 
@@ -49,15 +43,11 @@ class Reader:
             yield np.array([ord(sign) for sign in text], dtype=np.int32)
 
 
-def plain(max_bytes: int) -> TokenCache:
-    return TokenCache(max_bytes, lambda: "sha256:plain")
-
-
 # --- looking up -----------------------------------------------------------------------------
 
 
 def test_ids_are_the_tokenizers_own_cold_and_warm(tokenizer: Tokenizer) -> None:
-    cache = cache_of(tokenizer)
+    cache = TokenCache(2**20)
     expected = [ids.tolist() for ids in tokenizer.bare_ids(TEXTS)]
     for _ in range(2):
         assert [ids.tolist() for ids in cache.ids(TEXTS, tokenizer.bare_ids)] == expected
@@ -65,7 +55,7 @@ def test_ids_are_the_tokenizers_own_cold_and_warm(tokenizer: Tokenizer) -> None:
 
 
 def test_only_what_is_missing_is_read() -> None:
-    cache, reader = plain(2**20), Reader()
+    cache, reader = TokenCache(2**20), Reader()
     cache.ids(["a", "b"], reader)
     found = cache.ids(["b", "c", "a", "d"], reader)
     assert reader.read == ["a", "b", "c", "d"]
@@ -73,7 +63,7 @@ def test_only_what_is_missing_is_read() -> None:
 
 
 def test_pairs_are_the_same_with_and_without(tokenizer: Tokenizer) -> None:
-    cache = cache_of(tokenizer)
+    cache = TokenCache(2**20)
     pairs = [(query, text) for query in ("what?", "dog " * 120) for text in TEXTS]
     without = tokenizer.encode_pairs(pairs)
     for _ in range(2):
@@ -87,14 +77,14 @@ def test_pairs_are_the_same_with_and_without(tokenizer: Tokenizer) -> None:
 
 
 def test_texts_that_differ_in_a_surrogate_are_kept_apart() -> None:
-    cache, reader = plain(2**20), Reader()
+    cache, reader = TokenCache(2**20), Reader()
     found = cache.ids(["\ud800", "\ud801", "\ufffd"], reader)
     assert [ids.tolist() for ids in found] == [[0xD800], [0xD801], [0xFFFD]]
     assert len(cache) == 3
 
 
 def test_what_is_handed_out_cannot_be_changed() -> None:
-    cache = plain(2**20)
+    cache = TokenCache(2**20)
     (ids,) = cache.ids(["abc"], Reader())
     with pytest.raises(ValueError, match="read-only"):
         ids[0] = 7
@@ -109,7 +99,7 @@ def test_what_is_handed_out_cannot_be_changed() -> None:
     max_bytes=st.integers(0, 2500),
 )
 def test_the_bound_holds_and_the_ids_are_right(calls: list[list[str]], max_bytes: int) -> None:
-    cache, reader = plain(max_bytes), Reader()
+    cache, reader = TokenCache(max_bytes), Reader()
     for texts in calls:
         found = cache.ids(texts, reader)
         assert [ids.tolist() for ids in found] == [[ord(sign) for sign in text] for text in texts]
@@ -118,7 +108,7 @@ def test_the_bound_holds_and_the_ids_are_right(calls: list[list[str]], max_bytes
 
 
 def test_the_one_not_used_for_the_longest_time_goes() -> None:
-    cache, reader = plain(3 * (ENTRY_BYTES + 4)), Reader()
+    cache, reader = TokenCache(3 * (ENTRY_BYTES + 4)), Reader()
     cache.ids(["a", "b", "c"], reader)
     cache.ids(["a"], reader)
     cache.ids(["d"], reader)
@@ -130,7 +120,7 @@ def test_the_one_not_used_for_the_longest_time_goes() -> None:
 
 
 def test_a_text_larger_than_the_cache_drives_nothing_out() -> None:
-    cache, reader = plain(2 * ENTRY_BYTES), Reader()
+    cache, reader = TokenCache(2 * ENTRY_BYTES), Reader()
     cache.ids(["a"], reader)
     assert len(cache.ids(["b" * 1000], reader)[0]) == 1000
     assert len(cache) == 1
@@ -139,7 +129,7 @@ def test_a_text_larger_than_the_cache_drives_nothing_out() -> None:
 
 
 def test_no_bytes_keep_nothing() -> None:
-    cache, reader = plain(0), Reader()
+    cache, reader = TokenCache(0), Reader()
     for _ in range(2):
         assert cache.ids(["a"], reader)[0].tolist() == [97]
     assert reader.read == ["a", "a"]
@@ -147,7 +137,7 @@ def test_no_bytes_keep_nothing() -> None:
 
 
 def test_it_can_be_cleared() -> None:
-    cache, reader = plain(2**20), Reader()
+    cache, reader = TokenCache(2**20), Reader()
     cache.ids(["a"], reader)
     cache.clear()
     assert (len(cache), cache.nbytes) == (0, 0)
@@ -159,13 +149,13 @@ def test_a_negative_size_is_refused() -> None:
     with pytest.raises(
         InvalidInput, match="token_cache_bytes is -1, expected a whole number of at least 0"
     ):
-        plain(-1)
+        TokenCache(-1)
 
 
 def test_threads_share_it(tokenizer: Tokenizer) -> None:
     texts = [f"the fox {number} jumps over dog {number % 7}" for number in range(60)]
     expected = {text: tokenizer.bare_ids([text])[0].tolist() for text in texts}
-    cache = cache_of(tokenizer, 20 * (ENTRY_BYTES + 60))
+    cache = TokenCache(20 * (ENTRY_BYTES + 60))
     start = threading.Barrier(4)
 
     def work(seed: int) -> None:
@@ -179,164 +169,3 @@ def test_threads_share_it(tokenizer: Tokenizer) -> None:
     in_threads(work)
     kept = list(cache._kept.values())
     assert 0 < cache.nbytes == sum(ids.nbytes + ENTRY_BYTES for ids in kept) <= cache.max_bytes
-
-
-# --- files ----------------------------------------------------------------------------------
-
-
-def test_a_saved_cache_spares_the_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    first = cache_of(tokenizer)
-    first.ids(TEXTS, tokenizer.bare_ids)
-    path = tmp_path / "collection" / "token-ids.npz"
-    first.save(path)
-    assert [file.name for file in path.parent.iterdir()] == [path.name], "no draft stays"
-    second = cache_of(tokenizer)
-    assert second.load(path) == len(TEXTS)
-    assert second.nbytes == first.nbytes
-    reader = Reader()
-    found = second.ids(TEXTS, reader)
-    assert reader.read == []
-    for ours, expected in zip(found, tokenizer.bare_ids(TEXTS), strict=True):
-        np.testing.assert_array_equal(ours, expected)
-
-
-def test_saving_again_replaces_the_file_even_an_empty_one(tmp_path: Path) -> None:
-    path, cache, reader = tmp_path / "ids.npz", plain(2**20), Reader()
-    for count, text in enumerate(["", "a", "b"]):
-        cache.ids([text] if text else [], reader)
-        cache.save(path)
-        again = plain(2**20)
-        assert again.load(path) == len(again) == count
-
-
-def test_of_a_file_too_large_the_last_used_stay(tmp_path: Path) -> None:
-    cache, reader = plain(2**20), Reader()
-    cache.ids(["a", "b", "c"], reader)
-    cache.ids(["a"], reader)
-    cache.save(tmp_path / "ids.npz")
-    small = plain(2 * (ENTRY_BYTES + 4))
-    assert small.load(tmp_path / "ids.npz") == 3
-    reader.read.clear()
-    small.ids(["c", "a"], reader)
-    assert reader.read == []
-
-
-def test_another_tokenizers_file_is_refused(
-    tiny_bert_reranker: Path, tiny_xlmr_reranker: Path, tmp_path: Path
-) -> None:
-    bert, xlmr = (Tokenizer(path, 128) for path in (tiny_bert_reranker, tiny_xlmr_reranker))
-    cache = cache_of(bert)
-    cache.ids(TEXTS, bert.bare_ids)
-    cache.save(tmp_path / "ids.npz")
-    other = cache_of(xlmr)
-    with pytest.raises(InvalidInput, match="were made by the tokeniser sha256:") as caught:
-        other.load(tmp_path / "ids.npz")
-    assert "delete it" in caught.value.fix
-    assert len(other) == 0
-
-
-def test_the_same_tokenizer_elsewhere_has_the_same_fingerprint(
-    make_tiny_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Another folder, other weights, from its files and from the kept form."""
-    one, two = (make_tiny_model("xlmr", "reranker", seed=seed) for seed in (1, 2))
-    prints = [Tokenizer(path, 64, cache_dir=tmp_path).fingerprint() for path in (one, two, one)]
-    assert len(set(prints)) == 1
-    assert prints[0].startswith("sha256:")
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"no file of token ids at .*nowhere"):
-        plain(100).load(tmp_path / "nowhere.npz")
-
-
-def error_of_loading(cache: TokenCache, path: Path) -> RetrievalError | None:
-    try:
-        cache.load(path)
-    except RetrievalError as error:
-        return error
-    return None
-
-
-def test_damage_anywhere_is_noticed_or_harmless(tmp_path: Path) -> None:
-    """Each byte of the file changed, and the file cut at each place: an error or the right ids."""
-    path = tmp_path / "ids.npz"
-    cache, reader = plain(2**20), Reader()
-    cache.ids(["abc", "de"], reader)
-    cache.save(path)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    places = rng.permutation(len(whole))[:250].tolist()
-    damaged = [whole[:place] for place in places[:60]]
-    damaged += [
-        whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
-        for place in places
-    ]
-    faults = 0
-    for data in [*damaged, b"", b"no such format", b"\x93NUMPY", np.zeros(3).tobytes()]:
-        path.write_bytes(data)
-        fresh = plain(2**20)
-        error = error_of_loading(fresh, path)
-        if error is not None:
-            assert str(path) in error.problem
-            assert len(fresh) == 0
-            faults += isinstance(error, StoreFault)
-        else:
-            reader.read.clear()
-            found = fresh.ids(["abc", "de"], reader)
-            assert reader.read == []
-            assert [ids.tolist() for ids in found] == [[97, 98, 99], [100, 101]]
-    assert faults > 100
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("format", np.array([99])),
-        ("ids", np.array([1, 2], dtype=np.int32)),
-        ("ids", np.array([-1, 2, 3], dtype=np.int32)),
-        ("ids", np.array([1.0, 2.0, 3.0])),
-        ("offsets", np.array([0, 4, 3])),
-        ("offsets", np.array([], dtype=np.int64)),
-        ("keys", np.zeros(8, dtype=np.uint8)),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused(
-    tmp_path: Path, name: str, change: NDArray[np.generic]
-) -> None:
-    path = tmp_path / "ids.npz"
-    cache = plain(2**20)
-    cache.ids(["ab", "c"], Reader())
-    cache.save(path)
-    with np.load(path) as stored:
-        arrays = {**stored, name: change}
-    np.savez(path, **arrays)
-    with pytest.raises(StoreFault, match="cannot be read") as caught:
-        plain(2**20).load(path)
-    assert "Delete the file" in caught.value.fix
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "ids.npz"
-    cache = plain(2**20)
-    cache.ids(["ab"], Reader())
-    cache.save(path)
-    before = path.read_bytes()
-
-    def full(file: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    cache.ids(["cd"], Reader())
-    with pytest.raises(RetrievalError, match="no space left to write the token ids"):
-        cache.save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreFault, match="could not write the token ids"):
-        plain(100).save(tmp_path / "file" / "ids.npz")

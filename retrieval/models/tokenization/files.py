@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -82,9 +81,3 @@ def _resolve_backend(path: Path) -> tuple[BackendTokenizer, int, bool]:
     if pad_id is None:
         pad_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
     return backend, int(pad_id), "token_type_ids" in tokenizer.model_input_names
-
-
-def backend_fingerprint(backend: BackendTokenizer) -> str:
-    """`sha256:…` of all that decides which ids a text gets; the folder does not matter."""
-    canonical = json.dumps(json.loads(backend.to_str()), sort_keys=True)
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

@@ -19,7 +19,7 @@ from retrieval.models import cache_dir as cache
 from retrieval.models.engines.base import TokenBatch
 from retrieval.models.model_folder import read_folder
 from retrieval.models.tokenization.cache import TokenCache
-from retrieval.models.tokenization.files import backend_fingerprint, load_backend
+from retrieval.models.tokenization.files import load_backend
 from retrieval.models.tokenization.token_batch import (
     FIRST,
     SECOND,
@@ -69,7 +69,6 @@ class Tokenizer:
         self._single = self._learn_template("a", None)
         self._pair = self._learn_template("a", "b")
         self._prefix_lengths: dict[str, int] = {}
-        self._fingerprint: str | None = None
 
     @property
     def special_tokens(self) -> int:
@@ -208,12 +207,6 @@ class Tokenizer:
         starts = np.ones(len(words), dtype=np.bool_)
         starts[1:] = words[1:] != words[:-1]
         return offsets, starts
-
-    def fingerprint(self) -> str:
-        """`sha256:…` of all that decides which ids a text gets; the folder does not matter."""
-        if self._fingerprint is None:
-            self._fingerprint = backend_fingerprint(self._backend)
-        return self._fingerprint
 
     def pad(self, indices: NDArray[np.int64], tokenized: Tokenized) -> TokenBatch:
         """The rows `indices` as one batch, padded on the right to the longest of them."""
