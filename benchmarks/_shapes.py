@@ -75,6 +75,30 @@ def models_folder(kept: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
+def real(model: str, task: Task, root: Path) -> tuple[Shape, Path]:
+    """A trained model's shape, and a copy of its folder below `root`, beside which peers export.
+
+    model: a name or a folder, as the library takes it.
+    """
+    from retrieval.models.resolve import resolve
+
+    source = resolve(model, "encoder" if task == "encode" else "reranker").path
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    shape = Shape(
+        Path(model).name,
+        "xlmr" if "roberta" in config["model_type"] else "bert",
+        task,
+        config["num_hidden_layers"],
+        config["hidden_size"],
+        config["num_attention_heads"],
+        512,
+    )
+    folder = root / f"{shape.name.replace('@', '-')}-real"
+    if not folder.is_dir():
+        shutil.copytree(source, folder, copy_function=shutil.copyfile)
+    return shape, folder
+
+
 def make(shape: Shape, root: Path) -> Path:
     """The folder of a shape below `root`; one that is there is used as it is."""
     folder = root / f"{shape.name}-v{_VERSION}"

@@ -4,7 +4,9 @@ Cross-encoders of real sizes with random weights score pairs of a length mix: 10
 query, as a search has them, or of many. Every system in its own process and, where it must, its own
 interpreter; they take turns and the median round counts. FlagReranker runs twice: with its default
 batch of 128 and with 32, which serves a CPU better. It forwards its first batch twice; that is
-counted as waste. What speed costs is measured, too: the largest difference of a logit from plain
+counted as waste. With `--model` a real cross-encoder runs in place of a shape, and of this library
+also what searches on a CPU do by default: of each passage an excerpt is chosen and read. What speed
+costs is measured, too: the largest difference of a logit from plain
 transformers in fp32, and how many scores that are 5% of the spread apart keep their order.
 """
 
@@ -22,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from _compare import Figures, compare, notes, speed_rows
 from _report import Row, machine, parser, report
-from _shapes import SHAPES, make, models_folder, names
-from _systems import add_options, choose
+from _shapes import SHAPES, make, models_folder, names, real
+from _systems import System, add_options, choose
 from _texts import MAX_LENGTH, MIXES, SHARED_DATA, pairs, source
 
 from retrieval.models.tokenization.tokenizer import Tokenizer
@@ -31,12 +33,16 @@ from retrieval.models.tokenization.tokenizer import Tokenizer
 APART = 0.05
 """Scores closer than this part of their spread are no order: random weights tell little apart."""
 QUERIES = {"one": 1, "many": 20}
+EXCERPTS = "excerpts"
 
 
 def options() -> argparse.ArgumentParser:
     result = parser(__doc__.splitlines()[0])
     result.add_argument(
         "--shape", choices=names("rerank"), help="reranker-base, or tiny-reranker with --quick"
+    )
+    result.add_argument(
+        "--model", help="a real cross-encoder in place of a shape: a name or a folder"
     )
     result.add_argument("--mix", choices=MIXES, default="real")
     result.add_argument("--pairs", type=int, help="how many; 100, or 32 with --quick")
@@ -70,6 +76,8 @@ def quality_rows(case: str, figures: Figures) -> list[Row]:
     reference = figures.reference
     rows = []
     for name, output in figures.outputs.items():
+        if name.endswith(EXCERPTS):
+            continue  # it scores other texts; what that costs is measured by reading.py
         scores: NDArray[Any] = np.asarray(output, dtype=np.float64)[: len(reference)]
         error = float(np.abs(scores - reference).max())
         rows.append(Row(case, name, "largest difference to fp32", error, "logit"))
@@ -83,12 +91,21 @@ def main() -> int:
     before = machine()
     shape = SHAPES[arguments.shape or ("tiny-reranker" if arguments.quick else "reranker-base")]
     choice = choose(arguments)
+    if arguments.model:
+        own = [one for one in choice.systems if one.settings["system"] == "retrieval"]
+        choice.systems += [
+            System(f"{one.name}, {EXCERPTS}", {**one.settings, "read": EXCERPTS}, one.python)
+            for one in own
+        ]
     origin = source(arguments.data)
     count = arguments.pairs or (32 if arguments.quick else 100)
     queries = min(QUERIES[arguments.queries], count)
     inputs = pairs(origin, arguments.mix, count, queries=queries)
     with models_folder(arguments.models_dir) as root:
-        folder = make(shape, root)
+        if arguments.model:
+            shape, folder = real(arguments.model, "rerank", root)
+        else:
+            folder = make(shape, root)
         tokenizer = Tokenizer(folder, MAX_LENGTH, cache_dir=root / "cache")
         lengths = tokenizer.encode_pairs(inputs).lengths
         mean = float(lengths.mean())
@@ -102,8 +119,14 @@ def main() -> int:
             seconds=60 * (0.2 if arguments.quick else arguments.minutes),
             rounds=arguments.rounds or (2 if arguments.quick else 5),
         )
+    speed = [
+        row
+        for row in speed_rows(case, shape, figures, lengths, "pairs")
+        # Tokens are counted in whole pairs.
+        if not row.system.endswith(EXCERPTS) or row.unit not in ("tokens/s", "%")
+    ]
     report(
-        speed_rows(case, shape, figures, lengths, "pairs") + quality_rows(case, figures),
+        speed + quality_rows(case, figures),
         file=arguments.json,
         packages=("FlagEmbedding", "sentence-transformers"),
         at_start=before,

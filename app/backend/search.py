@@ -18,7 +18,7 @@ from app.errors import DeadlinePassed
 from app.types import Observer, OnTimeout
 from retrieval import SearchResult, TwoStageRetriever
 from retrieval.errors import ModelFault
-from retrieval.search.options import SearchOptions
+from retrieval.search.options import DEFAULT_CANDIDATES, SearchOptions
 
 # A search whose time ran out answers from its first stage within this many seconds.
 GRACE_SECONDS = 2.0
@@ -69,7 +69,8 @@ class Searching:
         if isinstance(encoder, BatchedEncoder) and mode != "sparse":
             costs[encoder.batcher] = encoder.tokens(texts)
         if isinstance(reranker, BatchedReranker) and options.rerank:
-            most = max(options.candidates or retriever.candidates, options.top_k)
+            candidates = options.candidates or retriever.candidates or DEFAULT_CANDIDATES
+            most = max(candidates, options.top_k)
             # A small collection, or a narrow filter, gives fewer candidates than requested.
             # Before the first answer nothing is known, and no request is refused for a guess.
             read = min(most, self._read.get(retriever.index.collection, 1))

@@ -74,9 +74,12 @@ def _retrieval(settings: dict[str, Any]) -> System:
         model = CrossEncoderReranker(ResolvedModel(spec, path, ""), token_cache_bytes=0, **options)
 
         def score(pairs: list[list[str]]) -> Any:
+            if settings.get("read") == "excerpts":
+                pairs = excerpted(pairs)
             return model.score([(query, passage) for query, passage in pairs]).values
 
-        system = System(score, model.engine, model.engine.split()[1], run_query=score)
+        detail = f"{model.engine}, {settings.get('read', 'full')}"
+        system = System(score, detail, model.engine.split()[1], run_query=score)
     packed = model.engine.startswith("packed")
     plan = batching.plan_batches
 
@@ -88,6 +91,24 @@ def _retrieval(settings: dict[str, Any]) -> System:
 
     batching.plan_batches = counted
     return system
+
+
+def excerpted(pairs: list[list[str]]) -> list[list[str]]:
+    """The pairs with what a search would read of each passage, chosen as it does; pairs of one
+    query are its candidates."""
+    from retrieval.index.bm25 import bm25_info
+    from retrieval.search.excerpts import Excerpts
+    from retrieval.types import Passage
+
+    excerpts = Excerpts(bm25_info("english"))
+    chosen: list[list[str]] = []
+    by_query: dict[str, list[str]] = {}
+    for query, text in pairs:
+        by_query.setdefault(query, []).append(text)
+    for query, texts in by_query.items():
+        passages = [Passage(str(i), str(i), 0, t, 0, len(t)) for i, t in enumerate(texts)]
+        chosen += [[query, part.text] for part in excerpts.of(query, passages)]
+    return chosen
 
 
 def _flag_embedding(settings: dict[str, Any]) -> System:

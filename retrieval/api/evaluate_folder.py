@@ -28,7 +28,7 @@ from retrieval.models.options import (
 )
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
-from retrieval.search.options import SearchArguments
+from retrieval.search.options import DEFAULT_CANDIDATES, SearchArguments
 from retrieval.search.plan import checked_fusion
 from retrieval.search.rerank import BUDGET_NOTICE
 from retrieval.search.retriever import TwoStageRetriever
@@ -69,7 +69,7 @@ def evaluate_folder(
     read: Reading | None = None,
     blend: BlendChoice | None = None,
     fusion: Fusion | None = None,
-    candidates: int = 50,
+    candidates: int | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
     corpus: str | os.PathLike[str] | None = None,
     collection: str | None = None,
@@ -89,6 +89,7 @@ def evaluate_folder(
             `collection` says otherwise, corpus.jsonl.
         modes: first stages. With "lexical" among them, an encoder's term weights are indexed, too,
             and hybrid search joins all three legs.
+        candidates: how many passages are re-ranked; None takes 50 on every machine.
         read: whether candidates are read whole, see `SearchOptions`.
         fusion: how hybrid search joins its legs, see `Fusion`.
         corpus: another source of the documents, such as "python-docs".
@@ -109,6 +110,7 @@ def evaluate_folder(
         CorpusError: a file of the folder is missing or bad.
         InvalidInput: an argument's value cannot be used.
     """
+    candidates = DEFAULT_CANDIDATES if candidates is None else candidates
     running: Any = {name: value for name, value in options.items() if name not in INDEXING}
     # Checked now: a mistake must not cost the time of indexing the corpus.
     check_settings(modes, measures, candidates=candidates)

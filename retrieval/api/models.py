@@ -21,7 +21,12 @@ from retrieval.models.options import (
     of_encoder,
 )
 from retrieval.models.resolve import resolve
+from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, EncoderInfo, Manifest, Reranker
+
+LEAST_RATE = 1000.0
+"""Tokens a second with which the second stage of a default search is worth its time: a dozen
+excerpts."""
 
 
 def load_encoder_named(
@@ -94,7 +99,36 @@ def reranker_of(
             f"The reranker {choice.reranker}, chosen automatically, is not a cross-encoder: it "
             f"cuts long passages, whatever {' and '.join(idle)} say.",
         )
-    return load_reranker(choice.reranker, encoder=encoder, **own), notices
+    loaded = load_reranker(choice.reranker, encoder=encoder, **own)
+    rate = _settled(loaded)
+    if loaded is None or rate is None:
+        return loaded, notices
+    if name == AUTO and rate < LEAST_RATE and _starter_reads(encoder, choice.reranker):
+        close_models([loaded])
+        own, _ = for_reranker_named(registry.STARTER, options)
+        smaller = load_reranker(registry.STARTER, encoder=encoder, **own)
+        _settled(smaller)
+        return smaller, (
+            f"Using {registry.STARTER}'s reranker: {choice.reranker} reads about {rate:.0f} tokens "
+            "a second on this CPU, a few candidates. --reranker "
+            f"{choice.reranker} takes it all the same.",
+        )
+    return loaded, notices
+
+
+def _settled(reranker: Reranker | None) -> float | None:
+    """Settle how much default searches read; tokens a second, None where nothing was measured."""
+    from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
+
+    if not isinstance(reranker, CrossEncoderReranker):
+        return None
+    return reranker.settle_pace()
+
+
+def _starter_reads(encoder: Encoder, instead_of: str) -> bool:
+    """Whether the starter's reranker could stand in: it reads English."""
+    known = registry.find(encoder.info.model.partition("@")[0])
+    return instead_of != registry.STARTER and known is not None and known.languages == ("en",)
 
 
 def load_encoder_of(

@@ -9,7 +9,7 @@ from retrieval.api.models import encoder_of, language_notices, reranker_of
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked
-from retrieval.search.options import DEFAULT_CANDIDATES, DEFAULT_MODE
+from retrieval.search.options import DEFAULT_MODE
 from retrieval.search.retriever import TwoStageRetriever, close_models
 from retrieval.types import BlendChoice, Encoder, Mode, Reranker
 
@@ -21,7 +21,7 @@ def open(
     encoder: str | Encoder | None = None,
     reranker: str | Reranker | None = "auto",
     mode: Mode = DEFAULT_MODE,
-    candidates: int = DEFAULT_CANDIDATES,
+    candidates: int | None = None,
     blend: BlendChoice | None = None,
     tenant: str | None = None,
     api_key: str | None = None,

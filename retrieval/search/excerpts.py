@@ -57,6 +57,11 @@ class _Piece:
     terms: frozenset[int]
 
 
+def whole(passage: Passage) -> Excerpt:
+    """All of a passage."""
+    return Excerpt(passage.content, 0, len(passage.text), whole=True)
+
+
 class Excerpts:
     """Chooses excerpts for the passages of one collection.
 
@@ -110,7 +115,7 @@ class Excerpts:
     ) -> Excerpt:
         text = passage.text
         if sum(piece.tokens for piece in pieces) <= LONGER * self._room:
-            return Excerpt(passage.content, 0, len(text), whole=True)
+            return whole(passage)
         first, last = _best_run(pieces, worth, self._room)
         start, end = pieces[first].start, pieces[last].end
         end = start + len(text[start:end].rstrip())

@@ -155,10 +155,11 @@ class SearchOptions:
     )
     candidates: int | None = _option(
         None,
-        "How many first-stage passages are re-ranked, at least `top_k`.",
+        "How many first-stage passages are re-ranked, at least `top_k`. Left out, 50; where `read` "
+        "and `budget_ms` are left out, too, a cross-encoder on a CPU reads as many of them as take "
+        "about half a second.",
         least=1,
         limits=_limits(5000, 10_000, 5000),
-        defaults={"cli": DEFAULT_CANDIDATES},
         hidden=_NO_TUNING,
     )
     fetch: int | None = _option(
@@ -190,8 +191,8 @@ class SearchOptions:
     read: Reading | None = _option(
         None,
         "What is read of a candidate: all of it (full), or of a long one the part that fits the "
-        "query best (excerpts). Left out, it is excerpts for a cross-encoder on a CPU, where that "
-        "is several times as fast, else full.",
+        "query best (excerpts; the best 5 are read whole). Left out, it is excerpts for a "
+        "cross-encoder on a CPU, where that is several times as fast, else full.",
         hidden=_NO_TUNING,
     )
     blend: BlendChoice | None = _option(

@@ -46,6 +46,7 @@ class SearchPlan:
         fetch: how deep the first stage goes at first.
         mode, blend, fusion: of the options, or what None means.
         excerpts: choose what is read of each candidate; None reads them whole.
+        most_tokens: of a query's pairs, estimated; what is over is not read. None for no limit.
         lexical: whether the query's term weights are encoded.
     """
 
@@ -58,6 +59,7 @@ class SearchPlan:
     fusion: Fusion
     lexical: bool
     excerpts: Excerpts | None = None
+    most_tokens: int | None = None
 
     @property
     def dense(self) -> bool:
@@ -125,6 +127,7 @@ def plan_search(
         fusion=_fusion(options.fusion, mode, layout),
         lexical=layout.lexical and mode in ("lexical", "hybrid"),
         excerpts=_excerpts(options, reranker, manifest),
+        most_tokens=_most_tokens(options, reranker),
     )
     if options.min_relevance is not None and reranker is None:
         _check_scale(plan)
@@ -136,6 +139,14 @@ def plan_search(
 def chosen_blend(blend: BlendChoice | None, reranker: RerankerInfo) -> Blend:
     """How the two orders are joined: as was asked for, or as is best for the reranker."""
     return reranker.default_blend if blend is None or blend == "auto" else blend
+
+
+def _most_tokens(options: SearchOptions, reranker: Reranker | None) -> int | None:
+    """The limit of a search that says nothing of how much is read; whoever does is obeyed."""
+    said = (options.candidates, options.read, options.budget_ms)
+    if reranker is None or any(one is not None for one in said):
+        return None
+    return reranker.info.default_tokens
 
 
 def _excerpts(

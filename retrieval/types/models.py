@@ -87,8 +87,12 @@ class EncoderInfo:
 
 @dataclass(frozen=True, slots=True)
 class RerankerInfo:
-    """Which reranker scored: name, fingerprint, kind, and how it is best used where nothing is
-    said of it: the blend, and what it reads of a candidate."""
+    """Which reranker scored: name, fingerprint, kind, and how a search uses it that says nothing.
+
+    default_blend, default_read: how both stages' orders are joined, and what is read of a
+    candidate. default_tokens: how many it reads for a query, as far as this machine was measured;
+    None for no limit.
+    """
 
     model: str
     fingerprint: str
@@ -96,6 +100,7 @@ class RerankerInfo:
     max_length: int
     default_blend: Blend = "none"
     default_read: Reading = "full"
+    default_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,13 @@ def test_nothing_in_particular() -> None:
 
 # --- searches --------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def none_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Excerpts of all candidates, the best ones, too."""
+    monkeypatch.setattr("retrieval.search.rerank.WHOLE_BEST", 0)
+
+
 TOPICS = ("gate", "soup", "lamp", "river")
 
 
@@ -206,6 +213,7 @@ def test_full_reads_every_candidate_whole(searching: Any) -> None:
     )  # what the reranker says of itself
 
 
+@pytest.mark.usefixtures("none_whole")
 def test_excerpts_are_read_and_hits_say_which(searching: Any) -> None:
     reranker = Reads()
     result = searching(reranker).search("gate described", read="excerpts")
@@ -223,6 +231,21 @@ def test_excerpts_are_read_and_hits_say_which(searching: Any) -> None:
             assert span[1] - span[0] < len(text) / 2
 
 
+def test_the_best_candidates_are_read_whole(
+    searching: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.search.rerank.WHOLE_BEST", 2)
+    reranker = Reads()
+    result = searching(reranker).search("gate described", read="excerpts")
+    contents = [one.passage.content for one in result.candidates]
+    assert reranker.seen[:2] == contents[:2]
+    longer = [one for one in contents[2:] if len(one) > 100]
+    assert len(longer) >= 2
+    assert not set(longer) & set(reranker.seen)
+    assert result.notices == (EXCERPT_NOTICE,)
+
+
+@pytest.mark.usefixtures("none_whole")
 def test_a_rerankers_own_reading_is_the_default(searching: Any) -> None:
     retriever = searching(Reads(read="excerpts"))
     assert retriever.search("gate").notices == (EXCERPT_NOTICE,)
@@ -232,6 +255,7 @@ def test_a_rerankers_own_reading_is_the_default(searching: Any) -> None:
         retriever.search("gate", read="half")
 
 
+@pytest.mark.usefixtures("none_whole")
 def test_a_batch_shares_one_call(searching: Any) -> None:
     reranker = Reads()
     retriever = searching(reranker)
@@ -242,6 +266,7 @@ def test_a_batch_shares_one_call(searching: Any) -> None:
     assert [one.hits for one in batch] == [one.hits for one in alone]
 
 
+@pytest.mark.usefixtures("none_whole")
 def test_a_budget_counts_and_reads_excerpts_too(searching: Any) -> None:
     reranker = Reads(seconds=0.02)
     retriever = searching(reranker)
@@ -278,6 +303,7 @@ def test_choosing_excerpts_is_part_of_the_budget(
     assert given == [2, 2, 1]
 
 
+@pytest.mark.usefixtures("none_whole")
 def test_scores_are_those_of_the_excerpts_as_texts(
     searching: Any, tiny_bert_reranker: Path
 ) -> None:
@@ -293,6 +319,7 @@ def test_scores_are_those_of_the_excerpts_as_texts(
         assert with_model.score([("gate described", text)]).values[0] == hit.stage2_score
 
 
+@pytest.mark.usefixtures("none_whole")
 def test_a_services_queue_reads_the_same(searching: Any, tiny_bert_reranker: Path) -> None:
     real = CrossEncoderReranker(tiny_bert_reranker, device="cpu", deterministic=True)
     direct = searching(real).search("gate described", read="excerpts")

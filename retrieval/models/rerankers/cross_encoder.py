@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from retrieval._validate import check_pairs, check_texts, whole_number
 from retrieval.errors import InvalidInput, ModelSettingUnknown
+from retrieval.models import cache_dir as cache
 from retrieval.models.batching import run_batches, unique_pairs
 from retrieval.models.engines import load_engine
 from retrieval.models.rerankers.long_passages import LongPassages, most_overlap, window_pairs
+from retrieval.models.rerankers.pace import SECONDS, tokens_per_second
 from retrieval.models.rerankers.scores import check_scores, sigmoid
 from retrieval.models.resolve import resolve
 from retrieval.models.tokenization.cache import TokenCache
@@ -124,8 +126,8 @@ class CrossEncoderReranker:
         self._overlap = window_overlap
         self._token_budget = token_budget
         self._max_batch = 1 if deterministic else None
-        self.token_cache = TokenCache(token_cache_bytes, self._tokenizer.fingerprint)
-        """Passages' token ids, which can be saved with an index and loaded again."""
+        self.token_cache = TokenCache(token_cache_bytes)
+        """Passages' token ids."""
         self._engine = load_engine(
             resolved.path,
             "logits",
@@ -144,12 +146,35 @@ class CrossEncoderReranker:
             max_length=length,
             # measured on MiniLM-L12; what was not measured should not have the last word either
             default_blend="scores",
+            # On a CPU tokens are dear; whoever says how long passages are read has decided.
+            default_read="excerpts" if self._on_cpu and long_passages == "truncate" else "full",
         )
+        self._threads = threads
+        self._cache_dir = cache_dir
 
     @property
     def engine(self) -> str:
         """How it runs, for notices and reports, as in `openvino bf16 on cpu`."""
         return f"{self._engine.name} {self._engine.dtype} on {self._engine.device}"
+
+    def settle_pace(self) -> float | None:
+        """On a CPU, let searches that say nothing read what takes this machine about half a second.
+
+        The rate is measured once for each machine, in a second or so, and kept in the cache folder.
+
+        Returns:
+            Tokens that it reads in a second; None where nothing was measured.
+        """
+        if self.info.default_read == "full":
+            return None
+        folder = cache.default_cache_dir() if self._cache_dir is None else Path(self._cache_dir)
+        rate = tokens_per_second(self, self.engine, threads=self._threads, cache_dir=folder)
+        self.info = replace(self.info, default_tokens=int(rate * SECONDS))
+        return rate
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self._engine.device.startswith("cpu")
 
     def close(self) -> None:
         """End the processes of further devices, if there are any; nothing can be scored then."""

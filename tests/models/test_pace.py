@@ -1,0 +1,167 @@
+"""The depth of default searches follows what a machine was measured to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hashing_encoder import HashingEncoder
+from numpy.typing import NDArray
+
+import retrieval
+from retrieval import CrossEncoderReranker, Document
+from retrieval.api import models
+from retrieval.models.defaults import Choice
+from retrieval.models.rerankers import pace
+from retrieval.search.rerank import EXCERPT_NOTICE, PACE_NOTICE
+from retrieval.types import RerankerInfo, Scores
+
+TOKENS = 90
+"""Of every pair."""
+
+
+class Slow:
+    """Scores nothing; a pair takes `seconds` of a clock of its own."""
+
+    def __init__(self, seconds: float, name: str = "slow") -> None:
+        self.info = RerankerInfo(name, f"sha256:{name}", "cross-encoder", 512)
+        self.seconds = seconds
+        self.now = 0.0
+        self.calls: list[list[tuple[str, str]]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, progress: Any = None) -> Scores:
+        self.calls.append(list(pairs))
+        # As on a real machine: the first call is slow, and one round is disturbed.
+        self.now += self.seconds * len(pairs) * (50, 3, 1)[min(len(self.calls), 3) - 1]
+        counts = np.full(len(pairs), TOKENS)
+        return Scores(np.zeros(len(pairs)), np.zeros(len(pairs), dtype=np.bool_), counts)
+
+    def relevance(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return scores
+
+
+def rate(reranker: Slow, folder: Path | None, running: str = "openvino bf16 on cpu") -> float:
+    return pace.tokens_per_second(
+        reranker, running, threads=None, cache_dir=folder, clock=reranker.clock
+    )
+
+
+def test_the_undisturbed_round_counts_and_no_pair_is_read_twice() -> None:
+    slow = Slow(0.05)
+    assert rate(slow, None) == pytest.approx(20 * TOKENS)
+    texts = [text for call in slow.calls[1:] for _, text in call]
+    assert len(set(texts)) == len(texts) == pace.PAIRS * pace.ROUNDS
+
+
+def test_a_rate_is_measured_once_for_a_model_and_the_way_it_runs(tmp_path: Path) -> None:
+    assert rate(Slow(0.05), tmp_path) == pytest.approx(20 * TOKENS)
+    again = Slow(0.01)
+    assert rate(again, tmp_path) == pytest.approx(20 * TOKENS)
+    assert again.calls == []
+    assert rate(Slow(0.01), tmp_path, "openvino int8 on cpu") == pytest.approx(100 * TOKENS)
+    assert rate(Slow(0.01, "other"), tmp_path) == pytest.approx(100 * TOKENS)
+
+
+@pytest.mark.parametrize("damaged", ["", "fast", "-1", "inf", "nan"])
+def test_a_damaged_rate_is_measured_again(damaged: str, tmp_path: Path) -> None:
+    rate(Slow(0.05), tmp_path)
+    (entry,) = tmp_path.glob("pace-*")
+    kept = entry / "tokens-per-second"
+    kept.write_text(damaged.ljust(len(kept.read_text("utf-8"))), "utf-8")
+    assert rate(Slow(0.01), tmp_path) == pytest.approx(100 * TOKENS)
+
+
+# --- searches --------------------------------------------------------------------------------
+
+TEXT = "The weather was fine that day. Nobody knew what to say about it. " * 8
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    documents = [Document(f"d{number}", f"{TEXT}Gate {number}.") for number in range(60)]
+    retrieval.ingest(documents, "c", store=folder, encoder=HashingEncoder(), max_tokens=None)
+    return folder
+
+
+def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
+    store: Path, tiny_bert_reranker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    def measured(*given: Any, **options: Any) -> float:
+        return rates[-1]
+
+    monkeypatch.setattr("retrieval.models.rerankers.cross_encoder.tokens_per_second", measured)
+    options: Any = {"store": store, "encoder": HashingEncoder(), "device": "cpu"}
+    name = str(tiny_bert_reranker)
+
+    rates.append(100.0)  # too slow for anything: the least is read all the same
+    with retrieval.open("c", reranker=name, **options) as retriever:
+        result = retriever.search("gate", top_k=3)
+        assert (result.reranked, len(result.candidates)) == (8, 50)
+        assert result.notices[-1] == f"{PACE_NOTICE} The others follow in first-stage order."
+        assert retriever.search("gate", candidates=30).reranked == 30
+        assert retriever.search("gate", read="full").reranked == 50
+        assert retriever.search("gate", read="excerpts").reranked == 50
+        assert retriever.search("gate", budget_ms=600_000).reranked == 50
+        first, second = (retriever.search("gate", top_k=12, offset=offset) for offset in (0, 12))
+        assert first.reranked == second.reranked == 12  # at least top_k, on every page
+        assert not any("beyond the" in one for one in second.notices)
+        strict = retriever.search("gate", min_relevance=0.0)
+        assert len(strict.hits) == 10
+        assert strict.notices[-1].endswith("The others have no relevance and are left out.")
+
+    rates.append(3000.0)
+    with retrieval.open("c", reranker=name, **options) as retriever:
+        some = retriever.search("gate", top_k=3)
+        assert 8 < some.reranked < 50
+        assert retriever.search("gate", top_k=3).hits == some.hits
+        batch = retriever.search_batch(["gate", "gate 7"], top_k=3)
+        assert batch[0].hits == some.hits
+
+    rates.append(1e6)
+    with retrieval.open("c", reranker=name, **options) as retriever:
+        assert retriever.search("gate").reranked == 50
+        assert retriever.search("gate").notices == (EXCERPT_NOTICE,)
+    rates.append(100.0)
+    with retrieval.open("c", reranker=name, candidates=40, **options) as retriever:
+        assert retriever.search("gate").reranked == 40
+
+
+def test_on_a_cpu_a_cross_encoder_reads_excerpts_unless_it_was_told_how(
+    tiny_bert_reranker: Path,
+) -> None:
+    plain = CrossEncoderReranker(tiny_bert_reranker, device="cpu")
+    assert plain.info.default_read == "excerpts"
+    assert plain.info.default_tokens is None
+    rate = plain.settle_pace()
+    assert rate is not None
+    assert plain.info.default_tokens == int(rate * pace.SECONDS)
+    told = CrossEncoderReranker(tiny_bert_reranker, device="cpu", long_passages="windows")
+    assert told.info.default_read == "full"
+    assert told.settle_pace() is None
+
+
+def test_a_reranker_too_slow_that_nobody_asked_for_gives_way(
+    tiny_bert_reranker: Path, starter_encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(tiny_bert_reranker)
+    monkeypatch.setattr(
+        "retrieval.models.rerankers.cross_encoder.tokens_per_second", lambda *_, **__: 50.0
+    )
+    monkeypatch.setattr(models, "choose_models", lambda *_, **__: Choice("starter", name, ()))
+    smaller, notices = models.reranker_of("auto", starter_encoder, {"device": "cpu"})
+    assert smaller is not None
+    assert smaller.info.model != name
+    assert f"{name} reads about 50 tokens a second on this CPU" in notices[-1]
+    kept, notices = models.reranker_of(name, starter_encoder, {"device": "cpu"})
+    assert kept is not None
+    assert kept.info.kind == "cross-encoder"
+    assert not any("50 tokens a second" in one for one in notices)
