@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backend_help import WordReranker
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from hashing_encoder import HashingEncoder
 from service_help import running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +45,11 @@ try:
     import fusion
     import index
     import ingest
+    import quality
     import rerank
     import scale_model
+    import second_stage
+    from _sets import Case
 finally:
     sys.path.remove(str(BENCHMARKS))
 
@@ -255,6 +260,63 @@ def test_the_interval_of_a_mean_over_sets_draws_queries_within_each() -> None:
     assert (high - low)[0] == pytest.approx(2 * 1.96 * error, rel=0.05)
     same = fusion.mean_differences([np.zeros((9, 2)), np.ones((5, 2))])
     assert [part.tolist() for part in same] == [[0.5, 0.5]] * 3
+
+
+# --- both stages ------------------------------------------------------------------------------
+
+
+def test_ways_of_joining_are_those_of_a_search() -> None:
+    first, second = np.array([0.9, 0.8, 0.1]), np.array([-2.0, 3.0, 2.9])
+    tried = second_stage.ways()
+    assert tried["none"](first, second).argmax() == 1
+    # standardised: first .688, .459, -1.147; second -1.155, .595, .560
+    assert tried["scores 2"](first, second).tolist() == pytest.approx(
+        [3 * 0.5 + (0.688 - 2 * 1.1545) / 6, 3 * 0.5 + (0.459 + 2 * 0.5947) / 6,
+         3 * 0.5 + (-1.147 + 2 * 0.5598) / 6], abs=1e-3
+    )  # fmt: skip
+    assert tried["rrf k=2"](first, second).tolist() == pytest.approx(
+        [1 / 2 + 1 / 4, 1 / 3 + 1 / 2, 1 / 4 + 1 / 3]
+    )
+    assert set(second_stage.CHOSEN) <= set(tried)
+
+
+def test_both_stages_of_a_set_are_measured(judged_folder: Path) -> None:
+    case = Case("animals", "test")
+    found = quality.both_stages(judged_folder, case, HashingEncoder(), WordReranker(), quick=False)
+    assert list(found) == [
+        f"animals/test, {mode}, {stage}"
+        for mode in ("dense", "hybrid")
+        for stage in ("first stage", "re-ranked")
+    ]
+    for values in found.values():
+        assert list(values) == ["q1", "q2", "q3"]
+        assert all(0.0 <= value <= 1.0 for value in values.values())
+    assert found["animals/test, hybrid, re-ranked"]["q1"] == 1.0
+
+
+def test_quality_that_fell_is_told_from_noise() -> None:
+    random = np.random.default_rng(5)
+
+    def values(change: float, noise: float, count: int = 60) -> quality.PerQuery:
+        moved = 0.5 + change + random.normal(0.0, noise, count)
+        return {f"q{number}": float(value) for number, value in enumerate(moved)}
+
+    flat = dict.fromkeys(map("q{}".format, range(60)), 0.5)
+    names = [f"set {number}, dense, re-ranked" for number in range(6)]
+    stored = dict.fromkeys(names, flat)
+
+    def worse(change: float, noise: float) -> list[str]:
+        return quality.compared({name: values(change, noise) for name in names}, stored)[1]
+
+    assert worse(-0.05, 0.02) == [*names, "all sets, re-ranked"]
+    assert worse(0.05, 0.02) == []
+    assert worse(-0.002, 0.0) == []  # everywhere, and too little to matter
+    # in no set alone beyond chance, but in all together
+    assert worse(-0.015, 0.08)[-1:] == ["all sets, re-ranked"]
+    # other questions, or a set that is new, are not compared
+    rows, found = quality.compared({"new, dense, re-ranked": flat, names[0]: {"q0": 0.0}}, stored)
+    assert found == []
+    assert {row.metric for row in rows} == {"nDCG@10"}
 
 
 # --- the index and ingestion ------------------------------------------------------------------
