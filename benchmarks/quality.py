@@ -185,6 +185,7 @@ def compared(now: Measured, stored: Measured) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     worse: list[str] = []
     changes: dict[str, list[NDArray[np.float64]]] = {}
+    together: dict[str, list[NDArray[np.float64]]] = {}
     for name, values in now.items():
         rows.append(Row(name, "", MEASURE, mean_of(values.values()), ""))
         before = stored.get(name)
@@ -194,7 +195,8 @@ def compared(now: Measured, stored: Measured) -> tuple[list[Row], list[str]]:
         stage = f"all sets, {name.rpartition(', ')[2]}"
         changes.setdefault(name, []).append(difference)
         if not name.startswith("quick "):
-            changes.setdefault(stage, []).append(difference)
+            together.setdefault(stage, []).append(difference)
+    changes |= together
     for name, differences in changes.items():
         mean, low, high = (
             float(one[0]) for one in mean_differences([own[:, None] for own in differences])
