@@ -30,6 +30,7 @@ from retrieval.models.load import load_encoder, load_reranker
 from retrieval.types import Encoder, Mode, ProgressCallback, Reranker, Scores, SearchResult
 
 STARTER = "starter"
+LATE = "late-interaction"
 OLD_STARTER = "sentence-transformers/all-MiniLM-L6-v2"
 MEASURE = "nDCG@10"
 CANDIDATES = 50
@@ -220,8 +221,8 @@ def options() -> argparse.ArgumentParser:
     result.add_argument("--sets", nargs="+", metavar="NAME", help="only these folders")
     result.add_argument("--encoders", nargs="+", default=[STARTER, OLD_STARTER], metavar="MODEL")
     result.add_argument(
-        "--rerankers", nargs="+", default=[STARTER, "maxsim"], metavar="MODEL",
-        help="maxsim: late interaction over the encoder",
+        "--rerankers", nargs="+", default=[STARTER, LATE], metavar="MODEL",
+        help=f"{LATE}: over the encoder's own token vectors",
     )  # fmt: skip
     result.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     return result
@@ -250,7 +251,7 @@ def main() -> int:
             encoder = load_encoder(name)
             rerankers = {
                 one: LateInteractionReranker(encoder, max_cache_bytes=TOKEN_VECTORS)
-                if one == "maxsim"
+                if one == LATE
                 else load_reranker(one)
                 for one in arguments.rerankers
             }
