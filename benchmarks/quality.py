@@ -40,6 +40,7 @@ from retrieval.evaluation.beir import BeirSet
 from retrieval.evaluation.metrics import measure_per_query
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.models.load import load_encoder, load_reranker
+from retrieval.search.options import SearchArguments
 from retrieval.search.rerank import read_candidates
 from retrieval.types import Candidate, Encoder, Mode, Reranker, SearchResult
 
@@ -62,6 +63,9 @@ WORDS = (Case("cmrc2018", "test", language="zh"), Case("xquad-zh", "test", langu
 """By BM25 alone: the starter reads English."""
 
 WORDS_QUERIES = 400
+READING: SearchArguments = {"candidates": 50, "read": "excerpts", "top_k": 20}
+"""As on a CPU that is fast enough; left out, the machine's own rate would decide."""
+
 DL20 = Case("msmarco-dl20-pool", "test_full_judgements")
 QUICK = Case("musique-train100", "test")
 QUICK_DOCUMENTS, QUICK_QUERIES = 200, 12
@@ -99,7 +103,7 @@ def both_stages(
         for mode in MODES:
             for stage in (FIRST, RERANKED):
                 results = opened.search_batch(
-                    list(beir.queries.values()), mode=mode, rerank=stage == RERANKED, top_k=20
+                    list(beir.queries.values()), mode=mode, rerank=stage == RERANKED, **READING
                 )
                 name = f"{'quick ' if quick else ''}{case.name}, {mode}, {stage}"
                 orders = zip(beir.queries, map(documents_found, results), strict=True)
@@ -145,7 +149,9 @@ def reranked_run(data: Path, encoder: Encoder, reranker: Reranker) -> Measured:
         collection(one, store, encoder, whole) as opened,
     ):
         for blend in ("auto", "none"):
-            plan = opened.plan(mode="sparse", candidates=100, top_k=100, blend=blend)
+            plan = opened.plan(
+                mode="sparse", candidates=100, read="excerpts", top_k=100, blend=blend
+            )
             read = read_candidates(list(beir.queries.values()), list(found.values()), plan, None)
             orders = {
                 query: [hit.passage.document_id for hit in own.hits]

@@ -160,7 +160,12 @@ def measured(
             opened.reranker = Remembering(reranker)
             for mode in arguments.modes:
                 results = opened.search_batch(
-                    texts, mode=mode, candidates=CANDIDATES, top_k=CANDIDATES, blend="none"
+                    texts,
+                    mode=mode,
+                    candidates=CANDIDATES,
+                    top_k=CANDIDATES,
+                    blend="none",
+                    read="full",
                 )
                 own: dict[str, Floats] = {}
                 for way, join in {"first stage": None, **tried}.items():
