@@ -192,7 +192,8 @@ def _parts(
         for text, own, chosen in zip(texts, passages, parts, strict=True):
             chosen += plan.excerpts.of(text, own[start : start + _AT_ONCE])
     for own, chosen in zip(passages, parts, strict=True):
-        chosen[:WHOLE_BEST] = [whole(one) for one in own[:WHOLE_BEST]]
+        best = min(WHOLE_BEST, len(chosen))
+        chosen[:best] = [whole(one) for one in own[:best]]
     if plan.most_tokens is None:
         return parts
     least = max(LEAST_CANDIDATES, plan.options.top_k)

@@ -106,7 +106,7 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
     with retrieval.open("c", reranker=name, **options) as retriever:
         result = retriever.search("gate", top_k=3)
         assert (result.reranked, len(result.candidates)) == (8, 50)
-        assert result.notices[-1] == f"{PACE_NOTICE} The others follow in first-stage order."
+        assert f"{PACE_NOTICE} The others follow in first-stage order." in result.notices
         assert retriever.search("gate", candidates=30).reranked == 30
         assert retriever.search("gate", read="full").reranked == 50
         assert retriever.search("gate", read="excerpts").reranked == 50
@@ -116,7 +116,8 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
         assert not any("beyond the" in one for one in second.notices)
         strict = retriever.search("gate", min_relevance=0.0)
         assert len(strict.hits) == 10
-        assert strict.notices[-1].endswith("The others have no relevance and are left out.")
+        told = f"{PACE_NOTICE} The others have no relevance and are left out."
+        assert told in strict.notices
 
     rates.append(3000.0)
     with retrieval.open("c", reranker=name, **options) as retriever:
@@ -129,7 +130,7 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
     rates.append(1e6)
     with retrieval.open("c", reranker=name, **options) as retriever:
         assert retriever.search("gate").reranked == 50
-        assert retriever.search("gate").notices == (EXCERPT_NOTICE,)
+        assert EXCERPT_NOTICE in retriever.search("gate").notices
     rates.append(100.0)
     with retrieval.open("c", reranker=name, candidates=40, **options) as retriever:
         assert retriever.search("gate").reranked == 40
