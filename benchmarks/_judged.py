@@ -21,8 +21,14 @@ from retrieval.evaluation.beir import BeirSet, load_beir
 from retrieval.evaluation.metrics import compare
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
+from retrieval.readers.read import read
 from retrieval.splitting.splitter import passage_id
 from retrieval.types import EncoderInfo, FloatArray, Manifest, Passage, SplitterInfo
+
+PYTHON_DOCS = "python-docs"
+"""The standard library's documentation; its questions lie with the tests."""
+
+_QUESTIONS = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / PYTHON_DOCS
 
 Run = dict[str, dict[str, float]]
 """Query id → document id → score."""
@@ -53,14 +59,15 @@ def load(
     documents: int | None = None,
     queries: int | None = None,
 ) -> Judged:
-    """A split of a set below `data`.
+    """A split of a set below `data`, or of `PYTHON_DOCS`.
 
     Args:
         documents: only this many of the set's documents, those that are judged first; for --quick.
         queries: only the first N queries.
     """
-    beir = load_beir(data / folder, split)
-    whole = list(beir.documents() or ())
+    own = folder == PYTHON_DOCS
+    beir = load_beir(_QUESTIONS if own else data / folder, split)
+    whole = list(read(PYTHON_DOCS) if own else beir.documents() or ())
     if queries is not None:
         first = dict(islice(beir.qrels.items(), queries))
         beir = replace(beir, qrels=first, queries={query: beir.queries[query] for query in first})

@@ -7,6 +7,7 @@ calls, and nowhere else.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ def flag_model(path: Path, *, pooling: str, max_length: int, instruction: str | 
             query_instruction_for_retrieval=instruction,
             use_fp16=False,
             devices="cpu",
+            batch_size=16,  # all texts of a batch are padded to its longest
             query_max_length=max_length,
             passage_max_length=max_length,
         )
@@ -96,6 +98,31 @@ def sentence_vectors(
     return vectors
 
 
+def langchain_vectors(
+    path: Path, texts: Sequence[str], kind: Literal["query", "passage"], instruction: str
+) -> FloatArray:
+    """float32 (n, dimension): the calls of LangChain's `HuggingFaceBgeEmbeddings`, without it.
+
+    As its documentation makes one, `encode_kwargs={"normalize_embeddings": True}`: a query goes
+    alone, passages together, and line breaks become blanks first. benchmarks/bge.py asks the class
+    itself, where langchain-community is installed.
+    """
+    with silenced():
+        from sentence_transformers import SentenceTransformer
+
+        client = SentenceTransformer(str(path), device="cpu")
+        encode = functools.partial(
+            client.encode, show_progress_bar=False, normalize_embeddings=True
+        )
+        plain = [text.replace("\n", " ") for text in texts]
+        vectors: FloatArray
+        if kind == "query":
+            vectors = np.stack([encode(instruction + text) for text in plain])
+        else:
+            vectors = encode(plain)
+    return vectors
+
+
 def plain_vectors(path: Path, texts: Sequence[str], *, pooling: str, max_length: int) -> FloatArray:
     """float32 (n, dimension), not normalised: transformers alone, a text at a time, no padding."""
     import torch
@@ -120,13 +147,15 @@ def flag_reranker(path: Path, max_length: int) -> Any:
     """`FlagReranker` in float32 on the CPU."""
     module = flag_embedding()
     with silenced():
-        return module.FlagReranker(str(path), use_fp16=False, devices="cpu", max_length=max_length)
+        return module.FlagReranker(
+            str(path), use_fp16=False, devices="cpu", batch_size=16, max_length=max_length
+        )
 
 
-def flag_scores(reranker: Any, pairs: Pairs) -> FloatArray:
-    """float64 (n,): raw logits of a `FlagReranker`."""
+def flag_scores(reranker: Any, pairs: Pairs, *, normalize: bool = False) -> FloatArray:
+    """float64 (n,): raw logits of a `FlagReranker`, or with its sigmoid."""
     with silenced():
-        scores = reranker.compute_score([list(pair) for pair in pairs])
+        scores = reranker.compute_score([list(pair) for pair in pairs], normalize=normalize)
     return np.asarray(scores)
 
 
@@ -148,15 +177,23 @@ def flag_pair_rows(reranker: Any, pairs: Pairs) -> list[list[int]]:
     return rows
 
 
-def cross_encoder_scores(path: Path, pairs: Pairs, max_length: int) -> FloatArray:
-    """float32 (n,): logits of sentence-transformers' `CrossEncoder`, without its sigmoid."""
+def cross_encoder_scores(
+    path: Path, pairs: Pairs, max_length: int, *, raw: bool = True
+) -> FloatArray:
+    """float32 (n,): of sentence-transformers' `CrossEncoder`; raw logits, or as it is by itself.
+
+    By itself it puts one logit through a sigmoid, unless the folder's `config.json` names another
+    activation.
+    """
     with silenced():
         import torch
         from sentence_transformers import CrossEncoder
 
         model = CrossEncoder(str(path), device="cpu", max_length=max_length)
         scores: FloatArray = model.predict(
-            list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False
+            list(pairs),
+            activation_fn=torch.nn.Identity() if raw else None,
+            show_progress_bar=False,
         )
     return scores
 
