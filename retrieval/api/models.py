@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrieval.errors import ModelNotFound
 from retrieval.index.bm25 import bm25_info
 from retrieval.models import registry
 from retrieval.models.defaults import AUTO, NONE, choose_models
@@ -103,10 +104,11 @@ def reranker_of(
     rate = _settled(loaded)
     if loaded is None or rate is None:
         return loaded, notices
-    if name == AUTO and rate < LEAST_RATE and _starter_reads(encoder, choice.reranker):
+    smaller = None
+    if name == AUTO and rate < LEAST_RATE and _reads_english(encoder):
+        smaller = _smaller(loaded, options)
+    if smaller is not None:
         close_models([loaded])
-        own, _ = for_reranker_named(registry.STARTER, options)
-        smaller = load_reranker(registry.STARTER, encoder=encoder, **own)
         _settled(smaller)
         return smaller, (
             f"Using {registry.STARTER}'s reranker: {choice.reranker} reads about {rate:.0f} tokens "
@@ -125,10 +127,22 @@ def _settled(reranker: Reranker | None) -> float | None:
     return reranker.settle_pace()
 
 
-def _starter_reads(encoder: Encoder, instead_of: str) -> bool:
-    """Whether the starter's reranker could stand in: it reads English."""
-    known = registry.find(encoder.info.model.partition("@")[0])
-    return instead_of != registry.STARTER and known is not None and known.languages == ("en",)
+def _reads_english(encoder: Encoder) -> bool:
+    """Whether texts are English, as the starter's reranker reads it."""
+    known = registry.find(encoder.info.model)
+    return known is not None and known.languages == ("en",)
+
+
+def _smaller(reranker: Reranker, options: Mapping[str, Any]) -> Reranker | None:
+    """The starter's reranker, where it is another one and can be had."""
+    own, _ = for_reranker_named(registry.STARTER, options)
+    try:
+        smaller = load_reranker(registry.STARTER, **own)
+    except ModelNotFound:
+        return None
+    if smaller is None or smaller.info.fingerprint == reranker.info.fingerprint:
+        return None
+    return smaller
 
 
 def load_encoder_of(

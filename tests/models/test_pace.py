@@ -151,18 +151,26 @@ def test_on_a_cpu_a_cross_encoder_reads_excerpts_unless_it_was_told_how(
 
 
 def test_a_reranker_too_slow_that_nobody_asked_for_gives_way(
-    tiny_bert_reranker: Path, starter_encoder: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_bert_reranker: Path,
+    tiny_xlmr_reranker: Path,
+    starter_encoder: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    name = str(tiny_bert_reranker)
+    slow, other = str(tiny_bert_reranker), str(tiny_xlmr_reranker)
     monkeypatch.setattr(
         "retrieval.models.rerankers.cross_encoder.tokens_per_second", lambda *_, **__: 50.0
     )
-    monkeypatch.setattr(models, "choose_models", lambda *_, **__: Choice("starter", name, ()))
-    smaller, notices = models.reranker_of("auto", starter_encoder, {"device": "cpu"})
-    assert smaller is not None
-    assert smaller.info.model != name
-    assert f"{name} reads about 50 tokens a second on this CPU" in notices[-1]
-    kept, notices = models.reranker_of(name, starter_encoder, {"device": "cpu"})
-    assert kept is not None
-    assert kept.info.kind == "cross-encoder"
-    assert not any("50 tokens a second" in one for one in notices)
+    monkeypatch.setattr(models, "choose_models", lambda *_, **__: Choice("starter", slow, ()))
+    for there in (other, "a/model-that-nobody-has", slow):
+        monkeypatch.setattr("retrieval.models.registry.STARTER_RERANKER", there)
+        found, notices = models.reranker_of("auto", starter_encoder, {"device": "cpu"})
+        assert found is not None
+        if there == other:
+            assert found.info.model != CrossEncoderReranker(slow, device="cpu").info.model
+            assert f"{slow} reads about 50 tokens a second on this CPU" in notices[-1]
+            continue
+        assert found.info.model == CrossEncoderReranker(slow, device="cpu").info.model
+        assert notices == ()
+    named, notices = models.reranker_of(slow, starter_encoder, {"device": "cpu"})
+    assert named is not None
+    assert notices == ()
