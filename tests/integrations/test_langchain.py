@@ -319,12 +319,14 @@ def test_after_an_abandoned_search_the_models_still_work(office: TwoStageRetriev
 # --- the reranker ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("blend", [None, "none", "rrf"])
+@pytest.mark.parametrize("blend", [None, "none", "rrf", "scores", "auto"])
 def test_it_orders_as_the_search_does(office: TwoStageRetriever, blend: Any) -> None:
-    first = TwoStageLangChainRetriever(office, rerank=False, top_k=8).invoke(QUERY)
+    # by vectors, which is what an adapter takes the documents to come from
+    by_vectors = TwoStageLangChainRetriever(office, rerank=False, top_k=8, mode="dense")
+    first = by_vectors.invoke(QUERY)
     reranker = RetrievalReranker(office.reranker, blend=blend)  # type: ignore[arg-type]
     documents = reranker.compress_documents(first, QUERY)
-    hits = office.search(QUERY, candidates=8, top_k=8, blend=blend).hits
+    hits = office.search(QUERY, mode="dense", candidates=8, top_k=8, blend=blend).hits
     assert [d.id for d in documents] == [hit.passage.id for hit in hits]
     for document, hit in zip(documents, hits, strict=True):
         assert document.metadata["rerank_score"] == pytest.approx(hit.stage2_score, abs=1e-4)
@@ -333,6 +335,23 @@ def test_it_orders_as_the_search_does(office: TwoStageRetriever, blend: Any) -> 
     again = asyncio.run(reranker.acompress_documents(first, QUERY))
     assert [d.id for d in again] == [d.id for d in documents]
     assert "relevance_score" not in first[0].metadata  # what was given is not changed
+
+
+def test_documents_without_scores_are_joined_by_ranks(office: TwoStageRetriever) -> None:
+    first = TwoStageLangChainRetriever(office, rerank=False, top_k=8).invoke(QUERY)
+    for document in first[:1]:
+        del document.metadata["stage1_score"]
+    by_blend = [
+        [
+            document.id
+            for document in RetrievalReranker(
+                office.reranker,  # type: ignore[arg-type]
+                blend=blend,
+            ).compress_documents(first, QUERY)
+        ]
+        for blend in ("scores", "rrf")
+    ]
+    assert by_blend[0] == by_blend[1]
 
 
 def test_it_reads_documents_of_other_retrievers(office: TwoStageRetriever) -> None:

@@ -201,13 +201,15 @@ def test_a_query_engine_answers_from_both_stages(office: TwoStageRetriever) -> N
 # --- the reranker ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("blend", [None, "none", "rrf"])
+@pytest.mark.parametrize("blend", [None, "none", "rrf", "scores"])
 def test_it_orders_as_the_search_does(office: TwoStageRetriever, blend: Any) -> None:
-    given = TwoStageLlamaIndexRetriever(office, rerank=False, top_k=8).retrieve(QUERY)
+    # by vectors, which is what an adapter takes the nodes to come from
+    by_vectors = TwoStageLlamaIndexRetriever(office, rerank=False, top_k=8, mode="dense")
+    given = by_vectors.retrieve(QUERY)
     came_with = {n.node_id: n.score for n in given}
     model: Any = office.reranker
     nodes = RetrievalReranker(model, blend=blend).postprocess_nodes(given, query_str=QUERY)
-    hits = office.search(QUERY, candidates=8, top_k=8, blend=blend).hits
+    hits = office.search(QUERY, mode="dense", candidates=8, top_k=8, blend=blend).hits
     assert [n.node_id for n in nodes] == [hit.passage.id for hit in hits]
     for found, hit in zip(nodes, hits, strict=True):
         assert found.score == pytest.approx(hit.score, abs=1e-4)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from retrieval.errors import InvalidInput
-from retrieval.fusion import rrf
+from retrieval.fusion import dbsf, rrf
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.collection import CollectionIndex
 from retrieval.index.embedded.index import EmbeddedIndex
@@ -166,8 +166,12 @@ def plain_search(
         ]
         first = [hit.passage.id for hit in pool]
         pool.sort(key=lambda hit: (-hit.score, hit.passage.id))
-        if blend == "rrf":
-            fused = dict(rrf([first, [hit.passage.id for hit in pool]]))
+        if blend != "none":
+            ranked = [hit.passage.id for hit in pool]
+            scored = [[(hit.passage.id, hit.stage1_score) for hit in pool]]
+            scored.append([(hit.passage.id, hit.score) for hit in pool])
+            weights = (1.0, {"dense": 0.4, "hybrid": 0.75}.get(mode, 2.0))
+            fused = dict(rrf([first, ranked]) if blend == "rrf" else dbsf(scored, weights))
             pool = [replace(hit, score=fused[hit.passage.id]) for hit in pool]
             pool.sort(key=lambda hit: (-hit.score, hit.passage.id))
         rest = [replace(hit, relevance=None) for hit in rest]
@@ -196,7 +200,7 @@ options_ = st.fixed_dictionaries(
     },
     optional={
         "where": st.sampled_from([{"even": True}, {"even": False}]),
-        "blend": st.sampled_from(["none", "rrf"]),
+        "blend": st.sampled_from(["none", "rrf", "scores"]),
         "min_relevance": st.sampled_from([0.0, 0.3, 0.7]),
         "min_score": st.sampled_from([-1.0, 0.05, 0.3, 2.0]),
         "diversity": st.sampled_from([0.0, 0.3, 1.0]),
