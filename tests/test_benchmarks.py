@@ -319,6 +319,36 @@ def test_quality_that_fell_is_told_from_noise() -> None:
     assert {row.metric for row in rows} == {"nDCG@10"}
 
 
+def test_a_fall_is_an_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "set, dense, re-ranked"
+    measured = {row: {f"q{number}": 0.5 for number in range(9)}}
+    monkeypatch.setattr(quality, "measure_all", lambda arguments: iter([measured]))
+    stored, again = tmp_path / "stored.json", tmp_path / "again.json"
+    command = ["quality.py", "--against", str(stored), "--json", str(again)]
+    monkeypatch.setattr(sys, "argv", command)
+    assert quality.main() == 0
+    assert "1 of them have no stored figures" in capsys.readouterr().out
+    content = json.loads(again.read_text(encoding="utf-8"))
+    assert content["queries"] == measured
+    assert content["means"] == {row: 0.5}
+    content["queries"][row] = dict.fromkeys(measured[row], 0.6)
+    stored.write_text(json.dumps(content), encoding="utf-8")
+    assert quality.main() == 1
+    assert f"worse beyond noise: {row}" in capsys.readouterr().out
+
+
+@pytest.mark.shared_data
+@pytest.mark.usefixtures("shared_data", "bge_small_folder", "minilm_reranker_folder")
+def test_the_defaults_find_what_they_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["quality.py", "--quick"])
+    assert quality.main() == 0
+    assert "0 of them have no stored figures" in capsys.readouterr().out
+
+
 # --- the index and ingestion ------------------------------------------------------------------
 
 
