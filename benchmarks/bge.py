@@ -56,7 +56,8 @@ class Bench:
 
 
 def pooling(bench: Bench) -> Iterator[Row]:
-    yield from _bge_rules.pooling(bench.weights, bench.judged("scifact"))
+    for folder in (PARAGRAPHS,) if bench.quick else ("scifact", PARAGRAPHS):
+        yield from _bge_rules.pooling(bench.weights, bench.judged(folder))
 
 
 def instruction(bench: Bench) -> Iterator[Row]:
