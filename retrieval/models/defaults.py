@@ -95,7 +95,8 @@ def choose_models(
         return Choice(pair[0], chosen, (_in_use(pair[0], chosen) + _to_fetch(missing),))
     chosen = registry.STARTER if reranker == AUTO else second
     notice = (
-        f"{_in_use(registry.STARTER, chosen)}, because the weights of {' and '.join(missing)} "
+        f"{_in_use(registry.STARTER, chosen)}, because the published weights of "
+        f"{' and '.join(missing)} "
         f"are not on this machine and no model hub answered within {timeout_s:g} s"
         f"{_to_get(registry.STARTER_ENCODER, chosen)}. {_HOW}."
     )
@@ -106,7 +107,7 @@ def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: boo
     if reachable:
         notice = _in_use(encoder, wanted) + _to_fetch([wanted] if missing else [])
         return Choice(encoder, wanted, (notice,))
-    why = f"the weights of {wanted} are not on this machine and no model hub answered"
+    why = f"the published weights of {wanted} are not on this machine and no model hub answered"
     if _reads_english(encoder):
         fetched = _to_get(registry.STARTER_RERANKER)
         notice = f"{_in_use(encoder, registry.STARTER)}, because {why}{fetched}. {_HOW}."
