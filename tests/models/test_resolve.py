@@ -127,9 +127,13 @@ def test_starter_is_bge_and_a_cross_encoder_of_int8_origin(find, starter_weights
     assert encoder.path.parent == reranker.path.parent == starter_weights
 
 
-def test_a_plain_name_means_the_packages_weights_where_no_hub_answers(find, starter_weights):
+def test_a_plain_name_means_the_packages_weights_where_no_hub_answers(
+    find, starter_weights, caplog
+):
     found = find(BGE, download=True, endpoint="http://127.0.0.1:9")
     assert found.spec.name == f"{BGE}@int8-origin"
+    [said] = caplog.messages
+    assert f"no model hub answered: {BGE}@int8-origin is used" in said
     assert find(BGE).spec.name == f"{BGE}@int8-origin"
     with pytest.raises(ModelNotFound, match="in 8 bits"):
         find("BAAI/bge-m3@int8-origin")

@@ -7,6 +7,7 @@ in for the plain name only where no hub answers, and then go by that name.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from retrieval.models.model_folder import ModelFolder, read_folder
 from retrieval.models.sources import weights
 from retrieval.models.sources.packages import INT8_ORIGIN, PACKAGED, PackagedWeights
 from retrieval.types import ModelKind, ModelSpec
+
+_log = logging.getLogger(__name__)
 
 _HUB_SECONDS = 3.0  # the longest to wait for a hub where there is something else to take
 
@@ -119,12 +122,19 @@ def _published_or_else(
     if hub.is_complete(cached) or (download and hub.answers(name, _HUB_SECONDS, endpoint)):
         return _snapshot(name, kind, None, download, endpoint, cache_dir), None
     try:
-        return read_folder(weights.fetch(packaged, download=download)), INT8_ORIGIN
+        found = read_folder(weights.fetch(packaged, download=download))
     except ModelNotFound as error:
         reason = f"no model hub answered within {_HUB_SECONDS:g} s, and {error.problem}"
         if not download:
             reason = "it is not on this machine, and download=False"
         raise not_found(name, kind, reason, error.fix if download else "") from error
+    _log.warning(
+        "The published weights of %s are not here and no model hub answered: %s is used, "
+        "weights that were dequantised from 8 bits.",
+        name,
+        packaged.full_name,
+    )
+    return found, INT8_ORIGIN
 
 
 def _package_or_else(
