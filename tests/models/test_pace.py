@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,20 @@ def test_a_rate_is_measured_once_for_a_model_and_the_way_it_runs(tmp_path: Path)
     assert again.calls == []
     assert rate(Slow(0.01), tmp_path, "openvino int8 on cpu") == pytest.approx(100 * TOKENS)
     assert rate(Slow(0.01, "other"), tmp_path) == pytest.approx(100 * TOKENS)
+
+
+def test_time_that_the_processor_spent_elsewhere_does_not_count() -> None:
+    class Waits(Slow):
+        def score(self, pairs: Sequence[tuple[str, str]], *, progress: Any = None) -> Scores:
+            time.sleep(0.25)
+            return super().score(pairs)
+
+    def of(alone: bool) -> float:
+        return pace.tokens_per_second(Waits(0.0), "on cpu", threads=1, cache_dir=None, alone=alone)
+
+    by_the_clock = pace.PAIRS * TOKENS / 0.25
+    assert of(alone=False) <= by_the_clock
+    assert of(alone=True) > 4 * by_the_clock
 
 
 @pytest.mark.parametrize("damaged", ["", "fast", "-1", "inf", "nan"])

@@ -168,7 +168,11 @@ class CrossEncoderReranker:
         if self.info.default_read == "full":
             return None
         folder = cache.default_cache_dir() if self._cache_dir is None else Path(self._cache_dir)
-        rate = tokens_per_second(self, self.engine, threads=self._threads, cache_dir=folder)
+        # Workers on further devices are other processes, whose time is not this one's.
+        alone = "," not in self._engine.device
+        rate = tokens_per_second(
+            self, self.engine, threads=self._threads, cache_dir=folder, alone=alone
+        )
         self.info = replace(self.info, default_tokens=int(rate * SECONDS))
         return rate
 

@@ -41,7 +41,8 @@ def tokens_per_second(
     *,
     threads: int | None,
     cache_dir: Path | None,
-    clock: Callable[[], float] = time.perf_counter,
+    alone: bool = True,
+    clock: Callable[[], float] | None = None,
 ) -> float:
     """Tokens that a reranker reads in a second, in pairs with excerpts; measured now or before.
 
@@ -50,12 +51,18 @@ def tokens_per_second(
         running: its engine, number format and device, in words.
         threads: that it was given; None for all cores.
         cache_dir: where rates are kept; None keeps none.
-        clock: seconds, monotonic.
+        alone: whether it computes in this process alone.
+        clock: seconds, monotonic; None for the time that the processor spent on this process,
+            shared by its threads: what else a machine does when a model is first opened must not
+            decide for weeks how much searches read.
     """
+    cores = threads or cpu_cores()
+    if clock is None:
+        clock = (lambda: time.process_time() / cores) if alone else time.perf_counter
     entry = None
     if cache_dir is not None:
-        machine = (platform.machine(), _processor(), threads or cpu_cores())
-        key = cache.entry_key((), "pace", 2, reranker.info.fingerprint, running, machine)
+        machine = (platform.machine(), _processor(), cores)
+        key = cache.entry_key((), "pace", 3, reranker.info.fingerprint, running, machine)
         entry = cache_dir / f"pace-{key}"
     kept = _read(entry)
     if kept is not None:
