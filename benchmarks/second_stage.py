@@ -40,7 +40,7 @@ TOKEN_VECTORS = 2 * 2**30
 
 QUICK = (TRAIN[1], TRAIN[2])
 QUICK_DOCUMENTS, QUICK_QUERIES = 300, 20
-CHOSEN = ("none", "rrf k=20", "scores 0.4", "scores 0.75", "scores 2")
+CHOSEN = ("none", "rrf k=20", "scores 0.4", "scores 0.75", "scores 4")
 """What training splits spoke for: behind vectors, behind hybrid search, behind BM25."""
 
 Floats = NDArray[np.float64]
@@ -66,7 +66,7 @@ def ways() -> dict[str, Join]:
     found: dict[str, Join] = {"none": lambda first, second: second}
     for k in (2, 5, 20, 60):
         found[f"rrf k={k}"] = lambda first, second, k=k: by_rank(first, second, k)
-    for weight in (0.25, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0):
+    for weight in (0.25, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0):
         found[f"scores {weight:g}"] = lambda first, second, w=weight: by_score(first, second, w)
         found[f"min-max {weight:g}"] = lambda first, second, w=weight: (
             unit(first) + w * unit(second)

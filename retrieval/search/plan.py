@@ -28,11 +28,11 @@ from retrieval.types import (
 )
 
 SECOND_WEIGHT: Mapping[Mode, float] = MappingProxyType(
-    {"dense": 0.4, "hybrid": 0.75, "sparse": 2.0, "lexical": 2.0}
+    {"dense": 0.4, "hybrid": 0.75, "sparse": 4.0, "lexical": 4.0}
 )
 """What the reranker's scores weigh in the blend "scores", the first stage's weighing 1. Chosen on
-training splits by benchmarks/second_stage.py as the weights whose worst set gains most: a good
-first stage keeps its say where the reranker errs (claims, names of functions), BM25's does not."""
+training splits (docs/evaluation.md): a good first stage keeps its say where the reranker errs, on
+claims and names of functions; BM25 keeps little of it."""
 
 
 @dataclass(frozen=True, slots=True)
