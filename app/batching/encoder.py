@@ -122,7 +122,7 @@ class BatchedEncoder:
         self._identity = digest(type(encoder).__name__, settings, repr(info))
         limit = info.max_length
         instruction = {
-            "query": len(info.query_instruction) // 4,
+            "query": len(info.query_examples + info.query_text("")) // 4,
             "passage": len(info.passage_instruction) // 4,
         }
         self.batcher: Batcher[tuple[Outputs, str], Row] = Batcher(
@@ -307,8 +307,8 @@ class BatchedEncoder:
 
     def _count(self, text: str, kind: TextKind) -> int:
         info, counter = self.info, self.token_counter
-        instruction = info.query_instruction if kind == "query" else info.passage_instruction
-        return len(counter.token_offsets(instruction + text)) + counter.special_tokens
+        whole = info.query_text(text) if kind == "query" else info.passage_instruction + text
+        return len(counter.token_offsets(whole)) + counter.special_tokens
 
 
 def _copy(weights: LexicalWeights) -> LexicalWeights:

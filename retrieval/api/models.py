@@ -182,6 +182,8 @@ def encoder_of(
         remembered = {
             "query_instruction": built.query_instruction,
             "passage_instruction": built.passage_instruction,
+            "query_suffix": built.query_suffix,
+            "query_examples": built.query_examples,
             "pooling": built.pooling,
             "max_length": built.max_length,
         }

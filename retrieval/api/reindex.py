@@ -190,6 +190,8 @@ def _as_built(manifest: Manifest, given: dict[str, Any]) -> dict[str, Any]:
         "pooling": encoder.pooling,
         "query_instruction": encoder.query_instruction,
         "passage_instruction": encoder.passage_instruction,
+        "query_suffix": encoder.query_suffix,
+        "query_examples": encoder.query_examples,
         "max_length": encoder.max_length,
         "max_tokens": splitter.max_tokens,
         "overlap_tokens": splitter.overlap_tokens,

@@ -12,6 +12,7 @@ import typer
 
 from retrieval.cli.output import given_only, listed
 from retrieval.errors import InvalidInput
+from retrieval.models.examples import read_examples
 from retrieval.search.options import Option, search_options
 from retrieval.types import FieldKind, Fusion
 
@@ -83,6 +84,21 @@ _MODEL_OPTIONS: dict[str, Any] = {
         str | None,
         typer.Option(
             help="Put before passages verbatim, instead of the model's own.", rich_help_panel=MODELS
+        ),
+    ],
+    "query_suffix": Annotated[
+        str | None,
+        typer.Option(
+            help="Put behind queries verbatim, instead of the model's own.", rich_help_panel=MODELS
+        ),
+    ],
+    "query_examples": Annotated[
+        Any,
+        typer.Option(
+            metavar="FILE",
+            help="JSON of few-shot examples for bge-en-icl: objects with query and response.",
+            parser=read_examples,
+            rich_help_panel=MODELS,
         ),
     ],
     "max_length": Annotated[
@@ -159,7 +175,14 @@ _MODEL_OPTIONS: dict[str, Any] = {
     ],
 }
 
-SETTINGS = ("pooling", "query_instruction", "passage_instruction", "max_length")
+SETTINGS = (
+    "pooling",
+    "query_instruction",
+    "passage_instruction",
+    "query_suffix",
+    "query_examples",
+    "max_length",
+)
 """The options that replace what an encoder declares of itself."""
 
 RUNNING = ("device", "devices", "engine", "dtype", "threads", "deterministic")

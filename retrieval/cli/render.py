@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from retrieval.types import (
+    EncoderInfo,
     Hit,
     IngestReport,
     Manifest,
@@ -116,6 +117,7 @@ def manifest_as_text(manifest: Manifest, vector_names: Mapping[str, str]) -> str
         "pooling": manifest.encoder.pooling,
         "max length": f"{manifest.encoder.max_length} tokens",
         "query instruction": repr(manifest.encoder.query_instruction),
+        **_query_frame(manifest.encoder),
         "passage instruction": repr(manifest.encoder.passage_instruction),
         "splitter": (
             "one passage per document"
@@ -175,6 +177,12 @@ def _storage(manifest: Manifest) -> list[str]:
         if value is not None:
             found.append(f"{name.replace('_', ' ')} {value}")
     return found
+
+
+def _query_frame(encoder: EncoderInfo) -> dict[str, str]:
+    """What else stands around a query, of the few encoders that have it."""
+    rows = {"query suffix": encoder.query_suffix, "query examples": encoder.query_examples}
+    return {name: repr(text) for name, text in rows.items() if text}
 
 
 def models_as_text(specs: Sequence[ModelSpec], sources: Mapping[str, Sequence[Source]]) -> str:

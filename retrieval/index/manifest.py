@@ -37,6 +37,9 @@ MANIFEST_KEY = "retrieval_manifest"
 _READ_VERSIONS = (2, FORMAT_VERSION)
 """Format 2 is the same without `id`."""
 
+_ONLY_WHERE_GIVEN = ("query_suffix", "query_examples")
+"""Of an encoder: few have them, and manifests before them are read as having none."""
+
 _ID = re.compile(r"[0-9a-f]{8,64}")  # it becomes a part of names
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -89,6 +92,9 @@ def version_name(collection: str, version: int) -> str:
 def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values, in the format that it says."""
     values = dataclasses.asdict(manifest)
+    for name in _ONLY_WHERE_GIVEN:
+        if not values["encoder"][name]:
+            del values["encoder"][name]  # so that older versions read what does not need it
     if manifest.format_version == 2:
         del values["id"]
     return values
@@ -242,6 +248,9 @@ def _build(kind: type[_T], values: object, origin: str, prefix: str) -> _T:
     if not isinstance(values, dict):
         raise _corrupt(origin, f"{prefix.rstrip('.')!r} holds {_kind(values)}, not an object")
     hints = typing.get_type_hints(kind)
+    if kind is EncoderInfo:
+        none: dict[str, Any] = dict.fromkeys(_ONLY_WHERE_GIVEN, "")
+        values = none | values
     missing = [name for name in hints if name not in values]
     unknown = [name for name in values if name not in hints]
     if missing:

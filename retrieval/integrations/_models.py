@@ -10,7 +10,13 @@ from retrieval._validate import is_number, number, one_of, query_text, true_or_f
 from retrieval.errors import InvalidInput
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
-from retrieval.models.options import checked, first_device, for_reranker_named, of_encoder
+from retrieval.models.options import (
+    SETTINGS,
+    checked,
+    first_device,
+    for_reranker_named,
+    of_encoder,
+)
 from retrieval.models.registry import STARTER
 from retrieval.search.hits import reranked_hits, threshold
 from retrieval.search.plan import SECOND_WEIGHT, chosen_blend
@@ -26,8 +32,6 @@ from retrieval.types import (
 
 _log = logging.getLogger(__name__)
 
-_SETTINGS = ("pooling", "query_instruction", "passage_instruction", "max_length")
-
 # --- vectors --------------------------------------------------------------------------------
 
 
@@ -36,11 +40,11 @@ def query_vector(
 ) -> list[float]:
     """A query's vector, with the query instruction; a warning is logged where it was cut."""
     vector: list[float] = encoder.encode_queries([query], progress=progress)[0].tolist()
-    prefix, longest = encoder.info.query_instruction, encoder.info.max_length
+    longest, text = encoder.info.max_length, encoder.info.query_text(query)
     # A token has at least one character, so most queries are cleared without tokenising.
-    if len(prefix) + len(query) > longest - 2:
+    if len(text) > longest - 2:
         counter = encoder.token_counter
-        tokens = len(counter.token_offsets(prefix + query)) + counter.special_tokens
+        tokens = len(counter.token_offsets(text)) + counter.special_tokens
         if tokens > longest:
             _log.warning(
                 "the query has %d tokens; %s read the first %d", tokens, encoder.info.model, longest
@@ -177,7 +181,7 @@ def encoder_from(
             raise _no_model(model, "an encoder", "retriever.encoder")
         _refuse_options(options, "an encoder")
         return model, (), False
-    settings = {name: options[name] for name in _SETTINGS if name in options}
+    settings = {name: options[name] for name in SETTINGS if name in options}
     own = {name: value for name, value in options.items() if name not in settings}
     checked(own, reranker=False)
     choice = choose_models(model, NONE, device=first_device(own))

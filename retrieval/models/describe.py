@@ -11,14 +11,21 @@ from typing import cast, get_args
 
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models import registry
+from retrieval.models.describe_reranker import score_head_of
+from retrieval.models.examples import QueryExamples, examples_text
 from retrieval.models.model_folder import OWN_ARCHITECTURES, ModelFolder
+from retrieval.models.model_kinds import article, wrong_kind
+from retrieval.models.score_modules import score_layers
 from retrieval.types import ModelKind, ModelSpec, Pooling, ScoreHead
 
-_GIVEN_HEADS = ("classification", "yes-logit")
-_LLM_HEADS = ("yes-logit", "layerwise-yes-logit")
+_GIVEN_HEADS = ("classification", "yes-logit", "chat-logit")
+_LLM_HEADS = ("yes-logit", "layerwise-yes-logit", "chat-logit")
 _SHORTEST = 8  # tokens; below this nothing but special tokens and an instruction fits
 # transformers knows hundreds more, but asking it costs seconds; these need no asking.
-_BUILT_IN = frozenset({"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "gemma2"})
+_BUILT_IN = frozenset(
+    {"bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "gemma2"}
+    | {"modernbert", "mistral", "qwen3"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Overrides:
     passage_instruction: str | None
     max_length: int | None
     score_head: ScoreHead | None = None
+    query_suffix: str | None = None
+    query_examples: QueryExamples | None = None
 
 
 def check_overrides(
@@ -39,6 +48,8 @@ def check_overrides(
     passage: str | None,
     max_length: int | None,
     score_head: str | None = None,
+    query_suffix: str | None = None,
+    query_examples: QueryExamples | None = None,
 ) -> Overrides:
     """The caller's settings, or InvalidInput naming the one that cannot be used."""
     if pooling is not None and pooling not in get_args(Pooling):
@@ -50,7 +61,8 @@ def check_overrides(
             f"max_length={max_length} leaves no room for a text",
             fix=f"Use at least {_SHORTEST} tokens, or leave it out.",
         )
-    if kind == "reranker" and (pooling is not None or query is not None or passage is not None):
+    encoders = (pooling, query, passage, query_suffix, query_examples)
+    if kind == "reranker" and any(value is not None for value in encoders):
         raise InvalidInput(
             "pooling and instructions were given for a reranker, which has neither",
             fix="Give them for the encoder, or leave them out.",
@@ -58,10 +70,19 @@ def check_overrides(
     if score_head is not None and (kind != "reranker" or score_head not in _GIVEN_HEADS):
         raise InvalidInput(
             f"score_head={score_head!r} was given for {article(kind)}",
-            fix="Only rerankers have one, and only 'classification' and 'yes-logit' can be given.",
+            fix="Only rerankers have one, and only 'classification', 'yes-logit' and 'chat-logit' "
+            "can be given.",
         )
     head = cast("ScoreHead | None", score_head)
-    return Overrides(cast("Pooling | None", pooling), query, passage, max_length, head)
+    return Overrides(
+        cast("Pooling | None", pooling),
+        query,
+        passage,
+        max_length,
+        head,
+        query_suffix,
+        query_examples,
+    )
 
 
 def describe(name: str, kind: ModelKind, overrides: Overrides, found: ModelFolder) -> ModelSpec:
@@ -74,7 +95,7 @@ def describe(name: str, kind: ModelKind, overrides: Overrides, found: ModelFolde
         architecture=found.architecture,
     )
     if kind == "reranker":
-        spec = replace(spec, score_head=_score_head(name, overrides, found))
+        spec = replace(spec, score_head=score_head_of(name, overrides.score_head, found))
     else:
         _check_encoder(name, found)
         query, passage = _instructions(name, overrides, found)
@@ -120,6 +141,13 @@ def _instructions(name: str, overrides: Overrides, found: ModelFolder) -> tuple[
         query = default
     if passage is None and found.default_prompt != "query":
         passage = default
+    origin = _origin(found)
+    if origin is not None and origin.query_suffix and overrides.query_suffix is None:
+        raise ModelSettingUnknown(
+            f"the model {name} was made from {origin.name}, whose queries end in "
+            f"{origin.query_suffix!r}, and does not say whether its own do",
+            fix="Pass query_suffix='…', or '' for none (CLI: --query-suffix).",
+        )
     if overrides.query_instruction is not None:
         return overrides.query_instruction, passage or ""
     # sentence-transformers fills in empty texts when it saves, so they declare nothing.
@@ -131,17 +159,24 @@ def _instructions(name: str, overrides: Overrides, found: ModelFolder) -> tuple[
             fix="Pass query_instruction='…' with the one to put before queries, or '' for none "
             "(CLI: --query-instruction).",
         )
-    if query is None or (query == "" and not named):
-        for base in found.base_models:
-            tail = base.rstrip("/").rpartition("/")[2]
-            origin = registry.find(tail) or registry.find(tail.partition("_")[2])
-            if origin is not None and origin.kind == "encoder" and origin.query_instruction:
-                raise ModelSettingUnknown(
-                    f"the model {name} was made from {origin.name}, which takes the query "
-                    f"instruction {origin.query_instruction!r}, and does not say whether it does",
-                    fix="Pass query_instruction='…', or '' for none (CLI: --query-instruction).",
-                )
+    unsaid = query is None or (query == "" and not named)
+    if unsaid and origin is not None and origin.query_instruction:
+        raise ModelSettingUnknown(
+            f"the model {name} was made from {origin.name}, which takes the query "
+            f"instruction {origin.query_instruction!r}, and does not say whether it does",
+            fix="Pass query_instruction='…', or '' for none (CLI: --query-instruction).",
+        )
     return query or "", passage or ""
+
+
+def _origin(found: ModelFolder) -> ModelSpec | None:
+    """The known encoder that a model was made from, as its own files name it."""
+    for base in found.base_models:
+        tail = base.rstrip("/").rpartition("/")[2]
+        origin = registry.find(tail) or registry.find(tail.partition("_")[2])
+        if origin is not None and origin.kind == "encoder":
+            return origin
+    return None
 
 
 def with_overrides(spec: ModelSpec, overrides: Overrides, found: ModelFolder) -> ModelSpec:
@@ -153,11 +188,17 @@ def with_overrides(spec: ModelSpec, overrides: Overrides, found: ModelFolder) ->
             fix=f"Use at most {limit}, or a model for longer texts, such as BAAI/bge-m3.",
         )
     if spec.kind == "encoder":
+        query = _first(overrides.query_instruction, spec.query_instruction)
+        suffix = _first(overrides.query_suffix, spec.query_suffix)
+        examples = overrides.query_examples
+        examples = spec.query_examples if examples is None else examples
         spec = replace(
             spec,
             pooling=overrides.pooling or spec.pooling,
-            query_instruction=_first(overrides.query_instruction, spec.query_instruction),
+            query_instruction=query,
             passage_instruction=_first(overrides.passage_instruction, spec.passage_instruction),
+            query_suffix=suffix,
+            query_examples=examples_text(examples, query, suffix, spec.name),
         )
     return replace(spec, max_length=overrides.max_length or spec.max_length)
 
@@ -167,6 +208,8 @@ def agrees(known: ModelSpec, found: ModelFolder) -> bool:
     if known.score_head in _LLM_HEADS:
         return found.architecture == known.architecture
     if known.score_head == "classification":
+        if score_layers(found.root):
+            return found.architecture == known.architecture
         return found.is_classifier and found.labels == 1
     if found.is_classifier or found.dimension != known.dimension:
         return False
@@ -179,39 +222,6 @@ def agrees(known: ModelSpec, found: ModelFolder) -> bool:
 def _declared_length(found: ModelFolder) -> int | None:
     lengths = [n for n in (found.declared_length, found.position_limit) if n is not None]
     return min(lengths, default=None)
-
-
-def _score_head(name: str, overrides: Overrides, found: ModelFolder) -> ScoreHead:
-    """How a reranker's files are to be scored; a plain language model does not say."""
-    if found.architecture in OWN_ARCHITECTURES:
-        return "layerwise-yes-logit"
-    if not found.is_language_model:
-        _check_classifier(name, found)
-        return "classification"
-    if overrides.score_head != "yes-logit":
-        raise ModelSettingUnknown(
-            f"the model {name} is a {found.architecture}, and nothing in its files says that it "
-            "was trained to score passages",
-            fix="If it was, by the logit of 'Yes', pass score_head='yes-logit'; otherwise choose a "
-            "reranker such as BAAI/bge-reranker-v2-m3.",
-        )
-    return "yes-logit"
-
-
-def _check_classifier(name: str, found: ModelFolder) -> None:
-    if found.saved_as not in (None, "CrossEncoder") or found.pooling is not None:
-        raise wrong_kind(name, "reranker", f"it was saved as {found.saved_as or 'an encoder'}")
-    if not found.is_classifier:
-        raise wrong_kind(name, "reranker", f"a {found.architecture} has no classification head")
-    if found.labels != 1:
-        raise wrong_kind(
-            name, "reranker", f"its head gives {found.labels} values, and a reranker gives one"
-        )
-    if set(found.modules) - {"Transformer"} or any(found.prompts.values()):
-        raise InvalidInput(
-            f"the reranker {name} has its own parts or prompts that would be left out",
-            fix="Choose a plain sequence classification model, such as BAAI/bge-reranker-v2-m3.",
-        )
 
 
 def _check_encoder(name: str, found: ModelFolder) -> None:
@@ -247,23 +257,6 @@ def check_built_in(found: ModelFolder) -> None:
             "transformers does not know",
             fix="Upgrade transformers, or choose another model; `retrieval models` lists some.",
         )
-
-
-def wrong_kind(name: str, kind: ModelKind, reason: str) -> InvalidInput:
-    """A model that cannot be used as `kind`, with one that can."""
-    use = (
-        "an encoder such as BAAI/bge-small-en-v1.5 or 'starter'"
-        if kind == "encoder"
-        else "a reranker such as BAAI/bge-reranker-base or 'starter'"
-    )
-    return InvalidInput(
-        f"the model {name} cannot be used as {article(kind)}: {reason}", fix=f"Give {use}."
-    )
-
-
-def article(kind: ModelKind) -> str:
-    """The kind with its article."""
-    return "an encoder" if kind == "encoder" else "a reranker"
 
 
 def _first(value: str | None, declared: str) -> str:

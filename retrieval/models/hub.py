@@ -16,6 +16,7 @@ from pathlib import Path
 from retrieval.errors import ModelNotFound, RetrievalError
 from retrieval.models.hub_errors import not_found, translated
 from retrieval.models.model_folder import read_folder
+from retrieval.models.score_modules import is_score_file, score_files
 from retrieval.models.sources import modelscope
 from retrieval.models.weight_files import TOKENIZER_FILES, has_tokenizer, weight_files
 from retrieval.types import ModelKind
@@ -74,6 +75,7 @@ def is_complete(folder: Path | None) -> bool:
     try:
         transformer = read_folder(folder).transformer
         weight_files(transformer)
+        score_files(folder)
     except (RetrievalError, OSError):
         return False
     return has_tokenizer(transformer)
@@ -250,7 +252,7 @@ def _wanted(repo: str, files: Sequence[str], prefix: str) -> list[str]:
     """Names of the files to fetch beside the settings: one format of the weights, the tokeniser."""
     beside = (*_TOKENIZER, *_BESIDE_WEIGHTS)
     names = [prefix + name for name in beside if prefix + name in files]
-    return [*_one_format(repo, files, prefix), *names]
+    return [*_one_format(repo, files, prefix), *names, *filter(is_score_file, files)]
 
 
 def _one_format(repo: str, files: Sequence[str], prefix: str) -> list[str]:

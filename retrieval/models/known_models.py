@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from retrieval.models.known_modern import modern_models
 from retrieval.models.model_folder import COST_WISE, LAYER_WISE
 from retrieval.types import ModelSpec, Pooling
 
@@ -140,10 +141,12 @@ def _bge() -> list[ModelSpec]:
             dimension=4096,
             pooling="last",
             query_instruction=f"<instruct>{WEB_SEARCH_TASK}\n<query>",
+            query_suffix="\n<response>",
             licence="Apache-2.0",
             languages=("en",),
             architecture="MistralModel",
-            note="listed only: a query also ends in '\\n<response>', which cannot be put before it",
+            note="7 billion parameters, 28 GB of weights: a GPU is recommended; "
+            "query_examples=[{'query': …, 'response': …}] makes it few-shot",
         )
     )
     return specs
@@ -318,15 +321,19 @@ def _peer_rerankers() -> list[ModelSpec]:
 MODELS: Mapping[str, ModelSpec] = MappingProxyType(
     {
         spec.name: spec
-        for spec in (*_bge(), *_bge_rerankers(), *_peer_encoders(), *_peer_rerankers())
+        for spec in (
+            *_bge(),
+            *_bge_rerankers(),
+            *_peer_encoders(),
+            *_peer_rerankers(),
+            *modern_models(),
+        )
     }
 )
 """Every known model by its full name."""
 
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "BAAI/bge-en-icl": "its queries end in '\\n<response>' after the text, and this library "
-        "only puts instructions before the text",
         "Alibaba-NLP/gte-multilingual-base": "it needs code from its own repository, which is "
         "never run",
     }

@@ -15,6 +15,7 @@ from retrieval.types import Encoder, Reranker, ResolvedModel
 if TYPE_CHECKING:
     from retrieval.models.encoders.bge_m3 import BGEM3
     from retrieval.models.encoders.bi_encoder import BiEncoder
+    from retrieval.models.examples import QueryExamples
     from retrieval.models.rerankers.late_interaction import TokenEncoder
 
 M3 = "BAAI/bge-m3"
@@ -34,6 +35,8 @@ def load_encoder(
     pooling: str | None = None,
     query_instruction: str | None = None,
     passage_instruction: str | None = None,
+    query_suffix: str | None = None,
+    query_examples: QueryExamples | None = None,
     max_length: int | None = None,
     revision: str | None = None,
     outputs: Literal["dense", "all"] = "dense",
@@ -43,8 +46,8 @@ def load_encoder(
 
     Args:
         name: "starter", a name from `retrieval models`, a folder, or a hub id.
-        pooling, query_instruction, passage_instruction, max_length, revision: replace what the
-            model declares, see `retrieval.models.resolve.resolve`.
+        pooling, query_instruction, passage_instruction, query_suffix, query_examples, max_length,
+            revision: replace what the model declares, see `retrieval.models.resolve.resolve`.
         outputs: "all" where more than dense vectors will be wanted, as for a collection whose
             layout has lexical weights or token vectors: then bge-m3 and what was fine-tuned from
             it (recognised by sparse_linear.pt and colbert_linear.pt) become a `BGEM3`, which a
@@ -63,6 +66,8 @@ def load_encoder(
         pooling=pooling,
         query_instruction=query_instruction,
         passage_instruction=passage_instruction,
+        query_suffix=query_suffix,
+        query_examples=query_examples,
         max_length=max_length,
         revision=revision,
     )
@@ -117,7 +122,8 @@ def load_reranker(
             same model.
         max_length: the longest input in tokens, of a pair or (`maxsim`) of each text.
         revision: branch, tag or commit of a hub model.
-        score_head: "yes-logit" where a plain language model is meant.
+        score_head: "yes-logit" or "chat-logit" where a plain language model is meant;
+            "classification" for a decoder with a head whose pairs hold its prompt already.
         options: `engine`, `device`, `dtype`, `token_budget` and more, see `CrossEncoderReranker`
             and `LLMReranker`.
 
@@ -137,7 +143,7 @@ def load_reranker(
     resolved = resolve(
         name, "reranker", max_length=max_length, revision=revision, score_head=score_head
     )
-    if resolved.spec.score_head in ("yes-logit", "layerwise-yes-logit"):
+    if resolved.spec.score_head not in ("classification", "maxsim"):
         return _language_model(resolved, options)
     return CrossEncoderReranker(resolved, **options)
 

@@ -125,7 +125,7 @@ def read_folder(root: Path) -> ModelFolder:
         ModelFault: one of its files is damaged.
         InvalidInput: it needs foreign code, or has parts that this library does not run.
     """
-    modules = _modules(root)
+    modules = read_modules(root)
     inner = next((path for kind, path in modules if kind == "Transformer"), "")
     transformer = root / inner if inner else root
     config = read_json(transformer / "config.json")
@@ -189,7 +189,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return parsed
 
 
-def _modules(root: Path) -> list[tuple[str, str]]:
+def read_modules(root: Path) -> list[tuple[str, str]]:
     """(class name, folder) of modules.json in order; empty where there is none."""
     path = root / "modules.json"
     try:

@@ -11,6 +11,7 @@ from retrieval.models import registry
 
 if TYPE_CHECKING:
     from retrieval.models.engines.base import Dtype, EngineName
+    from retrieval.models.examples import QueryExamples
     from retrieval.types import Pooling
 
 
@@ -20,6 +21,8 @@ class EncoderOptions(TypedDict, total=False):
     pooling: Pooling | None
     query_instruction: str | None
     passage_instruction: str | None
+    query_suffix: str | None
+    query_examples: QueryExamples | None
     max_length: int | None
     device: str | None
     devices: Sequence[str] | None
@@ -34,7 +37,14 @@ class EncoderOptions(TypedDict, total=False):
     allow_untrained_truncation: bool
 
 
-SETTINGS = ("pooling", "query_instruction", "passage_instruction", "max_length")
+SETTINGS = (
+    "pooling",
+    "query_instruction",
+    "passage_instruction",
+    "query_suffix",
+    "query_examples",
+    "max_length",
+)
 """Those that replace what the model declares of itself; a collection remembers them."""
 
 SHARED = (

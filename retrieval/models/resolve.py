@@ -17,16 +17,17 @@ from retrieval.models.defaults import Choice, choose_models
 from retrieval.models.describe import (
     Overrides,
     agrees,
-    article,
     check_built_in,
     check_overrides,
     describe,
     with_overrides,
-    wrong_kind,
 )
+from retrieval.models.examples import QueryExamples
 from retrieval.models.fingerprint import fingerprint
 from retrieval.models.hub_errors import not_found
 from retrieval.models.model_folder import ModelFolder, read_folder
+from retrieval.models.model_kinds import article, wrong_kind
+from retrieval.models.score_modules import score_files
 from retrieval.models.sources.known import known_folder
 from retrieval.models.weight_files import has_tokenizer, weight_files
 from retrieval.types import ModelKind, ModelSpec, ResolvedModel
@@ -41,6 +42,8 @@ def resolve(
     pooling: str | None = None,
     query_instruction: str | None = None,
     passage_instruction: str | None = None,
+    query_suffix: str | None = None,
+    query_examples: QueryExamples | None = None,
     max_length: int | None = None,
     score_head: str | None = None,
     revision: str | None = None,
@@ -58,7 +61,10 @@ def resolve(
         kind: what it is used as.
         pooling, query_instruction, passage_instruction, max_length: replace what the model
             declares, or settle what it leaves open. Instructions are put before the text verbatim.
-        score_head: how a plain language model scores, `yes-logit`, which its files do not say.
+        query_suffix, query_examples: what stands behind a query, and few-shot examples before its
+            instruction (bge-en-icl): see `retrieval.models.examples`.
+        score_head: how a language model scores, `yes-logit`, `chat-logit` or `classification`,
+            where its files do not say.
         revision: branch, tag or commit of a hub model.
         download: False keeps to what is on this machine.
         endpoint, cache_dir: another hub, another hub cache than huggingface_hub's own.
@@ -77,7 +83,14 @@ def resolve(
         ModelFault: files that are there cannot be read.
     """
     overrides = check_overrides(
-        kind, pooling, query_instruction, passage_instruction, max_length, score_head
+        kind,
+        pooling,
+        query_instruction,
+        passage_instruction,
+        max_length,
+        score_head,
+        query_suffix,
+        query_examples,
     )
     text = os.fspath(name)
     if kind not in get_args(ModelKind):
@@ -113,6 +126,8 @@ def resolve(
             f"the folder {found.transformer} has no tokeniser (tokenizer.json or a vocabulary)",
             fix="Save the tokeniser beside the model, or fetch the model again.",
         )
+    if kind == "reranker":
+        weights += score_files(found.root)
     mark = fingerprint(found.transformer, weights, cache=fingerprint_cache)
     return ResolvedModel(spec=spec, path=found.transformer, fingerprint=mark)
 

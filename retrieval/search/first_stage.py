@@ -35,13 +35,13 @@ def encode(encoder: Encoder, texts: Sequence[str], plan: SearchPlan) -> list[Ind
 def query_notices(encoder: Encoder, query: str, plan: SearchPlan) -> list[str]:
     """Whether the encoder read only the beginning of a query."""
     longest = encoder.info.max_length
-    prefix = encoder.info.query_instruction
+    text = encoder.info.query_text(query)
     encoded = plan.dense or plan.lexical or plan.token_vectors
     # A token has at least one character, so most queries are cleared without tokenising.
-    if not encoded or len(query) + len(prefix) <= longest - 2:
+    if not encoded or len(text) <= longest - 2:
         return []
     counter = encoder.token_counter
-    tokens = len(counter.token_offsets(prefix + query)) + counter.special_tokens
+    tokens = len(counter.token_offsets(text)) + counter.special_tokens
     if tokens <= longest:
         return []
     return [f"The query has {tokens:,} tokens; the encoder read the first {longest:,}."]

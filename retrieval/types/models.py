@@ -29,7 +29,15 @@ ProgressCallback: TypeAlias = Callable[[int, int], None]
 
 Pooling: TypeAlias = Literal["cls", "mean", "last"]
 ModelKind: TypeAlias = Literal["encoder", "reranker"]
-ScoreHead: TypeAlias = Literal["classification", "yes-logit", "layerwise-yes-logit", "maxsim"]
+ScoreHead: TypeAlias = Literal[
+    "classification",
+    "yes-logit",
+    "layerwise-yes-logit",
+    "chat-logit",
+    "chat-classification",
+    "maxsim",
+]
+"""How a reranker's files become one number; docs/models.md says what each of them is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class ModelSpec:
 
     Encoders have `dimension`, `pooling`, `normalize` and the two instructions; rerankers have
     `score_head`. Instructions are put before the text verbatim: a trailing blank is part of them.
+    `query_suffix` is put behind a query, and `query_examples` before its instruction, likewise.
     `max_length` counts tokens, special tokens included. `matryoshka`: the shorter dimensions that
     the model was trained for (Kusupati et al. 2022), to which its vectors may be cut.
     """
@@ -50,6 +59,8 @@ class ModelSpec:
     normalize: bool = True
     query_instruction: str = ""
     passage_instruction: str = ""
+    query_suffix: str = ""
+    query_examples: str = ""
     score_head: ScoreHead | None = None
     matryoshka: tuple[int, ...] = ()
     licence: str = ""
@@ -73,7 +84,10 @@ class ResolvedModel:
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What a collection must remember of the encoder that filled it."""
+    """What a collection must remember of the encoder that filled it.
+
+    `max_length` is that of a passage; a query's examples come on top of it.
+    """
 
     model: str
     fingerprint: str
@@ -83,6 +97,12 @@ class EncoderInfo:
     query_instruction: str
     passage_instruction: str
     max_length: int
+    query_suffix: str = ""
+    query_examples: str = ""
+
+    def query_text(self, query: str) -> str:
+        """What `max_length` is counted of: the query, with what stands before and behind it."""
+        return f"{self.query_instruction}{query}{self.query_suffix}"
 
 
 @dataclass(frozen=True, slots=True)

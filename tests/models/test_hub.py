@@ -230,6 +230,38 @@ def test_bge_m3_comes_with_its_linear_layers_and_their_loss_is_mended(server, fi
     assert find("bge-m3", download=False).fingerprint == plain
 
 
+def test_a_head_of_several_modules_comes_with_their_weights(server, find, tmp_path):
+    name = "cross-encoder/ettin-reranker-17m-v1"
+    kinds = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dense")
+    paths = ["", "1_Pooling", "2_Dense", "3_LayerNorm", "4_Dense"]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.modules.{kind}"}
+        for i, (path, kind) in enumerate(zip(paths, kinds, strict=True))
+    ]
+    gelu, plain = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
+    inner = {"in_features": 256, "out_features": 256, "bias": False, "activation_function": gelu}
+    last = {"in_features": 256, "out_features": 1, "activation_function": plain}
+    weights = {f"{path}/model.safetensors": path.encode() for path in paths[2:]}
+    server.repos[name] = encoder_files(
+        **{
+            "config.json": text({"architectures": ["ModernBertModel"], "model_type": "modernbert"}),
+            "modules.json": text(modules),
+            "config_sentence_transformers.json": text({"model_type": "CrossEncoder"}),
+            "2_Dense/config.json": text(inner),
+            "3_LayerNorm/config.json": text({"dimension": 256}),
+            "4_Dense/config.json": text(last | {"module_output_name": "scores"}),
+            **weights,
+        }
+    )
+    found = find("ettin-reranker-17m-v1", "reranker")
+    assert found.spec == MODELS[name]
+    assert weights.keys() <= server.fetched()
+    assert is_cached(MODELS[name], cache_dir=tmp_path / "hub")
+    (found.path / "4_Dense" / "model.safetensors").unlink()
+    assert not is_cached(MODELS[name], cache_dir=tmp_path / "hub"), "the head is a part of it"
+    assert find(name, "reranker").fingerprint == found.fingerprint, "and is fetched again"
+
+
 def test_a_model_outside_the_registry_is_read_from_its_own_files(server, find):
     prompts = {"prompts": {"query": "ask: ", "document": ""}}
     server.repos["some/encoder"] = encoder_files(

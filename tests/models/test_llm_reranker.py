@@ -25,6 +25,7 @@ from retrieval.models.load import load_reranker
 from retrieval.models.rerankers.llm import LLMReranker
 from retrieval.models.rerankers.llm_decoders import compress
 from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT
+from retrieval.models.score_modules import AnswerTokens
 from retrieval.types import Reranker
 
 TEXTS = [
@@ -313,7 +314,7 @@ def test_layers_behind_the_cut_off_are_not_loaded(minicpm: tuple[Path, Any]) -> 
     from retrieval.models.rerankers.llm_decoders import LayeredDecoder
     from retrieval.models.rerankers.llm_loading import Cut, load_decoder
 
-    cut = load_decoder(minicpm[0], torch.float32, Cut(layer=2), yes=0)
+    cut = load_decoder(minicpm[0], torch.float32, Cut(layer=2), answer=AnswerTokens(0))
     assert isinstance(cut, LayeredDecoder)
     assert len(cut.model.layers) == 2
 
@@ -342,9 +343,9 @@ def test_every_second_layer_of_gemma2_looks_back_so_far_only(
     logit = weights["lm_head.0.linear_head.weight"] @ last
     expected = float(torch.tanh(logit / 3.0) * 3.0)
     lengths, queries = torch.tensor([100]), torch.tensor([5])
-    decoder = load_decoder(path, torch.float32, Cut(), yes=0)
+    decoder = load_decoder(path, torch.float32, Cut(), answer=AnswerTokens(0))
     assert float(decoder.score(ids, lengths, queries, 5)) == pytest.approx(expected, abs=1e-5)
-    unbound = load_decoder(gemma2[0], torch.float32, Cut(), yes=0)
+    unbound = load_decoder(gemma2[0], torch.float32, Cut(), answer=AnswerTokens(0))
     assert float(unbound.score(ids, lengths, queries, 5)) != pytest.approx(expected, abs=1e-3)
 
 

@@ -21,6 +21,9 @@ CHINESE = "为这个句子生成表示以用于检索相关文章："
 TASK = (
     "<instruct>Given a web search query, retrieve relevant passages that answer the query.\n<query>"
 )
+QWEN3 = (
+    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+)
 ENCODERS = {
     # pooling, dimension, max_length, instruction of queries and of passages
     "BAAI/bge-small-en-v1.5": ("cls", 384, 512, ENGLISH, ""),
@@ -52,7 +55,14 @@ ENCODERS = {
     "Snowflake/snowflake-arctic-embed-l-v2.0": ("cls", 1024, 8192, "query: ", ""),
     "Alibaba-NLP/gte-multilingual-base": ("cls", 768, 8192, "", ""),
     "sentence-transformers/all-MiniLM-L6-v2": ("mean", 384, 256, "", ""),
-}
+    "Alibaba-NLP/gte-modernbert-base": ("cls", 768, 8192, "", ""),
+    "nomic-ai/modernbert-embed-base": (
+        "mean", 768, 8192, "search_query: ", "search_document: "
+    ),
+    "Qwen/Qwen3-Embedding-0.6B": ("last", 1024, 32768, QWEN3, ""),
+    "Qwen/Qwen3-Embedding-4B": ("last", 2560, 32768, QWEN3, ""),
+    "Qwen/Qwen3-Embedding-8B": ("last", 4096, 32768, QWEN3, ""),
+}  # fmt: skip
 RERANKERS = {
     "BAAI/bge-reranker-base": ("classification", 512),
     "BAAI/bge-reranker-large": ("classification", 512),
@@ -63,11 +73,25 @@ RERANKERS = {
     "cross-encoder/ms-marco-MiniLM-L6-v2": ("classification", 512),
     "cross-encoder/ms-marco-MiniLM-L12-v2": ("classification", 512),
     "maxsim": ("maxsim", 256),
+    "Alibaba-NLP/gte-reranker-modernbert-base": ("classification", 8192),
+    "cross-encoder/ettin-reranker-17m-v1": ("classification", 7999),
+    "cross-encoder/ettin-reranker-32m-v1": ("classification", 7999),
+    "cross-encoder/ettin-reranker-68m-v1": ("classification", 7999),
+    "cross-encoder/ettin-reranker-150m-v1": ("classification", 7999),
+    "cross-encoder/ettin-reranker-400m-v1": ("classification", 7999),
+    "cross-encoder/ettin-reranker-1b-v1": ("classification", 7999),
+    "Qwen/Qwen3-Reranker-0.6B": ("chat-logit", 8192),
+    "Qwen/Qwen3-Reranker-4B": ("chat-logit", 8192),
+    "Qwen/Qwen3-Reranker-8B": ("chat-logit", 8192),
 }
 CUT = {
     "mixedbread-ai/mxbai-embed-large-v1": (512,),
     "Snowflake/snowflake-arctic-embed-m-v1.5": (256,),
     "Snowflake/snowflake-arctic-embed-l-v2.0": (256,),
+    "nomic-ai/modernbert-embed-base": (256,),
+    "Qwen/Qwen3-Embedding-0.6B": (32, 64, 128, 256, 512),
+    "Qwen/Qwen3-Embedding-4B": (32, 64, 128, 256, 512, 1024, 2048),
+    "Qwen/Qwen3-Embedding-8B": (32, 64, 128, 256, 512, 1024, 2048),
 }
 
 
@@ -83,6 +107,9 @@ def test_each_encoder_has_the_settings_of_its_model_card() -> None:
     assert found == ENCODERS
     assert CHINESE[-1] == "\uff1a", "the colon of full width"
     assert all(MODELS[name].normalize for name in ENCODERS)
+    suffixes = {name: spec.query_suffix for name, spec in MODELS.items() if spec.query_suffix}
+    assert suffixes == {"BAAI/bge-en-icl": "\n<response>"}
+    assert not any(spec.query_examples for spec in MODELS.values())
     assert {name: spec.matryoshka for name, spec in MODELS.items() if spec.matryoshka} == CUT
     assert all(cut < ENCODERS[name][1] for name, cuts in CUT.items() for cut in cuts)
 

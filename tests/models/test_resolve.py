@@ -403,7 +403,6 @@ def test_known_models_of_the_other_kind_are_refused(find):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("bge-en-icl", "encoder"),
         ("gte-multilingual-base", "encoder"),
     ],
 )

@@ -22,6 +22,7 @@ from retrieval.models.encoders.vectors import unit_vectors
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.engines.hardware import check_devices
+from retrieval.models.examples import QueryExamples
 from retrieval.models.tokenization.prefetch import tokenized_slices
 from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import (
@@ -51,6 +52,9 @@ class BiEncoder(Closing):
             to the last bit, whatever other texts are in the batch. Slower, most of all for short
             texts.
         query_instruction: put before queries verbatim; None for the model's own, "" for none.
+        query_suffix: put behind queries verbatim, likewise (bge-en-icl and what is made from it).
+        query_examples: few-shot examples before a query's instruction, on top of `max_length`: see
+            `retrieval.models.examples`.
         pooling: `cls`, `mean` or `last`; None for the model's own.
         max_length: longest text in tokens, special tokens included; None for the model's own.
         truncate_dim: cut vectors to that many dimensions and normalise them again; for models that
@@ -86,6 +90,8 @@ class BiEncoder(Closing):
         dtype: Dtype = "auto",
         deterministic: bool = False,
         query_instruction: str | None = None,
+        query_suffix: str | None = None,
+        query_examples: QueryExamples | None = None,
         pooling: Pooling | None = None,
         max_length: int | None = None,
         truncate_dim: int | None = None,
@@ -100,7 +106,15 @@ class BiEncoder(Closing):
         if query_instruction is not None:
             check_texts([query_instruction], "query_instruction")
         first_device = check_devices(device, devices)[0]
-        resolved = resolve_encoder(model, first_device, query_instruction, pooling, max_length)
+        resolved = resolve_encoder(
+            model,
+            first_device,
+            query_instruction=query_instruction,
+            query_suffix=query_suffix,
+            query_examples=query_examples,
+            pooling=pooling,
+            max_length=max_length,
+        )
         self._info, head = encoder_info(resolved)
         self._full_dimension = self._info.dimension
         if truncate_dim is not None:
@@ -122,8 +136,8 @@ class BiEncoder(Closing):
             calibration=calibration,
         )
         # Whether an instruction fits is settled now, not at the first query.
-        self._tokenizer.encode([""], prefix=self._info.query_instruction)
-        self._tokenizer.encode([""], prefix=self._info.passage_instruction)
+        for kind in ("query", "passage"):
+            self._tokens(kind)([""])
         self._engine = self._load(head)
         self._token_engine: Engine | None = None
         self._token_engine_lock = threading.Lock()
@@ -168,7 +182,7 @@ class BiEncoder(Closing):
             ModelFault: the device failed or gave numbers that are not finite, or a worker died.
         """
         check_texts(queries, "query")
-        return self._encode(queries, self._info.query_instruction, progress).vectors
+        return self._encode(queries, "query", progress).vectors
 
     def encode_passages(
         self, passages: Sequence[str], *, progress: ProgressCallback | None = None
@@ -178,7 +192,7 @@ class BiEncoder(Closing):
         Raises: as `encode_queries`.
         """
         check_texts(passages, "passage")
-        return self._encode(passages, self._info.passage_instruction, progress)
+        return self._encode(passages, "passage", progress)
 
     def encode_all(
         self,
@@ -194,14 +208,14 @@ class BiEncoder(Closing):
         Raises:
             InvalidInput: `lexical`, which only bge-m3 gives; otherwise as `encode_queries`.
         """
-        instruction = self._instruction(texts, kind)
+        _check_kind(texts, kind)
         if lexical:
             raise InvalidInput(
                 f"lexical weights were requested from {self._info.model}, which has no such output",
                 fix="Use BAAI/bge-m3, or a folder of a model fine-tuned from it with its "
                 "sparse_linear.pt and colbert_linear.pt; BM25 needs neither.",
             )
-        encoding = self._encode(texts, instruction, progress)
+        encoding = self._encode(texts, kind, progress)
         if not token_vectors:
             return encoding
         return replace(encoding, token_vectors=self.encode_tokens(texts, kind))
@@ -216,34 +230,27 @@ class BiEncoder(Closing):
 
         Raises: as `encode_queries`.
         """
-        instruction = self._instruction(texts, kind)
+        _check_kind(texts, kind)
         with self._token_engine_lock:
             self._check_open()
             if self._token_engine is None:
                 self._token_engine = self._load("tokens")
             engine = self._token_engine
         results: list[FloatArray] = []
-        with closing(tokenized_slices(self._tokens(instruction), texts)) as slices:
+        with closing(tokenized_slices(self._tokens(kind), texts)) as slices:
             for start, tokenized in slices:
                 results.extend(self._token_vectors(engine, tokenized, start))
         return results
 
-    def _instruction(self, texts: Sequence[str], kind: str) -> str:
-        """What goes before texts of that kind, once both are known to be what they should be."""
-        if kind not in ("query", "passage"):
-            raise InvalidInput(f"kind={kind!r} was given", fix="Choose 'query' or 'passage'.")
-        check_texts(texts, kind)
-        return str(getattr(self._info, f"{kind}_instruction"))
-
     def _encode(
-        self, texts: Sequence[str], instruction: str, progress: ProgressCallback | None
+        self, texts: Sequence[str], kind: str, progress: ProgressCallback | None
     ) -> Encoding:
         self._check_open()
         total = len(texts)
         vectors = np.empty((total, self._info.dimension), dtype=np.float32)
         tokens = np.empty(total, dtype=np.int64)
         truncated = np.empty(total, dtype=np.bool_)
-        with closing(tokenized_slices(self._tokens(instruction), texts)) as slices:
+        with closing(tokenized_slices(self._tokens(kind), texts)) as slices:
             for start, tokenized in slices:
                 stop = start + len(tokenized)
                 tokens[start:stop] = tokenized.full_lengths
@@ -251,8 +258,17 @@ class BiEncoder(Closing):
                 self._pooled_vectors(tokenized, vectors[start:stop], start, total, progress)
         return Encoding(vectors=vectors, tokens=tokens, truncated=truncated)
 
-    def _tokens(self, instruction: str) -> Callable[[Sequence[str]], Tokenized]:
-        return partial(self._tokenizer.encode, prefix=instruction)
+    def _tokens(self, kind: str) -> Callable[[Sequence[str]], Tokenized]:
+        """What reads texts of that kind, with what stands before and behind them."""
+        info = self._info
+        if kind == "passage":
+            return partial(self._tokenizer.encode, prefix=info.passage_instruction)
+        return partial(
+            self._tokenizer.encode,
+            prefix=info.query_instruction,
+            suffix=info.query_suffix,
+            examples=info.query_examples,
+        )
 
     def _pooled_vectors(
         self,
@@ -326,3 +342,9 @@ class BiEncoder(Closing):
                 f"the encoder {self._info.model} was closed, and cannot encode any more",
                 fix="Load it again.",
             )
+
+
+def _check_kind(texts: Sequence[str], kind: str) -> None:
+    if kind not in ("query", "passage"):
+        raise InvalidInput(f"kind={kind!r} was given", fix="Choose 'query' or 'passage'.")
+    check_texts(texts, kind)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput, ModelSettingUnknown
+from retrieval.models.examples import QueryExamples, examples_text
 from retrieval.types import EncoderInfo, ModelSpec, Pooling, ResolvedModel
 
 _HEADS: tuple[Pooling, ...] = ("cls", "mean", "last")
@@ -15,7 +16,10 @@ _HEADS: tuple[Pooling, ...] = ("cls", "mean", "last")
 def resolve_encoder(
     model: str | os.PathLike[str] | ResolvedModel,
     device: str,
+    *,
     query_instruction: str | None,
+    query_suffix: str | None,
+    query_examples: QueryExamples | None,
     pooling: Pooling | None,
     max_length: int | None,
 ) -> ResolvedModel:
@@ -35,6 +39,8 @@ def resolve_encoder(
             "encoder",
             pooling=pooling,
             query_instruction=query_instruction,
+            query_suffix=query_suffix,
+            query_examples=query_examples,
             max_length=max_length,
         )
     spec = model.spec
@@ -43,17 +49,18 @@ def resolve_encoder(
             f"{spec.name} is a {spec.kind}, expected an encoder",
             fix="Choose an encoder, such as BAAI/bge-small-en-v1.5.",
         )
-    return replace(
-        model,
-        spec=replace(
-            spec,
-            pooling=pooling or spec.pooling,
-            max_length=max_length or spec.max_length,
-            query_instruction=(
-                spec.query_instruction if query_instruction is None else query_instruction
-            ),
-        ),
+    instruction = spec.query_instruction if query_instruction is None else query_instruction
+    suffix = spec.query_suffix if query_suffix is None else query_suffix
+    examples = spec.query_examples if query_examples is None else query_examples
+    spec = replace(
+        spec,
+        pooling=pooling or spec.pooling,
+        max_length=max_length or spec.max_length,
+        query_instruction=instruction,
+        query_suffix=suffix,
+        query_examples=examples_text(examples, instruction, suffix, spec.name),
     )
+    return replace(model, spec=spec)
 
 
 def encoder_info(resolved: ResolvedModel) -> tuple[EncoderInfo, Pooling]:
@@ -86,6 +93,8 @@ def encoder_info(resolved: ResolvedModel) -> tuple[EncoderInfo, Pooling]:
         query_instruction=spec.query_instruction,
         passage_instruction=spec.passage_instruction,
         max_length=spec.max_length,
+        query_suffix=spec.query_suffix,
+        query_examples=spec.query_examples,
     )
     return info, spec.pooling
 

@@ -34,6 +34,7 @@ from retrieval.models.engines.openvino_export import (
     keep_graph,
     openvino,
     probe,
+    probe_width,
     read_graph,
 )
 from retrieval.models.engines.quantization import check_quantized, nncf_version, quantize
@@ -232,7 +233,7 @@ class OpenVINOEngine:
         """
         import torch
 
-        batch = probe(rows=3, width=11)
+        batch = probe(rows=3, width=probe_width(module))
         ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
         inputs = [ids, mask, torch.zeros_like(ids)] if module.takes_type_ids else [ids, mask]
         with torch.inference_mode():

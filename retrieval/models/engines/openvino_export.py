@@ -15,6 +15,7 @@ import numpy as np
 from retrieval.errors import ModelFault, first_line
 from retrieval.models.cache_dir import entry_key, find, keep
 from retrieval.models.engines.base import Head, TokenBatch
+from retrieval.models.score_modules import score_files
 
 
 @contextlib.contextmanager
@@ -52,6 +53,7 @@ def convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
     """
     import torch
 
+    from retrieval.models.engines.attention_masks import masks_made_ahead
     from retrieval.models.engines.bert import BertLike, is_bert_like
     from retrieval.models.engines.transformers import load_module, quiet
 
@@ -61,7 +63,8 @@ def convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
     if module.takes_type_ids:
         example.append(torch.zeros_like(example[0]))
     # Unfused: one product for query, key and value measured slower than three in OpenVINO.
-    traceable = BertLike(module.model, head).eval() if is_bert_like(module.model, head) else module
+    known = module.scorer is None and is_bert_like(module.model, head)
+    traceable = BertLike(module.model, head).eval() if known else module
     try:
         with quiet(), warnings.catch_warnings():
             # Tracing is the way into OpenVINO; torch would like its successor used, and warns of
@@ -70,7 +73,7 @@ def convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
             warnings.filterwarnings("ignore", category=torch.jit._trace.TracerWarning)
             warnings.filterwarnings("ignore", r".*torch\.jit\.", category=DeprecationWarning)
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            with torch.no_grad():
+            with torch.no_grad(), masks_made_ahead(module.model):
                 traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                     traceable, tuple(example), check_trace=False, strict=False
                 )
@@ -85,12 +88,20 @@ def convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
 
 
 def probe(rows: int, width: int) -> TokenBatch:
-    """A batch with padding, of ids that every vocabulary has."""
+    """A batch with padding, of ids that every vocabulary has: row n is an n-th of `width` long."""
     ids = 5 + np.arange(rows * width, dtype=np.int64).reshape(rows, width) % 50
     mask = np.ones_like(ids)
     for row in range(1, rows):
-        mask[row, width - 2 * row :] = 0
+        mask[row, max(width // (row + 1), 2) :] = 0
     return TokenBatch(ids, mask)
+
+
+def probe_width(module: Any) -> int:
+    """Tokens of a probe that reaches beyond the window of a model's attention, text and padding."""
+    from retrieval.models.engines.attention_masks import window_of
+
+    window = window_of(module.model.config) or 0
+    return 11 + 2 * min(window, 256)
 
 
 def graph_entry(path: Path, head: Head, cache_dir: Path | None, *parts: str) -> Path | None:
@@ -105,6 +116,7 @@ def graph_entry(path: Path, head: Head, cache_dir: Path | None, *parts: str) -> 
     if cache_dir is None:
         return None
     files = [file for file in path.iterdir() if file.suffix in {".safetensors", ".bin", ".json"}]
+    files += score_files(path)
     versions = [version(package) for package in ("openvino", "torch", "transformers")]
     return cache_dir / f"graph-{entry_key(files, _GRAPH_VERSION, head, versions, *parts)}"
 

@@ -29,6 +29,7 @@ from retrieval.models.engines.transformers import (
     move,
 )
 from retrieval.models.engines.varlen_attention import grouped, has_varlen, varlen
+from retrieval.models.score_modules import score_layers
 from retrieval.types import FloatArray
 
 _TOKEN_BUDGETS = {"cpu": 4096, "cuda": 32_768}
@@ -36,7 +37,7 @@ _TOKEN_BUDGETS = {"cpu": 4096, "cuda": 32_768}
 
 def packed_supports(path: Path, head: Head) -> bool:
     """Whether `PackedEngine` computes the model in `path` with `head`, from its config.json."""
-    return is_bert_like_folder(path, head)
+    return is_bert_like_folder(path, head) and not (head == "logits" and score_layers(path))
 
 
 class PackedEngine:
@@ -83,8 +84,9 @@ class PackedEngine:
         self.head: Head = head
         if threads is not None:
             torch.set_num_threads(threads)
-        model = load_module(path, head, TORCH_DTYPES[self.dtype]).model
-        if not is_bert_like(model, head):
+        loaded = load_module(path, head, TORCH_DTYPES[self.dtype])
+        model = loaded.model
+        if loaded.scorer is not None or not is_bert_like(model, head):
             kind = getattr(model.config, "model_type", "unknown")
             raise ModelFault(
                 f"the packed engine was given the head {head!r} of a {kind} model in {path}; it "

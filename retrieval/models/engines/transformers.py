@@ -24,6 +24,8 @@ from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.cuda_stream import WorkQueue
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.oom_backoff import Backoff
+from retrieval.models.engines.score_layers import load_score_layers
+from retrieval.models.model_folder import read_folder
 from retrieval.types import FloatArray
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,12 +37,26 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class HeadedModel(nn.Module):
-    """A transformers model with its head: ids in, float32 vectors or logits out."""
+    """A transformers model with its head: ids in, float32 vectors or logits out.
 
-    def __init__(self, model: nn.Module, head: Head, *, takes_type_ids: bool) -> None:
+    scorer: modules that make a logit of what `pooling` gives, in float32; None where the model has
+    its own classification head.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Head,
+        *,
+        takes_type_ids: bool,
+        scorer: nn.Module | None = None,
+        pooling: Head = "cls",
+    ) -> None:
         super().__init__()
         self.model = model
         self.head: Head = head
+        self.scorer = scorer
+        self.pooling: Head = pooling
         self.takes_type_ids = takes_type_ids
 
     def forward(
@@ -53,10 +69,14 @@ class HeadedModel(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        if self.head == "logits":
+        if self.head == "logits" and self.scorer is None:
             logits: torch.Tensor = self.model(**inputs, return_dict=False)[0]
             return logits.float().squeeze(-1)
         hidden: torch.Tensor = self.model(**inputs, return_dict=False)[0]
+        if self.scorer is not None:
+            pooled = pool(hidden.float(), attention_mask, self.pooling)
+            score: torch.Tensor = self.scorer(pooled)
+            return score.squeeze(-1)
         return pool(hidden.float(), attention_mask, self.head)
 
 
@@ -148,8 +168,11 @@ def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
         ModelSettingUnknown: a score head with other than one logit.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers.modeling_layers import GenericForSequenceClassification
 
-    auto = AutoModelForSequenceClassification if head == "logits" else AutoModel
+    scorer = load_score_layers(path) if head == "logits" else None
+    classifier = head == "logits" and scorer is None
+    auto = AutoModelForSequenceClassification if classifier else AutoModel
     options: dict[str, Any] = {
         "dtype": dtype,
         "local_files_only": True,
@@ -172,9 +195,26 @@ def load_module(path: Path, head: Head, dtype: torch.dtype) -> HeadedModel:
                 f"{str(error).strip()[:300]})",
                 fix="Check that the folder holds config.json and complete safetensors weights.",
             ) from error
-    _check_loaded(path, head, model, loading)
+    _check_loaded(path, "logits" if classifier else "tokens", model, loading)
     model.eval().requires_grad_(False)
-    return HeadedModel(model, head, takes_type_ids=_takes_type_ids(model))
+    model.config.use_cache = False  # decoders would keep every layer's keys and values for nothing
+    takes_type_ids = _takes_type_ids(model)
+    if scorer is not None:
+        pooling = read_folder(path).pooling or "cls"
+        return HeadedModel(
+            model, head, takes_type_ids=takes_type_ids, scorer=scorer, pooling=pooling
+        )
+    if classifier and isinstance(model, GenericForSequenceClassification):
+        # A decoder with a head. Its own forward looks for padding by the token's id, which a text
+        # may hold, and scores every position; the last one under the mask is the one that counts.
+        return HeadedModel(
+            model.base_model,
+            head,
+            takes_type_ids=False,
+            scorer=model.score.float(),
+            pooling="last",
+        )
+    return HeadedModel(model, head, takes_type_ids=takes_type_ids)
 
 
 def move(module: Module, device: torch.device, path: Path) -> Module:

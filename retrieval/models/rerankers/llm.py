@@ -1,7 +1,8 @@
 """Second stage by a language model: "does passage B answer query A?", and the logit of "Yes".
 
 Prompts, truncation and scores are those of FlagEmbedding's `FlagLLMReranker`,
-`LayerWiseFlagLLMReranker` and `LightWeightFlagLLMReranker`, against which they are tested.
+`LayerWiseFlagLLMReranker` and `LightWeightFlagLLMReranker`, and of sentence-transformers'
+`CrossEncoder` for models that read a chat (Qwen3-Reranker); they are tested against them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from retrieval._validate import check_pairs, whole_number
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import plan_batches, unique_pairs
 from retrieval.models.model_folder import COST_WISE, read_folder
+from retrieval.models.rerankers.chat_prompts import ChatTemplate
 from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
 from retrieval.models.rerankers.scores import check_scores, sigmoid
 from retrieval.models.resolve import resolve
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 SLICE = 4096
 """Pairs that are tokenised and sorted by length together: bounds memory, whatever their number."""
 
-HEADS = ("yes-logit", "layerwise-yes-logit")
+HEADS = ("yes-logit", "layerwise-yes-logit", "chat-logit", "chat-classification")
 """The score heads that this class runs."""
 
 _RATIOS = (1, 2, 4, 8)
@@ -43,22 +45,24 @@ _RATIOS = (1, 2, 4, 8)
 class LLMReranker:
     """Scores (query, passage) pairs by a language model; implements `retrieval.types.Reranker`.
 
-    The model reads `A: query`, `B: passage` and the prompt, a line each. Pairs of all queries share
-    batches of like length, and the same pair of texts is computed once. A query keeps up to three
-    quarters of `max_length`; what is left is the passage's. May be used from several threads.
+    BGE's models read `A: query`, `B: passage` and the prompt, a line each; others what their chat
+    template makes of the prompt, the query and the passage (`chat_prompts.py`). Pairs of all
+    queries share batches of like length, and the same pair of texts is computed once. A query keeps
+    up to three quarters of `max_length`; what is left is the passage's. May be used from several
+    threads.
 
     Args:
         model: a name from `retrieval models`, a folder, a hub id, or a resolved model.
         device: `auto` or a torch device.
         devices: several torch devices, each with a copy of the model, that share the work.
         dtype: `auto` (bf16 on a GPU and on CPUs that multiply it, else fp32), fp32, bf16 or fp16.
-        max_length: longest pair in tokens, the prompt's aside; None for the model's own.
+        max_length: longest pair in tokens, BGE's prompt aside; None for the model's own.
         batch_size: pairs in a batch at most.
         token_budget: padded tokens in a batch; None for 2,048 on a CPU, 16,384 on a GPU.
         cutoff_layers: the layer at which layerwise models stop; None for the last.
         compress_ratio: how many passage tokens the lightweight model averages: 1, 2, 4 or 8.
         compress_layers: before which layers it does so; None for layer 8.
-        prompt: the question; None for the one the model was trained with.
+        prompt: the question, or the task of a chat; None for the one the model was trained with.
         threads: CPU threads; None leaves torch's own setting. It holds for the whole process.
         deterministic: each pair alone, so that its score cannot depend on the others.
 
@@ -101,10 +105,7 @@ class LLMReranker:
             kind="cross-encoder",
             max_length=length,
         )
-        if prompt is None:
-            cost_wise = read_folder(resolved.path).architecture == COST_WISE
-            prompt = LIGHTWEIGHT_PROMPT if cost_wise else PROMPT
-        self._prompts = Template(resolved, prompt, length)
+        self._prompts = _template(resolved, prompt, length)
         self._max_batch = 1 if deterministic else batch_size
 
         from retrieval.models.engines.transformers import choose_device, choose_dtype
@@ -122,7 +123,7 @@ class LLMReranker:
         for place in places:
             if place not in copies:  # several workers on one device share its copy
                 loaded = load_decoder(
-                    resolved.path, _torch_dtype(self._dtype), cut, self._prompts.yes
+                    resolved.path, _torch_dtype(self._dtype), cut, self._prompts.answer
                 )
                 copies[place] = _moved(loaded, place, resolved)
         self._workers = [Worker(copies[place], place) for place in places]
@@ -216,6 +217,15 @@ class LLMReranker:
 
 
 _Reply = tuple[NDArray[np.int64], "NDArray[np.float64] | BaseException"]
+
+
+def _template(resolved: ResolvedModel, prompt: str | None, length: int) -> Template | ChatTemplate:
+    if resolved.spec.score_head in ("chat-logit", "chat-classification"):
+        return ChatTemplate(resolved, prompt, length)
+    if prompt is None:
+        cost_wise = read_folder(resolved.path).architecture == COST_WISE
+        prompt = LIGHTWEIGHT_PROMPT if cost_wise else PROMPT
+    return Template(resolved, prompt, length)
 
 
 def _layer(cutoff_layers: int | Sequence[int] | None) -> int | None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from retrieval.errors import ModelFault
 from retrieval.models.rerankers.llm_prompts import Prompts
+from retrieval.models.score_modules import AnswerTokens
 
 
 class Decoder(Protocol):
@@ -39,12 +40,18 @@ class Decoder(Protocol):
 
 
 class YesLogit(nn.Module):
-    """The logit of one token at the last position of a causal language model."""
+    """The logit of one token at the last position of a causal language model, or of two.
 
-    def __init__(self, model: Any, yes: int) -> None:
+    Args:
+        model: a language model of transformers.
+        answer: `yes` is the token whose logit counts; that of `no`, where there is one, is taken
+            off it, which makes the log odds of the two.
+    """
+
+    def __init__(self, model: Any, answer: AnswerTokens) -> None:
         super().__init__()
         self.model = model
-        self.yes = yes
+        self.answer = answer
 
     @torch.inference_mode()
     def score(
@@ -64,8 +71,26 @@ class YesLogit(nn.Module):
             use_cache=False,
             logits_to_keep=1,
         )
-        logits: torch.Tensor = output.logits[:, -1, self.yes].float()
-        return logits
+        logits: torch.Tensor = output.logits[:, -1].float()
+        yes = logits[:, self.answer.yes]
+        return yes if self.answer.no is None else yes - logits[:, self.answer.no]
+
+
+class Classifier(nn.Module):
+    """A decoder whose last state goes through a head of one output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @torch.inference_mode()
+    def score(
+        self, ids: torch.Tensor, lengths: torch.Tensor, queries: torch.Tensor, prompt: int
+    ) -> torch.Tensor:
+        """See `Decoder.score`."""
+        columns = torch.arange(ids.shape[1], device=ids.device)
+        scores: torch.Tensor = self.model(ids, (columns[None] < lengths[:, None]).long())
+        return scores
 
 
 class LayeredDecoder(nn.Module):

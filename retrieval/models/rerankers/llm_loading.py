@@ -2,7 +2,9 @@
 
 Three kinds, by the architecture in config.json:
 
-- any causal language model of transformers: the logit of the token "Yes" after the prompt;
+- any causal language model of transformers: the logit of the token "Yes" after the prompt, or that
+  of "yes" less that of "no" (Qwen3-Reranker); or the output of a head in their place (its
+  conversions to sequence classifiers);
 - `LayerWiseMiniCPMForCausalLM` (bge-reranker-v2-minicpm-layerwise): every layer from a first one
   on has a head of one output, so that the model can be cut off at a layer of choice;
 - `CostWiseGemmaForCausalLM` (bge-reranker-v2.5-gemma2-lightweight): the same, and passage tokens
@@ -23,9 +25,16 @@ from typing import Any
 import torch
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
-from retrieval.models.engines.transformers import quiet
+from retrieval.models.engines.transformers import load_module, quiet
 from retrieval.models.model_folder import COST_WISE, LAYER_WISE, read_folder
-from retrieval.models.rerankers.llm_decoders import Decoder, LayeredDecoder, ScaledLinear, YesLogit
+from retrieval.models.rerankers.llm_decoders import (
+    Classifier,
+    Decoder,
+    LayeredDecoder,
+    ScaledLinear,
+    YesLogit,
+)
+from retrieval.models.score_modules import AnswerTokens
 from retrieval.models.weight_files import weight_files
 
 # Keys of these config.json files that say nothing of the layers, or would start foreign code.
@@ -45,8 +54,8 @@ class Cut:
     at: tuple[int, ...] | None = None
 
 
-def load_decoder(path: Path, dtype: torch.dtype, cut: Cut, yes: int) -> Decoder:
-    """The model in `path`, on the CPU. `yes`: id of the token that answers "Yes".
+def load_decoder(path: Path, dtype: torch.dtype, cut: Cut, answer: AnswerTokens) -> Decoder:
+    """The model in `path`, on the CPU. `answer`: the tokens that say yes, and no.
 
     Raises:
         InvalidInput: `cut` does not fit the model.
@@ -62,6 +71,8 @@ def load_decoder(path: Path, dtype: torch.dtype, cut: Cut, yes: int) -> Decoder:
             f"{folder.architecture}, which is scored at its last layer only",
             fix="Leave them out, or choose BAAI/bge-reranker-v2-minicpm-layerwise.",
         )
+    if folder.is_classifier:
+        return Classifier(load_module(path, "logits", dtype))
     from transformers import AutoModelForCausalLM
 
     with quiet():
@@ -72,7 +83,7 @@ def load_decoder(path: Path, dtype: torch.dtype, cut: Cut, yes: int) -> Decoder:
         except Exception as error:  # the one boundary: whatever transformers raises
             raise _not_loaded(path, error) from error
     _check_loaded(path, loading)
-    return YesLogit(model.eval().requires_grad_(False), yes)
+    return YesLogit(model.eval().requires_grad_(False), answer)
 
 
 def _load_layered(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrieval._validate import without_surrogates
 from retrieval.errors import ModelNotFound
 from retrieval.models.model_folder import own_config
+from retrieval.models.score_modules import AnswerTokens
 from retrieval.types import ResolvedModel
 
 PROMPT = (
@@ -48,32 +49,15 @@ class Template:
     """
 
     def __init__(self, model: ResolvedModel, prompt: str, max_length: int) -> None:
-        from transformers import AutoTokenizer
-
-        from retrieval.models.engines.transformers import quiet
-
-        with quiet():
-            try:
-                options = own_config(model.path)
-                tokenizer: Any = AutoTokenizer.from_pretrained(
-                    str(model.path), local_files_only=True, trust_remote_code=False, **options
-                )
-                self._backend = tokenizer.backend_tokenizer
-            except Exception as error:  # the one boundary: whatever transformers raises
-                raise ModelNotFound(
-                    f"the model folder {model.path} has no tokeniser that can be read "
-                    f"({type(error).__name__}: {str(error).strip()[:200]})",
-                    fix="Give a folder that holds tokenizer.json beside config.json.",
-                ) from error
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        tokenizer = load_tokenizer(model)
+        self._backend = tokenizer.backend_tokenizer
         first = tokenizer.bos_token_id
         if first == tokenizer.pad_token_id and model.spec.score_head == "yes-logit":
             first = None
         self._first = [] if first is None else [int(first)]
         (self._line,), (self._prompt,) = self._ids(["\n"]), self._ids([without_surrogates(prompt)])
         (yes,) = self._ids(["Yes"])
-        self.yes = int(yes[0])
+        self.answer = AnswerTokens(int(yes[0]))
         self._max_length = max_length
 
     def fill(self, pairs: Sequence[tuple[str, str]]) -> Prompts:
@@ -105,6 +89,34 @@ class Template:
     def _ids(self, texts: list[str]) -> list[list[int]]:
         encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encoded]
+
+
+def load_tokenizer(model: ResolvedModel) -> Any:
+    """The folder's tokeniser, of transformers, without truncation or padding.
+
+    Raises:
+        ModelNotFound: it has none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    from retrieval.models.engines.transformers import quiet
+
+    with quiet():
+        try:
+            options = own_config(model.path)
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(model.path), local_files_only=True, trust_remote_code=False, **options
+            )
+            backend = tokenizer.backend_tokenizer
+        except Exception as error:  # the one boundary: whatever transformers raises
+            raise ModelNotFound(
+                f"the model folder {model.path} has no tokeniser that can be read "
+                f"({type(error).__name__}: {str(error).strip()[:200]})",
+                fix="Give a folder that holds tokenizer.json beside config.json.",
+            ) from error
+    backend.no_truncation()
+    backend.no_padding()
+    return tokenizer
 
 
 def _each(encode: Callable[[list[str]], list[list[int]]], texts: list[str]) -> list[list[int]]:

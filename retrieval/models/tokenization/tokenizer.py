@@ -19,6 +19,7 @@ from retrieval.models import cache_dir as cache
 from retrieval.models.engines.base import TokenBatch
 from retrieval.models.model_folder import read_folder
 from retrieval.models.tokenization.cache import TokenCache
+from retrieval.models.tokenization.cutting import cut_text
 from retrieval.models.tokenization.files import load_backend
 from retrieval.models.tokenization.token_batch import (
     FIRST,
@@ -55,7 +56,7 @@ class Tokenizer:
 
     def __init__(self, path: Path, max_length: int, *, cache_dir: Path | None = None) -> None:
         path = Path(path)
-        limit = read_folder(path).position_limit
+        limit = self._positions = read_folder(path).position_limit
         if max_length < 8 or (limit is not None and max_length > limit):
             raise InvalidInput(
                 f"max_length={max_length} was given for the model in {path}, "
@@ -80,14 +81,26 @@ class Tokenizer:
         """How many tokens `max_length` leaves for the query and the passage of a pair."""
         return self.max_length - self._pair.size
 
-    def encode(self, texts: Sequence[str], prefix: str = "") -> Tokenized:
+    def encode(
+        self, texts: Sequence[str], prefix: str = "", *, suffix: str = "", examples: str = ""
+    ) -> Tokenized:
         """Token ids of each text, with `prefix` put before it verbatim.
 
+        Args:
+            texts: what is cut where prefix, text and suffix are longer than `max_length`.
+            prefix: an instruction.
+            suffix: put behind each text, and never cut.
+            examples: put before the prefix, on top of `max_length`, and never cut.
+
         Raises:
-            InvalidInput: an element is not a str, or the prefix alone fills `max_length`.
+            InvalidInput: an element is not a str, prefix and suffix alone fill `max_length`, or
+                examples leave no positions for it.
         """
         check_texts(texts)
         room = self.max_length - self._single.size
+        if suffix or examples:
+            room -= self._prefix_length(suffix)
+            self._check_examples(examples)
         if prefix and self._prefix_length(prefix) >= room:
             raise InvalidInput(
                 f"the instruction {prefix[:60]!r} has {self._prefix_length(prefix)} tokens, "
@@ -96,9 +109,17 @@ class Tokenizer:
             )
         full: list[int] = []
         kept: list[NDArray[np.int32]] = []
-        for ids in self._bare_ids(texts, prefix):
-            full.append(len(ids) + self._single.size)
-            kept.append(_int32(ids[:room]))
+        if suffix or examples:
+            # Read as one string, as they are trained: tokens may reach over the text's ends.
+            cut = [cut_text(self._backend, without_surrogates(prefix + t), room) for t in texts]
+            whole = self._bare_ids([examples + one.text + suffix for one in cut])
+            for ids, one in zip(whole, cut, strict=True):
+                full.append(len(ids) + one.missing + self._single.size)
+                kept.append(_int32(ids))
+        else:
+            for ids in self._bare_ids(texts, prefix):
+                full.append(len(ids) + self._single.size)
+                kept.append(_int32(ids[:room]))
         pool, slices = joined(kept)
         return lay_out(
             self._single,
@@ -232,6 +253,15 @@ class Tokenizer:
         if prefix not in self._prefix_lengths:
             self._prefix_lengths[prefix] = len(next(self._bare_ids([prefix])))
         return self._prefix_lengths[prefix]
+
+    def _check_examples(self, examples: str) -> None:
+        used = self._prefix_length(examples)
+        if self._positions is not None and used + self.max_length > self._positions:
+            raise InvalidInput(
+                f"the examples have {used} tokens, and max_length={self.max_length} beside them "
+                f"is more than the model reads, {self._positions}",
+                fix="Give fewer examples, or a smaller max_length.",
+            )
 
     def _learn_template(self, first: str, second: str | None) -> Template:
         encoding = self._backend.encode(first, second)
