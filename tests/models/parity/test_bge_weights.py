@@ -242,15 +242,16 @@ class TestScores:
         np.testing.assert_allclose(scores(variant)[-len(KEPT_PAIRS) :], expected, atol=1e-4)
 
 
-def test_relevance_is_the_sigmoid_that_the_peers_apply(minilm_reranker_folder: Path) -> None:
-    """`normalize=True` of FlagReranker, and what CrossEncoder does with nothing said."""
+def test_relevance_is_the_sigmoid_that_flag_reranker_applies(minilm_reranker_folder: Path) -> None:
+    """`normalize=True` there. CrossEncoder gives what the folder names: logits, as on the hub."""
     ours = reranker(minilm_reranker_folder, EXACT[0])
-    relevance = ours.relevance(ours.score(KEPT_PAIRS[:10]).values)
+    scores = ours.score(KEPT_PAIRS[:5]).values
+    relevance = ours.relevance(scores)
     assert relevance.min() < 0.01 < 0.99 < relevance.max()
-    flag = flag_scores(flag_reranker(minilm_reranker_folder, 512), KEPT_PAIRS[:10], normalize=True)
+    flag = flag_scores(flag_reranker(minilm_reranker_folder, 512), KEPT_PAIRS[:5], normalize=True)
     np.testing.assert_allclose(relevance, flag, atol=1e-4)
-    theirs = cross_encoder_scores(minilm_reranker_folder, KEPT_PAIRS[:10], 512, raw=False)
-    np.testing.assert_allclose(relevance, theirs, atol=1e-4)
+    theirs = cross_encoder_scores(minilm_reranker_folder, KEPT_PAIRS[:5], 512, raw=False)
+    np.testing.assert_allclose(scores, theirs, atol=1e-3)
 
 
 def test_rounded_scores(scores: Any, by_transformers: FloatArray) -> None:
