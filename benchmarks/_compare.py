@@ -83,11 +83,17 @@ def prepared(choice: Choice, shape: Shape, folder: Path, inputs: Sequence[Any]) 
         "device": device(),
         "dimension": shape.width,
         "cache": str(folder.parent / "cache"),
-        # Few: what the ranges of random weights are makes no difference to the speed.
-        "calibration": [passage for passage in passages[:CALIBRATION] if isinstance(passage, str)],
     }
+    # Few: what the ranges of random weights are makes no difference to the speed. Trained ones
+    # are calibrated as they are for users, since there the outputs are judged, too.
+    few = {"calibration": [text for text in passages[:CALIBRATION] if isinstance(text, str)]}
     (folder.parent / "cache").mkdir(exist_ok=True)
-    choice.systems = [system.with_settings(**common) for system in choice.systems]
+    choice.systems = [
+        system.with_settings(**common)
+        if shape.trained and system.settings["system"] == "retrieval"
+        else system.with_settings(**common, **few)
+        for system in choice.systems
+    ]
     return choice
 
 

@@ -28,7 +28,10 @@ _VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`layers` of `width`, and a feed-forward part of `inner`; `length` tokens at most."""
+    """`layers` of `width`, and a feed-forward part of `inner`; `length` tokens at most.
+
+    trained: its weights are those of a model that people use.
+    """
 
     name: str
     family: Literal["bert", "xlmr"]
@@ -37,6 +40,7 @@ class Shape:
     width: int
     heads: int
     length: int = 512
+    trained: bool = False
 
     @property
     def inner(self) -> int:
@@ -92,6 +96,7 @@ def real(model: str, task: Task, root: Path) -> tuple[Shape, Path]:
         config["hidden_size"],
         config["num_attention_heads"],
         512,
+        trained=True,
     )
     folder = root / f"{shape.name.replace('@', '-')}-real"
     if not folder.is_dir():

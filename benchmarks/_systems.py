@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,6 +26,16 @@ from _report import OURS, machine
 from numpy.typing import NDArray
 
 WORKER = Path(__file__).resolve().parent / "peers" / "worker.py"
+ISA = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    }
+}
+"""`--isa`: what torch, its MKL and oneDNN (torch's and OpenVINO's) read when they start. Of
+OpenVINO, products in int8 and bf16 obey; those in fp32 and its fused attention go by the CPU."""
+
 START = 600
 """Seconds a system may take to load, int8 calibration included."""
 
@@ -80,7 +91,11 @@ def _peers() -> dict[str, list[System]]:
             System(
                 "sentence-transformers OpenVINO",
                 {"system": "sentence-transformers", "backend": "openvino"},
-            )
+            ),
+            System(
+                "sentence-transformers OpenVINO int8",
+                {"system": "sentence-transformers", "backend": "openvino-int8"},
+            ),
         ],
     }
 
@@ -102,6 +117,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="of this library: auto, fp32, bf16, …")
     parser.add_argument("--token-budget", type=int, help="of this library; its own by default")
     parser.add_argument(
+        "--isa", choices=sorted(ISA), help="limit the instructions of torch and oneDNN to these"
+    )
+    parser.add_argument(
         "--models-dir", type=Path, help="keeps models and compiled graphs for the next run"
     )
 
@@ -115,7 +133,11 @@ class Choice:
 
 
 def choose(arguments: argparse.Namespace) -> Choice:
-    """The systems asked for that are here. Exits where a name or a peer does not exist."""
+    """The systems asked for that are here. Exits where a name or a peer does not exist.
+
+    `--isa` takes effect here: before anything has imported torch or OpenVINO.
+    """
+    os.environ.update(ISA.get(arguments.isa, {}))
     peers = _peers()
     options = {"engine": arguments.engine, "token_budget": arguments.token_budget}
     options = {key: value for key, value in options.items() if value is not None}
@@ -281,6 +303,8 @@ def on_gpu() -> bool:
 def _instructions() -> str:
     """Which of sentence-transformers' int8 recipes fits this processor."""
     features = machine()["features"]
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        return "avx2"
     if "avx512_vnni" in features:
         return "avx512_vnni"
     if "avx512f" in features:

@@ -1,6 +1,7 @@
 """How fast are passages encoded, beside FlagEmbedding, sentence-transformers and ONNX Runtime?
 
-Models of real sizes with random weights read texts of a length mix; every system in its own process
+Models of real sizes with random weights, or one with trained weights (`--model`), read texts of a
+length mix; every system in its own process
 and, where it must, its own interpreter; they take turns and the median round counts. FlagEmbedding
 runs twice: with its default batch of 256 and with 32, which serves a CPU better. It forwards its
 first batch twice, to see whether memory suffices; that is counted as waste, and weighs the more the
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from _compare import Figures, compare, notes, speed_rows
 from _report import Row, machine, parser, report
-from _shapes import SHAPES, Shape, make, models_folder, names
+from _shapes import SHAPES, Shape, make, models_folder, names, real
 from _systems import add_options, choose, on_gpu
 from _texts import MAX_LENGTH, MIXES, SHARED_DATA, source, texts
 
@@ -33,6 +34,9 @@ ON_GPU = 4096
 def options() -> argparse.ArgumentParser:
     result = parser(__doc__.splitlines()[0])
     result.add_argument("--shape", choices=names("encode"), help="bge-small, or tiny with --quick")
+    result.add_argument(
+        "--model", help="a trained CLS-pooled model in place of a shape: name or folder"
+    )
     result.add_argument("--mix", choices=MIXES, default="real")
     result.add_argument("--texts", type=int, help="how many; by default by shape and mix")
     result.add_argument("--rounds", type=int, help="turns of each system at most; 5, 2 if quick")
@@ -48,7 +52,7 @@ def how_many(shape: Shape, mix: str, *, gpu: bool, quick: bool) -> int:
     """Texts of a run where none are asked for."""
     if gpu:
         return ON_GPU // (4 if quick else 1)
-    number = 32 if quick else TEXTS.get(shape.name, 32)
+    number = 32 if quick else TEXTS.get(shape.name, 160 if shape.width <= 384 else 32)
     return {"short": 8 * number, "real": number, "long": max(number // 2, 16)}[mix]
 
 
@@ -65,13 +69,18 @@ def cosine_rows(case: str, figures: Figures) -> list[Row]:
 def main() -> int:
     arguments = options().parse_args()
     before = machine()
-    shape = SHAPES[arguments.shape or ("tiny" if arguments.quick else "bge-small")]
     choice = choose(arguments)
     origin = source(arguments.data)
-    count = arguments.texts or how_many(shape, arguments.mix, gpu=on_gpu(), quick=arguments.quick)
-    passages = texts(origin, arguments.mix, count)
     with models_folder(arguments.models_dir) as root:
-        folder = make(shape, root)
+        if arguments.model:
+            shape, folder = real(arguments.model, "encode", root)
+        else:
+            shape = SHAPES[arguments.shape or ("tiny" if arguments.quick else "bge-small")]
+            folder = make(shape, root)
+        count = arguments.texts or how_many(
+            shape, arguments.mix, gpu=on_gpu(), quick=arguments.quick
+        )
+        passages = texts(origin, arguments.mix, count)
         lengths = Tokenizer(folder, MAX_LENGTH, cache_dir=root / "cache").encode(passages).lengths
         case = f"{shape.name}, {arguments.mix}"
         mean = float(lengths.mean())
@@ -97,6 +106,8 @@ def main() -> int:
             source=origin.name,
             mean_tokens=mean,
             shape=shape.name,
+            weights="trained" if arguments.model else "random",
+            isa=arguments.isa or "all of the CPU's",
         ),
     )
     return 0

@@ -1,7 +1,8 @@
 """What does int8 cost in quality, and what does it bring in speed, on a CPU?
 
-The starter encoder reads a judged set (BEIR layout) in fp32, bf16 and int8: int8 calibrated on the
-built-in texts, and on 200 of the set's own passages. Vectors are searched exactly, in numpy, so
+An encoder (`--model`) reads a judged set (BEIR layout) in fp32, bf16
+(where the CPU multiplies it) and int8: int8 calibrated on the built-in texts, and on 200 of the
+set's own passages. Vectors are searched exactly, in numpy, so
 that nothing but the number format differs. nDCG@10 with its difference to fp32 and that
 difference's 95% interval (paired bootstrap over queries), cosines to the fp32 vectors, and passages
 per second in turns on the same passages.
@@ -9,6 +10,7 @@ per second in turns on the same passages.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import tempfile
@@ -20,12 +22,14 @@ from typing import Any
 
 import numpy as np
 from _report import OURS, Row, in_turns, machine, median, parser, report
+from _systems import ISA
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from retrieval.evaluation.beir import BeirSet, load_beir
 from retrieval.evaluation.metrics import compare, measure
 from retrieval.models.batching import run_batches
+from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.engines.openvino import OpenVINOEngine
 from retrieval.models.resolve import resolve
 from retrieval.models.tokenization.tokenizer import Tokenizer
@@ -40,14 +44,17 @@ Run = dict[str, dict[str, float]]
 
 
 class System:
-    """The starter encoder in one number format."""
+    """An encoder in one number format."""
 
-    def __init__(self, dtype: Any, calibration: list[str] | None, cache_dir: Path) -> None:
-        resolved = resolve("all-MiniLM-L6-v2", "encoder")
+    def __init__(
+        self, model: str, dtype: Any, calibration: list[str] | None, cache_dir: Path
+    ) -> None:
+        resolved = resolve(model, "encoder")
         spec = resolved.spec
         assert spec.pooling is not None
         assert spec.max_length is not None
         self.tokenizer = Tokenizer(resolved.path, spec.max_length, cache_dir=cache_dir)
+        self.instruction = spec.query_instruction or ""
         self.engine = OpenVINOEngine(
             resolved.path,
             spec.pooling,
@@ -55,6 +62,10 @@ class System:
             calibration=calibration,
             cache_dir=cache_dir,
         )
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """As `encode`, with the model's instruction before each."""
+        return self.encode([self.instruction + text for text in texts])
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Vectors (n, dimension) of length 1."""
@@ -147,6 +158,10 @@ def options() -> ArgumentParser:
         default=Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "scifact",
         help="a judged set in BEIR layout (../shared/data/scifact beside the checkout)",
     )
+    result.add_argument("--model", default="all-MiniLM-L6-v2", help="an encoder: name or folder")
+    result.add_argument(
+        "--isa", choices=sorted(ISA), help="limit the instructions of torch and oneDNN to these"
+    )
     result.add_argument("--split", default="test")
     result.add_argument("--documents", type=int, help="the first N and the judged; all, or 100")
     result.add_argument("--rounds", type=int, help="turns of each system; 5, or 2 with --quick")
@@ -158,6 +173,7 @@ def main() -> int:
     if not arguments.data.is_dir():
         print(f"there is no folder {arguments.data}; give a judged set with --data")
         return 2
+    os.environ.update(ISA.get(arguments.isa, {}))
     before = machine()
     beir = load_beir(arguments.data, arguments.split)
     chosen = sorted(beir.queries)
@@ -172,23 +188,33 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="int8-") as folder:
         cache = Path(folder)
         systems = {
-            FULL: System("fp32", None, cache),
-            "bf16": System("bf16", None, cache),
-            BUILT_IN: System("int8", None, cache),
-            OWN: System("int8", own, cache),
+            FULL: System(arguments.model, "fp32", None, cache),
+            **(
+                {"bf16": System(arguments.model, "bf16", None, cache)}
+                if cpu_multiplies_bf16()
+                else {}
+            ),
+            BUILT_IN: System(arguments.model, "int8", None, cache),
+            OWN: System(arguments.model, "int8", own, cache),
         }
         vectors: dict[str, FloatArray] = {}
         runs: dict[str, Run] = {}
         for name, system in systems.items():
             print(f"{name} …", flush=True)
             vectors[name] = system.encode(texts)
-            queries = system.encode([beir.queries[query] for query in chosen])
+            queries = system.encode_queries([beir.queries[query] for query in chosen])
             runs[name] = dict(zip(chosen, search(queries, vectors[name], names), strict=True))
         rows = rows_of(case, runs, vectors, {query: beir.qrels[query] for query in chosen})
         few = random.Random(0).sample(texts, min(40 if arguments.quick else 300, len(texts)))
         timed = {name: system for name, system in systems.items() if name != OWN}
         rows += speeds(case, timed, few, arguments.rounds or (2 if arguments.quick else 5))
-    report(rows, file=arguments.json, packages=("nncf", "ir-measures"), at_start=before)
+    report(
+        rows,
+        file=arguments.json,
+        packages=("nncf", "ir-measures"),
+        at_start=before,
+        notes={"model": arguments.model, "isa": arguments.isa or "all of the CPU's"},
+    )
     return 0
 
 

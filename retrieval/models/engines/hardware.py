@@ -27,10 +27,9 @@ def may_have_accelerator() -> bool:
 @functools.cache
 def cpu_multiplies_bf16() -> bool:
     """Whether the CPU multiplies bf16 natively (AVX-512-BF16 or AMX): 2 to 4 times fp32's rate."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
-        return bool(words & {"avx512_bf16", "amx_bf16"})
+    features = _cpu_features()
+    if features is not None:
+        return bool(features & {"avx512_bf16", "amx_bf16"})
     import torch
 
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -43,11 +42,41 @@ def cpu_may_overflow_int8() -> bool:
 
     x86 without VNNI or AMX adds pairs of 8-bit products in 16 bits, and cuts what is larger.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return False
-    words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
-    return "avx2" in words and not words & {"avx512_vnni", "avx_vnni", "amx_int8"}
+    features = _cpu_features() or frozenset()
+    return "avx2" in features and not features & {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}
+"""The features that decide here."""
+
+_LIMITS: dict[str, tuple[str, ...]] = {
+    "SSE41": (),
+    "AVX": (),
+    "AVX2": (),
+    "AVX2_VNNI": ("avx_vnni",),
+    "AVX2_VNNI_2": ("avx_vnni",),
+    "AVX512_CORE": (),
+    "AVX512_CORE_VNNI": ("avx512_vnni",),
+    "AVX512_CORE_BF16": ("avx512_vnni", "avx512_bf16"),
+    "AVX512_CORE_FP16": ("avx512_vnni", "avx512_bf16"),
+}
+"""Which of them oneDNN uses under a limit; under others, all."""
+
+
+def _cpu_features() -> frozenset[str] | None:
+    """Linux's words for what the CPU can, less what oneDNN may not use; None on other systems.
+
+    torch and OpenVINO multiply with oneDNN, which obeys `ONEDNN_MAX_CPU_ISA` (or
+    `DNNL_MAX_CPU_ISA`): under a limit of AVX2, int8 overflows and bf16 is slow on every CPU.
+    """
+    if not _CPU_INFO.exists():
+        return None
+    found = frozenset(_CPU_INFO.read_text(encoding="utf-8", errors="replace").split())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    usable = _LIMITS.get(limit.upper())
+    return found if usable is None else found - (_DOT_PRODUCTS - set(usable))
 
 
 def cpu_cores() -> int:
