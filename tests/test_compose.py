@@ -20,6 +20,7 @@ from packaging.version import Version
 from typer.testing import CliRunner
 
 from app.commands.keys import app as keys_commands
+from app.settings.report import OTHER_VARIABLES
 from app.settings.settings import PREFIX, Settings
 from retrieval.index.server.addresses import addresses
 
@@ -228,7 +229,7 @@ def test_an_image_runs_without_root_and_holds_no_secrets(image: str) -> None:
         assert SERVICES[name]["user"] == f"{user}:{group}"
     assert not re.search(r"^(ENV|ARG) .*(KEY|TOKEN|SECRET|PASSWORD)\w*=\S", text, re.MULTILINE)
     settings = re.findall(rf"\b{PREFIX}(\w+)=", text)
-    assert {one.lower() for one in settings} <= set(Settings.model_fields)
+    assert {one.lower() for one in settings} <= {*Settings.model_fields, *OTHER_VARIABLES}
     [check] = re.findall(r"^ +CMD (\[.*/readyz.*\])$", text, re.MULTILINE)
     compile(json.loads(check)[2], "healthcheck", "exec")
     assert not re.search(r"^FROM \S+:latest", text, re.MULTILINE)

@@ -15,7 +15,7 @@ from app.settings.sources import Loaded
 MASK = "********"
 
 # Variables with the prefix that something else than `Settings` reads.
-_OTHER_VARIABLES = ("config", "test_require")
+OTHER_VARIABLES = ("config", "hub", "test_require", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _notes() -> list[str]:
     for variable, value in sorted(os.environ.items()):
         name = variable.lower().removeprefix(settings.PREFIX.lower())
         ours = name != variable.lower() and value
-        if ours and name not in known and name not in _OTHER_VARIABLES:
+        if ours and name not in known and name not in OTHER_VARIABLES:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             meant = f" (meant {settings.PREFIX}{near[0].upper()}?)" if near else ""
             found.append(f"note: {variable} is set, and no setting has this name{meant}")

@@ -87,11 +87,13 @@ def test_a_variable_that_nothing_reads_is_noted(monkeypatch: pytest.MonkeyPatch)
     assert "note:" not in report.as_text(sources.load_with_origins())
     monkeypatch.setenv("RETRIEVAL_KEYFILE", "x")
     monkeypatch.setenv("RETRIEVAL_CONFIG", "")
+    monkeypatch.setenv("RETRIEVAL_WEIGHTS", "weights")  # the library's own
     text = report.as_text(sources.load_with_origins())
     assert (
         "RETRIEVAL_KEYFILE is set, and no setting has this name (meant RETRIEVAL_KEYS_FILE?)"
         in text
     )
+    assert "RETRIEVAL_WEIGHTS" not in text
 
 
 def documented() -> str:
