@@ -70,7 +70,7 @@ def build(
     examples: Sequence[str] = (),
     reranks: bool = True,
     mode: Mode = "hybrid",
-    candidates: int = 50,
+    candidates: int | None = None,
     top_k: int = 10,
     budget_ms: float | None = None,
 ) -> gr.Blocks:
@@ -82,7 +82,8 @@ def build(
         facts: of the collection and the models, for the head of the page; called for each visit.
         examples: questions that a click asks.
         reranks: whether there is a second stage.
-        mode, candidates, top_k, budget_ms: what the options are set to at first.
+        mode, candidates, top_k, budget_ms: what the options are set to at first; candidates None
+            leaves how many are re-ranked to the library.
     """
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as page:
         head = gr.HTML(render.header(title, Facts()), elem_id="tsr-head", apply_default_css=False)
@@ -132,7 +133,7 @@ def _question(examples: Sequence[str]) -> tuple[gr.Textbox, gr.Button, list[gr.B
 
 
 def _options(
-    mode: Mode, top_k: int, candidates: int, *, reranks: bool, budget_ms: float | None
+    mode: Mode, top_k: int, candidates: int | None, *, reranks: bool, budget_ms: float | None
 ) -> list[gr.components.Component]:
     """The options, in the order of `answerer`'s parameters."""
     with gr.Accordion("Options", open=False, elem_id="tsr-options"):
@@ -147,11 +148,11 @@ def _options(
                 1, MAX_TOP_K, value=top_k, step=1, label="Passages shown", elem_id="tsr-top-k"
             )
             depth = gr.Slider(
-                1,
+                0,
                 MAX_CANDIDATES,
-                value=candidates,
+                value=candidates or 0,
                 step=1,
-                label="Candidates to re-rank",
+                label="Candidates to re-rank (0: as many as answer soon)",
                 elem_id="tsr-candidates",
             )
         with gr.Row(elem_id="tsr-second"):
@@ -250,7 +251,7 @@ def answerer(
             result = search(
                 question,
                 top_k=int(top_k),
-                candidates=int(candidates),
+                candidates=int(candidates) or None,  # 0: the library's own choice
                 mode=mode,
                 rerank=rerank,
                 budget_ms=budget_ms or None,  # an empty field is None, and 0 means no limit

@@ -252,6 +252,11 @@ def test_options_reach_the_search(url: str, open_page: Open, searcher: Scripted)
     ask(page, "without limit")
     expect(page.locator('[data-stage="stage2"] .tsr-card')).to_have_count(4)
     assert searcher.calls[-1]["budget_ms"] is None
+    page.locator("#tsr-candidates input[type=number]").fill("0")
+    page.locator("#tsr-top-k input[type=number]").fill("5")
+    ask(page, "as deep as the library thinks right")
+    expect(page.locator('[data-stage="stage2"] .tsr-card')).to_have_count(5)
+    assert searcher.calls[-1]["candidates"] is None
     expect(page.locator('[data-stage="stage2"]')).to_contain_text("not re-ranked")
     expect(page.locator('[data-stage="stage1"]')).to_contain_text("cosine")
 
