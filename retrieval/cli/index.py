@@ -11,7 +11,6 @@ import typer
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
-    SETTINGS,
     ApiKey,
     AsJson,
     Collection,
@@ -24,6 +23,7 @@ from retrieval.cli.options import (
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import open_store, write, write_json
 from retrieval.errors import CorpusError, InvalidInput
+from retrieval.models.options import SETTINGS
 
 if TYPE_CHECKING:
     from retrieval.index.store import Store as Place

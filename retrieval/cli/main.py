@@ -22,7 +22,6 @@ from retrieval.cli import collections, index, maintenance, models, search
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
-    SETTINGS,
     ApiKey,
     RerankerOption,
     Store,
@@ -39,6 +38,7 @@ from retrieval.cli.output import (
     write,
 )
 from retrieval.errors import InvalidInput, RetrievalError, UserError
+from retrieval.models.options import SETTINGS
 
 if TYPE_CHECKING:
     from retrieval.types import Mode

@@ -175,16 +175,6 @@ _MODEL_OPTIONS: dict[str, Any] = {
     ],
 }
 
-SETTINGS = (
-    "pooling",
-    "query_instruction",
-    "passage_instruction",
-    "query_suffix",
-    "query_examples",
-    "max_length",
-)
-"""The options that replace what an encoder declares of itself."""
-
 RUNNING = ("device", "devices", "engine", "dtype", "threads", "deterministic")
 """The options of how any model runs."""
 

@@ -1,6 +1,6 @@
 """Models: found by name, resolved to files, and run.
 
-registry.py      finds a known model by name; known_models.py holds the facts
+registry.py      finds a known model by name; known_models.py and known_modern.py hold the facts
 resolve.py       name, folder or hub id → `ResolvedModel`; describe.py settles what it declares
 model_folder.py  what a folder's files declare; weight_files.py its weights; fingerprint.py its id
 hub.py           the only contact with a model hub (hub_errors.py); sources/ packages, ModelScope

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from retrieval.models.known_modern import modern_models
 from retrieval.models.model_folder import COST_WISE, LAYER_WISE
-from retrieval.types import ModelSpec, Pooling
+from retrieval.models.spec_makers import encoder_spec, reranker_spec
+from retrieval.types import ModelSpec
 
 BGE_ENGLISH_INSTRUCTION = "Represent this sentence for searching relevant passages: "
 BGE_CHINESE_INSTRUCTION = "为这个句子生成表示以用于检索相关文章："
@@ -30,65 +31,13 @@ _DIMENSIONS = {"small": 384, "base": 768, "large": 1024}
 _MULTILINGUAL = ("multilingual",)
 
 
-def _bert(
-    name: str,
-    dimension: int,
-    pooling: Pooling,
-    *,
-    languages: tuple[str, ...] = ("en",),
-    licence: str = "MIT",
-    query: str = "",
-    passage: str = "",
-    max_length: int = 512,
-    architecture: str = "BertModel",
-    matryoshka: tuple[int, ...] = (),
-    note: str = "",
-) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        kind="encoder",
-        max_length=max_length,
-        dimension=dimension,
-        pooling=pooling,
-        normalize=True,
-        query_instruction=query,
-        passage_instruction=passage,
-        matryoshka=matryoshka,
-        licence=licence,
-        languages=languages,
-        architecture=architecture,
-        note=note,
-    )
-
-
-def _reranker(
-    name: str,
-    architecture: str,
-    *,
-    languages: tuple[str, ...],
-    licence: str,
-    max_length: int = 512,
-    note: str = "",
-) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        kind="reranker",
-        max_length=max_length,
-        score_head="classification",
-        licence=licence,
-        languages=languages,
-        architecture=architecture,
-        note=note,
-    )
-
-
 def _bge() -> list[ModelSpec]:
     v1 = "cosines lie in about [0.6, 1]: calibrate a threshold on your own data"
     specs = []
     for version, note in (("-v1.5", ""), ("", v1)):
         for size, dimension in _DIMENSIONS.items():
             specs.append(
-                _bert(
+                encoder_spec(
                     f"BAAI/bge-{size}-en{version}",
                     dimension,
                     "cls",
@@ -98,7 +47,7 @@ def _bge() -> list[ModelSpec]:
             )
         for size, dimension in _DIMENSIONS.items():
             specs.append(
-                _bert(
+                encoder_spec(
                     f"BAAI/bge-{size}-zh{version}",
                     512 if size == "small" else dimension,  # the small Chinese model is wider
                     "cls",
@@ -108,7 +57,7 @@ def _bge() -> list[ModelSpec]:
                 )
             )
     specs.append(
-        _bert(
+        encoder_spec(
             "BAAI/bge-m3",
             1024,
             "cls",
@@ -154,7 +103,7 @@ def _bge() -> list[ModelSpec]:
 
 def _bge_rerankers() -> list[ModelSpec]:
     specs = [
-        _reranker(
+        reranker_spec(
             f"BAAI/bge-reranker-{size}",
             "XLMRobertaForSequenceClassification",
             languages=("zh", "en"),
@@ -163,7 +112,7 @@ def _bge_rerankers() -> list[ModelSpec]:
         for size in ("base", "large")
     ]
     specs.append(
-        _reranker(
+        reranker_spec(
             "BAAI/bge-reranker-v2-m3",
             "XLMRobertaForSequenceClassification",
             languages=_MULTILINGUAL,
@@ -216,11 +165,13 @@ def _bge_rerankers() -> list[ModelSpec]:
 
 def _peer_encoders() -> list[ModelSpec]:
     specs = [
-        _bert(f"intfloat/e5-{size}-v2", dimension, "mean", query="query: ", passage="passage: ")
+        encoder_spec(
+            f"intfloat/e5-{size}-v2", dimension, "mean", query="query: ", passage="passage: "
+        )
         for size, dimension in _DIMENSIONS.items()
     ]
     specs += [
-        _bert(
+        encoder_spec(
             f"intfloat/multilingual-e5-{size}",
             dimension,
             "mean",
@@ -232,10 +183,11 @@ def _peer_encoders() -> list[ModelSpec]:
         for size, dimension in _DIMENSIONS.items()
     ]
     specs += [
-        _bert(f"thenlper/gte-{size}", dimension, "mean") for size, dimension in _DIMENSIONS.items()
+        encoder_spec(f"thenlper/gte-{size}", dimension, "mean")
+        for size, dimension in _DIMENSIONS.items()
     ]
     specs.append(
-        _bert(
+        encoder_spec(
             "mixedbread-ai/mxbai-embed-large-v1",
             1024,
             "cls",
@@ -245,7 +197,7 @@ def _peer_encoders() -> list[ModelSpec]:
         )
     )
     specs.append(
-        _bert(
+        encoder_spec(
             "Snowflake/snowflake-arctic-embed-m-v1.5",
             768,
             "cls",
@@ -255,7 +207,7 @@ def _peer_encoders() -> list[ModelSpec]:
         )
     )
     specs.append(
-        _bert(
+        encoder_spec(
             "Snowflake/snowflake-arctic-embed-l-v2.0",
             1024,
             "cls",
@@ -268,7 +220,7 @@ def _peer_encoders() -> list[ModelSpec]:
         )
     )
     specs.append(
-        _bert(
+        encoder_spec(
             "Alibaba-NLP/gte-multilingual-base",
             768,
             "cls",
@@ -280,7 +232,7 @@ def _peer_encoders() -> list[ModelSpec]:
         )
     )
     specs.append(
-        _bert(
+        encoder_spec(
             MAXSIM_ENCODER,
             384,
             "mean",
@@ -294,7 +246,7 @@ def _peer_encoders() -> list[ModelSpec]:
 
 def _peer_rerankers() -> list[ModelSpec]:
     specs = [
-        _reranker(
+        reranker_spec(
             f"cross-encoder/ms-marco-MiniLM-L{layers}-v2",
             "BertForSequenceClassification",
             languages=("en",),

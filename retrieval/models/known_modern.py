@@ -6,12 +6,15 @@ have one.
 
 from __future__ import annotations
 
-from retrieval.types import ModelSpec, Pooling, ScoreHead
+from retrieval.models.spec_makers import encoder_spec, reranker_spec
+from retrieval.types import ModelSpec
 
 QWEN3_TASK = "Given a web search query, retrieve relevant passages that answer the query"
 QWEN3_QUERY_INSTRUCTION = f"Instruct: {QWEN3_TASK}\nQuery:"
 
 _LICENCE = "Apache-2.0"
+_MODERNBERT = "ModernBertModel"
+_ENGLISH = ("en",)
 _QWEN3_DIMENSIONS = {"0.6B": 1024, "4B": 2560, "8B": 4096}
 _ETTIN_SIZES = ("17m", "32m", "68m", "150m", "400m", "1b")
 
@@ -23,10 +26,21 @@ def modern_models() -> list[ModelSpec]:
 
 def _encoders() -> list[ModelSpec]:
     specs = [
-        _modernbert("Alibaba-NLP/gte-modernbert-base", "cls"),
-        _modernbert(
+        encoder_spec(
+            "Alibaba-NLP/gte-modernbert-base",
+            768,
+            "cls",
+            max_length=8192,
+            architecture=_MODERNBERT,
+            licence=_LICENCE,
+        ),
+        encoder_spec(
             "nomic-ai/modernbert-embed-base",
+            768,
             "mean",
+            max_length=8192,
+            architecture=_MODERNBERT,
+            licence=_LICENCE,
             query="search_query: ",
             passage="search_document: ",
             matryoshka=(256,),
@@ -54,19 +68,30 @@ def _encoders() -> list[ModelSpec]:
 
 def _rerankers() -> list[ModelSpec]:
     specs = [
-        _reranker(
-            "Alibaba-NLP/gte-reranker-modernbert-base", "ModernBertForSequenceClassification", 8192
+        reranker_spec(
+            "Alibaba-NLP/gte-reranker-modernbert-base",
+            "ModernBertForSequenceClassification",
+            languages=_ENGLISH,
+            licence=_LICENCE,
+            max_length=8192,
         )
     ]
     specs += [
-        _reranker(f"cross-encoder/ettin-reranker-{size}-v1", "ModernBertModel", 7999)
+        reranker_spec(
+            f"cross-encoder/ettin-reranker-{size}-v1",
+            _MODERNBERT,
+            languages=_ENGLISH,
+            licence=_LICENCE,
+            max_length=7999,
+        )
         for size in _ETTIN_SIZES
     ]
     specs += [
-        _reranker(
+        reranker_spec(
             f"Qwen/Qwen3-Reranker-{size}",
             "Qwen3ForCausalLM",
-            8192,
+            licence=_LICENCE,
+            max_length=8192,
             head="chat-logit",
             languages=("multilingual",),
             note=("" if size == "0.6B" else f"{size} parameters: a GPU is recommended; ")
@@ -75,47 +100,3 @@ def _rerankers() -> list[ModelSpec]:
         for size in _QWEN3_DIMENSIONS
     ]
     return specs
-
-
-def _modernbert(
-    name: str,
-    pooling: Pooling,
-    *,
-    query: str = "",
-    passage: str = "",
-    matryoshka: tuple[int, ...] = (),
-) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        kind="encoder",
-        max_length=8192,
-        dimension=768,
-        pooling=pooling,
-        query_instruction=query,
-        passage_instruction=passage,
-        matryoshka=matryoshka,
-        licence=_LICENCE,
-        languages=("en",),
-        architecture="ModernBertModel",
-    )
-
-
-def _reranker(
-    name: str,
-    architecture: str,
-    max_length: int,
-    *,
-    head: ScoreHead = "classification",
-    languages: tuple[str, ...] = ("en",),
-    note: str = "",
-) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        kind="reranker",
-        max_length=max_length,
-        score_head=head,
-        licence=_LICENCE,
-        languages=languages,
-        architecture=architecture,
-        note=note,
-    )
