@@ -152,7 +152,7 @@ def _options(
                 MAX_CANDIDATES,
                 value=candidates or 0,
                 step=1,
-                label="Candidates to re-rank (0: as many as answer soon)",
+                label="Candidates to re-rank, 0: auto",
                 elem_id="tsr-candidates",
             )
         with gr.Row(elem_id="tsr-second"):
