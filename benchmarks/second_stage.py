@@ -66,7 +66,7 @@ def ways() -> dict[str, Join]:
     found: dict[str, Join] = {"none": lambda first, second: second}
     for k in (2, 5, 20, 60):
         found[f"rrf k={k}"] = lambda first, second, k=k: by_rank(first, second, k)
-    for weight in (0.25, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0):
+    for weight in (0.25, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 6.0, 8.0, 12.0):
         found[f"scores {weight:g}"] = lambda first, second, w=weight: by_score(first, second, w)
         found[f"min-max {weight:g}"] = lambda first, second, w=weight: (
             unit(first) + w * unit(second)
@@ -165,7 +165,7 @@ def measured(
                     candidates=CANDIDATES,
                     top_k=CANDIDATES,
                     blend="none",
-                    read="full",
+                    read="full" if name == LATE else arguments.read,
                 )
                 own: dict[str, Floats] = {}
                 for way, join in {"first stage": None, **tried}.items():
@@ -230,6 +230,10 @@ def options() -> argparse.ArgumentParser:
         help=f"{LATE}: over the encoder's own token vectors",
     )  # fmt: skip
     result.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    result.add_argument(
+        "--read", choices=("excerpts", "full"), default="excerpts",
+        help="by cross-encoders; excerpts, as on a CPU",
+    )  # fmt: skip
     return result
 
 
@@ -268,7 +272,11 @@ def main() -> int:
         file=arguments.json,
         packages=("qdrant-edge-py", "ir-measures"),
         at_start=before,
-        notes={"candidates": CANDIDATES, "queries": arguments.queries},
+        notes={
+            "candidates": CANDIDATES,
+            "queries": arguments.queries,
+            "read": arguments.read,
+        },
     )
     return 0
 

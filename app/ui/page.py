@@ -32,7 +32,8 @@ _SEARCH_EVENT: dict[str, Any] = {
     # One search at a time, whatever started it: the models use all the cores they get.
     "concurrency_limit": 1,
     "concurrency_id": "search",
-    "trigger_mode": "once",
+    # What is asked while an answer is still on its way is asked next; "once" would drop it unseen.
+    "trigger_mode": "always_last",
 }
 
 Parts = tuple[str, str, str]

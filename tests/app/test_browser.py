@@ -229,6 +229,24 @@ def test_two_tabs_are_answered_one_after_the_other(
     assert searcher.most_running == 1
 
 
+def test_what_is_asked_while_an_answer_is_on_its_way_is_asked_next(
+    url: str, open_page: Open, searcher: Scripted
+) -> None:
+    page = open_page(url)
+    ask(page, "slow first")
+    expect(page.locator(".tsr-searching")).to_be_visible()
+    for question in ("second", "third"):
+        ask(page, question)
+    searcher.released.set()
+    for _ in range(100):
+        if len(searcher.calls) == 2:
+            break
+        page.wait_for_timeout(50)
+    expect(page.locator(".tsr-searching")).to_have_count(0)
+    expect(page.locator(".tsr-card")).to_have_count(20)
+    assert [call["query"] for call in searcher.calls] == ["slow first", "third"]
+
+
 def test_options_reach_the_search(url: str, open_page: Open, searcher: Scripted) -> None:
     page = open_page(url)
     page.get_by_role("button", name="Options").click()

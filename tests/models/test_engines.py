@@ -16,8 +16,8 @@ from models.batches import TEXTS, change_weights, cosines, in_threads, pair_batc
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
 from retrieval.models.engines import Head, TokenBatch, load_engine
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
+from retrieval.models.engines.modules import pool
 from retrieval.models.engines.openvino import OpenVINOEngine
-from retrieval.models.engines.transformers import pool
 from retrieval.types import FloatArray
 
 ENCODERS = ["tiny_bert_encoder", "tiny_xlmr_encoder"]

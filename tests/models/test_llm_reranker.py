@@ -194,7 +194,7 @@ def gemma2_rotary(config: Any) -> Any:
 
 def saved(kind: Any, config: Any, path: Path, tokenizer: Any) -> Any:
     """Random weights from a fixed seed, without touching the random state of the test run."""
-    from retrieval.models.engines.transformers import quiet
+    from retrieval.models.engines.modules import quiet
 
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)

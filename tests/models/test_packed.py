@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines import cuda_graphs
 from retrieval.models.engines.base import Head, TokenBatch
+from retrieval.models.engines.modules import load_module
 from retrieval.models.engines.packed import PackedEngine, pack, packed_supports
-from retrieval.models.engines.transformers import TransformersEngine, load_module
+from retrieval.models.engines.transformers import TransformersEngine
 from retrieval.models.engines.varlen_attention import grouped, has_varlen, varlen
 from retrieval.types import FloatArray
 

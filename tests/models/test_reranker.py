@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from models.batches import change_weights, scored_by_hand
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
+from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.models.rerankers import cross_encoder
 from retrieval.models.rerankers.cross_encoder import CrossEncoderReranker
 from retrieval.models.rerankers.scores import sigmoid
@@ -206,6 +208,16 @@ def flag_reranker() -> Callable[[Path], Any]:
 
 
 # --- order, sharing, truncation -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["transformers", "packed", "openvino"])
+def test_scores_in_bf16_are_finer_than_bf16(path: Path, engine: Any) -> None:
+    """Rounded scores would put good passages level, and their order to chance."""
+    if engine == "openvino" and not cpu_multiplies_bf16():
+        pytest.skip("OpenVINO computes bf16 where the CPU does")
+    scores = reranker(path, engine=engine, dtype="bf16").score(PAIRS).values
+    in_bf16 = torch.from_numpy(scores).to(torch.bfloat16).to(torch.float64).numpy()
+    assert (scores != in_bf16).sum() >= len(PAIRS) - 1
 
 
 def test_scores_follow_the_order_of_the_pairs(reference: CrossEncoderReranker) -> None:

@@ -3,7 +3,7 @@
 base.py          what an engine is
 packed.py        for GPUs, without padding; its parts: bert.py, varlen_attention.py, cuda_graphs.py
 openvino.py      for CPUs; its parts: openvino_export.py, quantization.py, calibration.py
-transformers.py  the reference, for every architecture and device
+transformers.py  the reference, for every architecture and device; modules.py loads the model
 multi_device.py  several devices for one model; worker_client.py, worker_main.py the processes
 hardware.py      what this machine can compute on; cuda_stream.py, oom_backoff.py serve several
 """

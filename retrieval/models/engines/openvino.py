@@ -66,7 +66,7 @@ class OpenVINOEngine:
         InvalidInput: a dtype this engine has not, or texts that cannot calibrate.
         MissingExtra: int8 without NNCF.
         ModelFault: the model cannot be turned into a graph, or the graph computes something else.
-        ModelNotFound, ModelSettingUnknown: see `engines.transformers.load_module`.
+        ModelNotFound, ModelSettingUnknown: see `engines.modules.load_module`.
     """
 
     name = "openvino"

@@ -39,7 +39,7 @@ def without_telemetry() -> Iterator[None]:
 with without_telemetry():
     import openvino as openvino
 
-_GRAPH_VERSION = 2
+_GRAPH_VERSION = 3
 """Part of a kept graph's name: to be counted up when what is traced changes its meaning."""
 _GRAPH_FILE = "graph.xml"
 
@@ -49,13 +49,13 @@ def convert(path: Path, head: Head) -> tuple[Any, openvino.Model]:
 
     Raises:
         ModelFault: it cannot be turned into a graph.
-        ModelNotFound, ModelSettingUnknown: see `engines.transformers.load_module`.
+        ModelNotFound, ModelSettingUnknown: see `engines.modules.load_module`.
     """
     import torch
 
     from retrieval.models.engines.attention_masks import masks_made_ahead
     from retrieval.models.engines.bert import BertLike, is_bert_like
-    from retrieval.models.engines.transformers import load_module, quiet
+    from retrieval.models.engines.modules import load_module, quiet
 
     module = load_module(path, head, torch.float32)
     batch = probe(rows=2, width=8)

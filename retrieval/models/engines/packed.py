@@ -20,14 +20,9 @@ from retrieval.models.engines.base import Dtype, Head, Pending, TokenBatch
 from retrieval.models.engines.bert import BertLike, is_bert_like, is_bert_like_folder
 from retrieval.models.engines.cuda_graphs import CudaGraphs
 from retrieval.models.engines.cuda_stream import WorkQueue
+from retrieval.models.engines.modules import load_module, move
 from retrieval.models.engines.oom_backoff import Backoff
-from retrieval.models.engines.transformers import (
-    TORCH_DTYPES,
-    choose_device,
-    choose_dtype,
-    load_module,
-    move,
-)
+from retrieval.models.engines.transformers import TORCH_DTYPES, choose_device, choose_dtype
 from retrieval.models.engines.varlen_attention import grouped, has_varlen, varlen
 from retrieval.models.score_modules import score_layers
 from retrieval.types import FloatArray
@@ -57,7 +52,7 @@ class PackedEngine:
     Raises:
         InvalidInput: an unknown device or dtype, or one of another engine.
         ModelFault: not a BERT-like model or head; also as `load_module`.
-        ModelNotFound, ModelSettingUnknown: see `engines.transformers.load_module`.
+        ModelNotFound, ModelSettingUnknown: see `engines.modules.load_module`.
     """
 
     name = "packed"

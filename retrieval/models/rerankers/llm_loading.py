@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound
-from retrieval.models.engines.transformers import load_module, quiet
+from retrieval.models.engines.modules import load_module, quiet
 from retrieval.models.model_folder import COST_WISE, LAYER_WISE, read_folder
 from retrieval.models.rerankers.llm_decoders import (
     Classifier,

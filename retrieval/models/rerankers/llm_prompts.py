@@ -99,7 +99,7 @@ def load_tokenizer(model: ResolvedModel) -> Any:
     """
     from transformers import AutoTokenizer
 
-    from retrieval.models.engines.transformers import quiet
+    from retrieval.models.engines.modules import quiet
 
     with quiet():
         try:
