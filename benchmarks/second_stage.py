@@ -40,7 +40,7 @@ TOKEN_VECTORS = 2 * 2**30
 
 QUICK = (TRAIN[1], TRAIN[2])
 QUICK_DOCUMENTS, QUICK_QUERIES = 300, 20
-CHOSEN = ("none", "rrf k=20", "scores 0.4", "scores 0.75", "scores 4")
+CHOSEN = ("none", "rrf k=20", "scores 0.4", "scores 0.75", "scores 8")
 """What training splits spoke for: behind vectors, behind hybrid search, behind BM25."""
 
 Floats = NDArray[np.float64]

@@ -28,7 +28,7 @@ from retrieval.types import (
 )
 
 SECOND_WEIGHT: Mapping[Mode, float] = MappingProxyType(
-    {"dense": 0.4, "hybrid": 0.75, "sparse": 4.0, "lexical": 4.0}
+    {"dense": 0.4, "hybrid": 0.75, "sparse": 8.0, "lexical": 8.0}
 )
 """What the reranker's scores weigh in the blend "scores", the first stage's weighing 1. Chosen on
 training splits (docs/evaluation.md): a good first stage keeps its say where the reranker errs, on

@@ -170,7 +170,7 @@ def plain_search(
             ranked = [hit.passage.id for hit in pool]
             scored = [[(hit.passage.id, hit.stage1_score) for hit in pool]]
             scored.append([(hit.passage.id, hit.score) for hit in pool])
-            weights = (1.0, {"dense": 0.4, "hybrid": 0.75}.get(mode, 4.0))
+            weights = (1.0, {"dense": 0.4, "hybrid": 0.75}.get(mode, 8.0))
             fused = dict(rrf([first, ranked]) if blend == "rrf" else dbsf(scored, weights))
             pool = [replace(hit, score=fused[hit.passage.id]) for hit in pool]
             pool.sort(key=lambda hit: (-hit.score, hit.passage.id))

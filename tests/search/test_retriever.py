@@ -138,7 +138,7 @@ def test_blending_joins_both_orders() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "weight", "expected"),
-    [("hybrid", 0.75, "bcad"), ("dense", 0.4, "bacd"), ("sparse", 4.0, "bcda")],
+    [("hybrid", 0.75, "bcad"), ("dense", 0.4, "bacd"), ("sparse", 8.0, "bcda")],
 )
 def test_blending_by_scores_trusts_vectors_more_than_bm25(
     mode: Any, weight: float, expected: str
