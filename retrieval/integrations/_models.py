@@ -19,7 +19,7 @@ from retrieval.models.options import (
 )
 from retrieval.models.registry import STARTER
 from retrieval.search.hits import reranked_hits, threshold
-from retrieval.search.plan import SECOND_WEIGHT, chosen_blend
+from retrieval.search.plan import chosen_blend, second_weight
 from retrieval.types import (
     BlendChoice,
     Candidate,
@@ -129,7 +129,7 @@ def rerank(
         for rank, (one, score) in enumerate(zip(passages, known, strict=True), start=1)
     ]
     # What frameworks bring comes from vectors, as a rule.
-    weight = SECOND_WEIGHT["dense"]
+    weight = second_weight(reranker.info, "dense")
     hits = reranked_hits(found, scores, reranker.relevance(scores.values), how, weight)
     kept = threshold(hits, min_relevance)[:top_n]
     return [(hit, bool(scores.truncated[hit.passage.position])) for hit in kept]

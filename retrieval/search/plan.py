@@ -27,12 +27,21 @@ from retrieval.types import (
     RerankerInfo,
 )
 
-SECOND_WEIGHT: Mapping[Mode, float] = MappingProxyType(
-    {"dense": 0.4, "hybrid": 0.75, "sparse": 8.0, "lexical": 8.0}
+_WEIGHTS: Mapping[str, Mapping[Mode, float]] = MappingProxyType(
+    {
+        "cross-encoder": {"dense": 0.4, "hybrid": 0.75, "sparse": 8.0, "lexical": 8.0},
+        "late-interaction": {"dense": 1.0, "hybrid": 2.0, "sparse": 4.0, "lexical": 4.0},
+    }
 )
-"""What the reranker's scores weigh in the blend "scores", the first stage's weighing 1. Chosen on
-training splits (docs/evaluation.md): a good first stage keeps its say where the reranker errs, on
-claims and names of functions; BM25 keeps little of it."""
+
+
+def second_weight(reranker: RerankerInfo, mode: Mode) -> float:
+    """What a reranker's scores weigh in the blend "scores", the first stage's weighing 1.
+
+    Chosen on training splits (docs/evaluation.md): a good first stage keeps its say where the
+    reranker errs, a cross-encoder on claims and names of functions; BM25 keeps little of it.
+    """
+    return _WEIGHTS.get(reranker.kind, _WEIGHTS["cross-encoder"])[mode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,9 @@ class SearchPlan:
     @property
     def second_weight(self) -> float:
         """Of the reranker's scores in the blend "scores"; `refine` orders by vectors, too."""
-        return SECOND_WEIGHT["dense" if self.token_vectors else self.mode]
+        if self.reranker is None:
+            return 0.0
+        return second_weight(self.reranker.info, "dense" if self.token_vectors else self.mode)
 
     @property
     def cosines(self) -> bool:

@@ -154,6 +154,15 @@ def test_blending_by_scores_trusts_vectors_more_than_bm25(
     assert result.hits[0].relevance == pytest.approx(1 / (1 + np.exp(-3.0)))
 
 
+@pytest.mark.parametrize(("mode", "weight"), [("hybrid", 2.0), ("dense", 1.0), ("sparse", 4.0)])
+def test_late_interaction_has_weights_of_its_own(mode: Any, weight: float) -> None:
+    made, _, _, reranker = retriever(scores={"a": -2.0, "b": 3.0, "c": 2.9, "d": 0.5})
+    reranker.info = replace(reranker.info, kind="late-interaction")
+    result = made.search("q", blend="scores", mode=mode)
+    best = 0.5 + 0.3873 / 6 + weight * (0.5 + 0.8024 / 6)
+    assert result.hits[0].score == pytest.approx(best, abs=1e-4)
+
+
 def test_a_rerankers_own_blend_is_the_default() -> None:
     made, _, _, reranker = retriever()
     reranker.info = replace(reranker.info, default_blend="rrf")

@@ -29,7 +29,7 @@ from retrieval.types import (
     TokenCounter,
 )
 
-DEFAULT_BLEND: Blend = "rrf"
+DEFAULT_BLEND: Blend = "scores"
 """Chosen on training splits; the figures are in docs/evaluation.md."""
 
 MAX_CACHE_BYTES = 256 * 2**20
