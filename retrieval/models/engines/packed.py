@@ -39,7 +39,7 @@ class PackedEngine:
     """Runs batches without padding, on CUDA or a CPU. May be used from several threads.
 
     On CUDA `submit` returns at once, and a few short texts, as queries are, run as one recorded
-    CUDA graph. Batches that do not fit into memory are halved, see `engines.memory`.
+    CUDA graph. Batches that do not fit into memory are halved, see `engines.oom_backoff`.
 
     Args:
         path: a model folder with safetensors or torch weights.
