@@ -13,7 +13,7 @@ from retrieval.models.rerankers.time_budget import score_within
 from retrieval.search.excerpts import Excerpt, tokens, whole
 from retrieval.search.hits import first_stage_hits, reranked_hits, threshold
 from retrieval.search.plan import SearchPlan
-from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores
+from retrieval.types import Candidate, Hit, Passage, ProgressCallback, Reranker, Scores
 
 WHOLE_BEST = 5
 """Candidates that are read whole also where of the others excerpts are read.
@@ -22,6 +22,9 @@ SciFact train, 100 claims, MiniLM-L12 over hybrid search with bge-small, blend "
 beside all 50 whole (0.757): 25 candidates, of which 5 whole, -0.002 (95% interval -0.007 to 0.001)
 for a fifth of the tokens; 50 excerpts alone -0.001 (-0.015 to 0.013), and -0.016 where the reranker
 weighs more; the best 12 whole alone -0.003, and -0.009."""
+
+WHOLE_SHARE = 2 / 3
+"""Of what a search may read, for these; a slower machine reads fewer of them whole."""
 
 LEAST_CANDIDATES = 8
 """Fewer would leave next to nothing to put in order, however slow the machine is."""
@@ -191,9 +194,9 @@ def _parts(
             break
         for text, own, chosen in zip(texts, passages, parts, strict=True):
             chosen += plan.excerpts.of(text, own[start : start + _AT_ONCE])
-    for own, chosen in zip(passages, parts, strict=True):
-        best = min(WHOLE_BEST, len(chosen))
-        chosen[:best] = [whole(one) for one in own[:best]]
+    for text, own, chosen in zip(texts, passages, parts, strict=True):
+        best = _read_whole(plan.most_tokens, text, own[: min(WHOLE_BEST, len(chosen))])
+        chosen[: len(best)] = best
     if plan.most_tokens is None:
         return parts
     least = max(LEAST_CANDIDATES, plan.options.top_k)
@@ -201,6 +204,19 @@ def _parts(
         _within(plan.most_tokens, text, chosen, least)
         for text, chosen in zip(texts, parts, strict=True)
     ]
+
+
+def _read_whole(most: int | None, text: str, best: Sequence[Passage]) -> list[Excerpt]:
+    """The first of the best candidates that fit, whole, into their share of `most` tokens."""
+    parts = [whole(one) for one in best]
+    if most is None:
+        return parts
+    used = 0.0
+    for place, part in enumerate(parts):
+        used += tokens(text) + tokens(part.text)
+        if used > WHOLE_SHARE * most:
+            return parts[:place]
+    return parts
 
 
 def _within(most: int, text: str, parts: list[Excerpt], least: int) -> list[Excerpt]:

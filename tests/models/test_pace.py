@@ -18,7 +18,7 @@ from retrieval.api import models
 from retrieval.models.defaults import Choice
 from retrieval.models.rerankers import pace
 from retrieval.search.rerank import EXCERPT_NOTICE, PACE_NOTICE
-from retrieval.types import RerankerInfo, Scores
+from retrieval.types import RerankerInfo, Scores, SearchResult
 
 TOKENS = 90
 """Of every pair."""
@@ -105,6 +105,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def read_whole(result: SearchResult) -> set[int]:
+    """First-stage ranks of the hits of which no excerpt was read."""
+    return {hit.stage1_rank for hit in result.hits if hit.best_span == (0, len(hit.passage.text))}
+
+
 def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
     store: Path, tiny_bert_reranker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +126,7 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
     with retrieval.open("c", reranker=name, **options) as retriever:
         result = retriever.search("gate", top_k=3)
         assert (result.reranked, len(result.candidates)) == (8, 50)
+        assert read_whole(retriever.search("gate", top_k=50)) == set()
         assert f"{PACE_NOTICE} The others follow in first-stage order." in result.notices
         assert retriever.search("gate", candidates=30).reranked == 30
         assert retriever.search("gate", read="full").reranked == 50
@@ -138,6 +144,8 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
     with retrieval.open("c", reranker=name, **options) as retriever:
         some = retriever.search("gate", top_k=3)
         assert 8 < some.reranked < 50
+        # 3000 tokens a second leave 1290, and a passage has 135 of them
+        assert read_whole(retriever.search("gate", top_k=50)) == {1, 2, 3, 4, 5}
         assert retriever.search("gate", top_k=3).hits == some.hits
         batch = retriever.search_batch(["gate", "gate 7"], top_k=3)
         assert batch[0].hits == some.hits
@@ -145,7 +153,11 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
     rates.append(1e6)
     with retrieval.open("c", reranker=name, **options) as retriever:
         assert retriever.search("gate").reranked == 50
+        assert read_whole(retriever.search("gate", top_k=50)) == {1, 2, 3, 4, 5}
         assert EXCERPT_NOTICE in retriever.search("gate").notices
+    rates.append(1000.0)  # of 430 tokens two thirds, 286, are for passages of 135 each
+    with retrieval.open("c", reranker=name, **options) as retriever:
+        assert read_whole(retriever.search("gate", top_k=50)) == {1, 2}
     rates.append(100.0)
     with retrieval.open("c", reranker=name, candidates=40, **options) as retriever:
         assert retriever.search("gate").reranked == 40
