@@ -34,9 +34,9 @@ EXCERPT_NOTICE = (
     "query best; read='full' (--read full) reads all of them, several times slower."
 )
 PACE_NOTICE = (
-    "The reranker read as many candidates as take this CPU about half a second, below the best "
-    f"{WHOLE_BEST} of long ones the part that fits the query best; candidates=50, read='full' "
-    "(--candidates 50 --read full) reads all."
+    "The reranker read as many candidates as take this CPU about half a second, the best few whole "
+    "and of the others, where they are long, the part that fits the query best; candidates=50, "
+    "read='full' (--candidates 50 --read full) reads all."
 )
 """The same for every query, so that they are shown once."""
 
