@@ -13,7 +13,7 @@ from retrieval.models.rerankers.time_budget import score_within
 from retrieval.search.excerpts import Excerpt, tokens, whole
 from retrieval.search.hits import first_stage_hits, reranked_hits, threshold
 from retrieval.search.plan import SearchPlan
-from retrieval.types import Candidate, Hit, Passage, ProgressCallback, Reranker, Scores
+from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores
 
 WHOLE_BEST = 5
 """Candidates that are read whole also where of the others excerpts are read.
@@ -195,7 +195,9 @@ def _parts(
         for text, own, chosen in zip(texts, passages, parts, strict=True):
             chosen += plan.excerpts.of(text, own[start : start + _AT_ONCE])
     for text, own, chosen in zip(texts, passages, parts, strict=True):
-        best = _read_whole(plan.most_tokens, text, own[: min(WHOLE_BEST, len(chosen))])
+        best = [whole(one) for one in own[: min(WHOLE_BEST, len(chosen))]]
+        if plan.most_tokens is not None:
+            best = _within(WHOLE_SHARE * plan.most_tokens, text, best, 0)
         chosen[: len(best)] = best
     if plan.most_tokens is None:
         return parts
@@ -206,20 +208,7 @@ def _parts(
     ]
 
 
-def _read_whole(most: int | None, text: str, best: Sequence[Passage]) -> list[Excerpt]:
-    """The first of the best candidates that fit, whole, into their share of `most` tokens."""
-    parts = [whole(one) for one in best]
-    if most is None:
-        return parts
-    used = 0.0
-    for place, part in enumerate(parts):
-        used += tokens(text) + tokens(part.text)
-        if used > WHOLE_SHARE * most:
-            return parts[:place]
-    return parts
-
-
-def _within(most: int, text: str, parts: list[Excerpt], least: int) -> list[Excerpt]:
+def _within(most: float, text: str, parts: list[Excerpt], least: int) -> list[Excerpt]:
     """The first of the parts that have at most `most` tokens beside the query; `least` always."""
     used = 0.0
     for place, part in enumerate(parts):
