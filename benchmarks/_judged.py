@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from _report import Row
 from _texts import SHARED_DATA
 
-from retrieval.evaluation.beir import BeirSet, load_beir
+from retrieval.evaluation.beir import load_beir
+from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.metrics import compare
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
@@ -43,7 +44,7 @@ LANGUAGE_SAMPLE = 200
 class Judged:
     """A split of a set: its queries and judgements, and the set's documents as passages."""
 
-    beir: BeirSet
+    beir: JudgedQueries
     passages: list[Passage]
     document: dict[str, str] = field(default_factory=dict)
 

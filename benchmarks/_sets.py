@@ -14,7 +14,8 @@ from _judged import load
 
 from retrieval import Document, TwoStageRetriever, ingest
 from retrieval import open as open_collection
-from retrieval.evaluation.beir import BeirSet, load_beir
+from retrieval.evaluation.beir import load_beir
+from retrieval.evaluation.judged import JudgedQueries
 from retrieval.types import Encoder, Reranker
 
 PYTHON_DOCS = "python-docs"
@@ -60,7 +61,7 @@ TEST = (
 )
 
 
-def queries_of(data: Path, case: Case, most: int | None) -> BeirSet:
+def queries_of(data: Path, case: Case, most: int | None) -> JudgedQueries:
     """The split with `most` of its queries at equal distances, so that each part of it counts."""
     place = FIXTURES if case.folder == PYTHON_DOCS else data
     beir = load_beir(place / case.folder, case.split)
@@ -77,7 +78,7 @@ def queries_of(data: Path, case: Case, most: int | None) -> BeirSet:
 
 
 def documents_of(
-    data: Path, case: Case, most: int | None, beir: BeirSet
+    data: Path, case: Case, most: int | None, beir: JudgedQueries
 ) -> Iterator[Document] | str:
     """What is ingested: the set's documents, judged ones first where there are to be `most`."""
     if case.folder == PYTHON_DOCS:

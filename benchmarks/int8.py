@@ -26,7 +26,8 @@ from _systems import ISA
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from retrieval.evaluation.beir import BeirSet, load_beir
+from retrieval.evaluation.beir import load_beir
+from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.metrics import compare, measure
 from retrieval.models.batching import run_batches
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
@@ -140,7 +141,7 @@ def speeds(case: str, systems: Mapping[str, System], texts: list[str], rounds: i
     return rows
 
 
-def passages_of(beir: BeirSet, most: int | None, chosen: Sequence[str]) -> dict[str, str]:
+def passages_of(beir: JudgedQueries, most: int | None, chosen: Sequence[str]) -> dict[str, str]:
     """Document id → title and text; of more than `most` documents the judged and the first."""
     judged = {document for query in chosen for document in beir.qrels[query]}
     return {

@@ -36,7 +36,7 @@ from second_stage import MEASURE, Remembering
 
 from retrieval import Document
 from retrieval._files import atomic_write
-from retrieval.evaluation.beir import BeirSet
+from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.metrics import measure_per_query
 from retrieval.index.embedded.index import EmbeddedIndex
 from retrieval.models.load import load_encoder, load_reranker
@@ -77,7 +77,7 @@ Measured = dict[str, PerQuery]
 FIRST, RERANKED = "first stage", "re-ranked"
 
 
-def values_of(beir: BeirSet, orders: Mapping[str, Sequence[str]]) -> PerQuery:
+def values_of(beir: JudgedQueries, orders: Mapping[str, Sequence[str]]) -> PerQuery:
     """The measure of each query, of documents best first."""
     run: Run = {
         query: {document: 1 / rank for rank, document in enumerate(dict.fromkeys(order), start=1)}

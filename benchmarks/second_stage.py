@@ -23,7 +23,7 @@ from fusion import mean_differences
 from numpy.typing import NDArray
 
 from retrieval import LateInteractionReranker
-from retrieval.evaluation.beir import BeirSet
+from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.metrics import measure_per_query
 from retrieval.fusion import dbsf, rrf
 from retrieval.models.load import load_encoder, load_reranker
@@ -142,7 +142,7 @@ Gains = dict[str, dict[str, Floats]]
 
 def measured(
     case: Case,
-    beir: BeirSet,
+    beir: JudgedQueries,
     encoder: Encoder,
     rerankers: Mapping[str, Reranker],
     tried: Mapping[str, Join],

@@ -116,8 +116,8 @@ def evaluate_folder(
     check_settings(modes, measures, candidates=candidates)
     _check_search(modes, fusion, read, budget_ms, lexical=collection is not None)
     _check_models(reranker if rerank else NONE, running, passages, resolved=collection is None)
-    beir = load_beir(folder, split=split)
-    queries = dict(islice(beir.queries.items(), limit))
+    judged = load_beir(folder, split=split)
+    queries = dict(islice(judged.queries.items(), limit))
     running |= {"encoder": encoder, "reranker": reranker if rerank else None, "api_key": api_key}
     with contextlib.ExitStack() as stack:
         if collection is None:
@@ -126,9 +126,9 @@ def evaluate_folder(
         retriever = stack.enter_context(open(collection or _SCRATCH, store=store, **running))
         searcher = _Searches(retriever, budget_ms, fusion, read)
         report = evaluate(
-            searcher, queries, {query: beir.qrels[query] for query in queries}, modes=modes,
+            searcher, queries, {query: judged.qrels[query] for query in queries}, modes=modes,
             rerank=rerank, blend=blend, candidates=candidates, measures=measures,
-            progress=on_search,
+            progress=on_search, key=judged.key,
         )  # fmt: skip
     return replace(report, notices=(*report.notices, *searcher.notices()))
 

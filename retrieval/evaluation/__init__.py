@@ -2,6 +2,7 @@
 
 evaluate.py  `evaluate`: searches every judged query and measures
 metrics.py   measures by name, and whether two runs differ
+judged.py    `JudgedQueries`: queries, judgements, and what a hit counts as
 beir.py      judged collections in BEIR layout
 trec.py      run and qrels files
 report.py    what an evaluation found, as text and JSON

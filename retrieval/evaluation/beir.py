@@ -14,43 +14,20 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from retrieval._validate import is_whole_number
 from retrieval.errors import CorpusError
+from retrieval.evaluation.judged import JudgedQueries
 from retrieval.types import Document
 
 # What a header calls the third column. Any other word in the first line is a bad judgement.
 _HEADERS = {"score", "relevance", "rel", "grade", "label"}
 
 
-@dataclass(frozen=True, slots=True)
-class BeirSet:
-    """Judged queries, and where the documents are.
-
-    queries: query id → text, only those with judgements in this split, in the file's order.
-    qrels: query id → document id → grade, as written (0 and negative grades too), same order.
-    corpus_path: corpus.jsonl(.gz), or None where the folder has none.
-    """
-
-    name: str
-    split: str
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
-    corpus_path: Path | None
-
-    def documents(self) -> Iterator[Document] | None:
-        """The corpus, one document per line, read as it is iterated; None where there is none.
-
-        Raises:
-            CorpusError: while iterating, where a line is bad; the message names it.
-        """
-        return None if self.corpus_path is None else _documents(self.corpus_path)
-
-
-def load_beir(folder: str | os.PathLike[str], split: str = "test") -> BeirSet:
+def load_beir(folder: str | os.PathLike[str], split: str = "test") -> JudgedQueries:
     """Read the queries and judgements of a BEIR folder.
 
     Args:
@@ -86,12 +63,13 @@ def load_beir(folder: str | os.PathLike[str], split: str = "test") -> BeirSet:
             fix="Add its text, or remove its judgements: otherwise the figures would be wrong.",
         )
     judged = {query: text for query, text in texts.items() if query in qrels}
-    return BeirSet(
+    corpus = _existing(root / "corpus.jsonl")
+    return JudgedQueries(
         name=root.resolve().name,
         split=split,
         queries=judged,
         qrels={query: qrels[query] for query in judged},
-        corpus_path=_existing(root / "corpus.jsonl"),
+        corpus=None if corpus is None else partial(_documents, corpus),
     )
 
 

@@ -17,7 +17,7 @@ from retrieval.evaluation.report import (
     write_report,
 )
 from retrieval.evaluation.trec import Qrels
-from retrieval.types import BlendChoice, Candidate, Hit, Mode, SearchResult
+from retrieval.types import BlendChoice, Candidate, Hit, Mode, Passage, SearchResult
 
 __all__ = [
     "BatchSearch",
@@ -30,6 +30,10 @@ __all__ = [
 
 EvaluationProgress: TypeAlias = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`, in queries of one mode, from the calling thread."""
+
+
+HitKey: TypeAlias = Callable[[str, Passage], str]
+"""Called as `key(query_id, passage)`: what a hit counts as in the qrels."""
 
 
 class BatchSearch(Protocol):
@@ -67,6 +71,7 @@ def evaluate(
     measures: Sequence[str] = DEFAULT_MEASURES,
     batch_size: int = 16,
     progress: EvaluationProgress | None = None,
+    key: HitKey | None = None,
 ) -> EvaluationReport:
     """Search every judged query in every mode and measure both stages' orders.
 
@@ -86,6 +91,7 @@ def evaluate(
         measures: see `retrieval.evaluation.metrics`.
         batch_size: how many queries are searched together; 1 gives the time of a query alone.
         progress: called before the first and after each batch.
+        key: what a hit counts as in the qrels, see `JudgedQueries.key`; its document.
 
     Returns:
         A row of measures for each mode, without and with re-ranking, and their runs.
@@ -119,9 +125,9 @@ def evaluate(
         results = _searched([queries[id_] for id_ in ids], search, batch_size, report)
         notices.update(dict.fromkeys(notice for result in results for notice in result.notices))
         encoder, reranker = results[0].encoder, results[0].reranker or reranker
-        rows.append(_row(mode, ids, results, judged, names, reranked=False))
+        rows.append(_row(mode, ids, results, judged, names, key or _document, reranked=False))
         if results[0].reranker is not None:
-            rows.append(_row(mode, ids, results, judged, names, reranked=True))
+            rows.append(_row(mode, ids, results, judged, names, key or _document, reranked=True))
     return EvaluationReport(
         encoder=encoder,
         reranker=reranker,
@@ -158,13 +164,14 @@ def _row(
     results: list[SearchResult],
     qrels: Qrels,
     names: tuple[str, ...],
+    key: HitKey,
     *,
     reranked: bool,
 ) -> EvaluationRow:
     run, milliseconds = {}, []
     for id_, result in zip(ids, results, strict=True):
         times = result.timings
-        run[id_] = _by_document(result.hits if reranked else result.candidates)
+        run[id_] = by_key(id_, result.hits if reranked else result.candidates, key)
         milliseconds.append(times.total_ms if reranked else times.encode_ms + times.retrieve_ms)
     return EvaluationRow(
         mode=mode,
@@ -176,10 +183,14 @@ def _row(
     )
 
 
-def _by_document(found: Iterable[Candidate | Hit]) -> dict[str, float]:
-    """Document id → 1 / rank, each document at its best passage."""
-    order = dict.fromkeys(item.passage.document_id for item in found)
-    return {id_: 1.0 / rank for rank, id_ in enumerate(order, start=1)}
+def by_key(query_id: str, found: Iterable[Candidate | Hit], key: HitKey) -> dict[str, float]:
+    """Key → 1 / rank, each key at its best passage (MaxP)."""
+    order = dict.fromkeys(key(query_id, item.passage) for item in found)
+    return {one: 1.0 / rank for rank, one in enumerate(order, start=1)}
+
+
+def _document(query_id: str, passage: Passage) -> str:
+    return passage.document_id
 
 
 def _judged(

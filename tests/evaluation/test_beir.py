@@ -47,7 +47,7 @@ def test_documents_are_read_with_title_and_place(folder: Path) -> None:
 def test_a_folder_without_a_corpus_can_be_read(folder: Path) -> None:
     (folder / "corpus.jsonl").unlink()
     beir = load_beir(folder)
-    assert beir.corpus_path is None
+    assert beir.corpus is None
     assert beir.documents() is None
 
 
