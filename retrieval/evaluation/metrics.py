@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval.errors import InvalidInput
+from retrieval.evaluation.significance import bootstrap_interval
 from retrieval.evaluation.trec import Qrels, ranking
 
 if TYPE_CHECKING:
@@ -136,9 +137,8 @@ def compare(
 ) -> dict[str, Comparison]:
     """Compare two runs over the same queries: paired bootstrap, percentile intervals.
 
-    Queries are drawn with replacement and the mean difference is taken each time (Efron and
-    Tibshirani 1993, ch. 13; for retrieval measures Sakai, SIGIR 2006). The same seed gives the
-    same interval.
+    See `retrieval.evaluation.significance.bootstrap_interval`. The same seed gives the same
+    interval.
 
     Raises:
         InvalidInput: as `measure`, or `confidence` not between 0 and 1, or `samples` below 100.
@@ -160,24 +160,16 @@ def compare(
     result = {}
     for name, values in before.items():
         difference = np.array([after[name][query] - value for query, value in values.items()])
-        count = len(difference)
-        # How often each query is drawn; in slices, so that many queries fit in memory.
-        random = np.random.default_rng(seed)
-        means = np.concatenate(
-            [
-                random.multinomial(count, np.full(count, 1.0 / count), size=size) @ difference
-                for size in _slices(samples, 500)
-            ]
+        low, high = bootstrap_interval(
+            difference[None, :], confidence=confidence, samples=samples, seed=seed
         )
-        tail = (1.0 - confidence) / 2.0
-        low, high = np.quantile(means / count, [tail, 1.0 - tail])
         result[name] = Comparison(
             measure=name,
             baseline=_mean(values),
             run=_mean(after[name]),
             difference=float(difference.mean()),
-            low=float(low),
-            high=float(high),
+            low=float(low[0]),
+            high=float(high[0]),
             better=int((difference > 0).sum()),
             worse=int((difference < 0).sum()),
             equal=int((difference == 0).sum()),
@@ -187,10 +179,6 @@ def compare(
 
 def _mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
-
-
-def _slices(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def _parse(written: str) -> tuple[str, Any]:
