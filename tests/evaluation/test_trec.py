@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.errors import InvalidInput
+from retrieval.errors import CorpusError, InvalidInput
 from retrieval.evaluation.trec import (
     ranking,
+    read_qrels,
+    read_run,
     write_atomically,
     write_qrels,
     write_run,
@@ -110,3 +112,75 @@ def test_qrels_have_trec_columns(tmp_path: Path) -> None:
     assert written == ["q1 0 a 2", "q1 0 b 0", "q1 0 c -1", "q2 0 a 1"]
     with pytest.raises(InvalidInput, match="'a b'"):
         write_qrels(tmp_path / "qrels.txt", {"q": {"a b": 1}})
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def test_what_was_written_is_read_back_in_its_order(tmp_path: Path) -> None:
+    run = {"q1": {"a": 3.0, "b": 3.0, "c": 1.0}, "q2": {"é": 1e-30}}
+    write_run(tmp_path / "x.run", run)
+    found = read_run(tmp_path / "x.run")
+    assert {q: ranking(own) for q, own in found.items()} == {
+        q: ranking(own) for q, own in run.items()
+    }
+    write_qrels(tmp_path / "qrels.txt", {"q1": {"a": 2, "b": -1}})
+    assert read_qrels(tmp_path / "qrels.txt") == {"q1": {"a": 2, "b": -1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("q Q0 a 1 2.5 x\nq Q0 b 1 1e-3 x\n", {"a": 2.5, "b": 0.001}),
+        ("q\ta b\t9\t2.5\r\n\r\nq\tc\t1\t3\r\n", {"a b": 2.5, "c": 3.0}),
+        ("q\ta\t2.5\nq\tb\t3\n", {"a": 2.5, "b": 3.0}),
+        ("qid\tdocid\tscore\nq\ta\t2\nq\tb\t1\n", {"a": 2.0, "b": 1.0}),
+        ("q\ta\t1\nq\tb\t2\nq\tc\t3\n", {"a": 1.0, "b": 1 / 2, "c": 1 / 3}),  # MS MARCO's ranks
+    ],
+)
+def test_runs_of_other_columns_are_read(
+    tmp_path: Path, text: str, expected: dict[str, float]
+) -> None:
+    (tmp_path / "x.run").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_run(tmp_path / "x.run") == {"q": expected}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("q Q0 a 1 nan x\n", ":1: the score is 'nan', expected a finite number"),
+        ("q Q0 a 1 2 x\nq Q0 b 2 -inf x\n", ":2: the score is '-inf'"),
+        ("q Q0 a 1 high x\n", ":1: the score is 'high'"),
+        ("q Q0 a 1 2 x\nq Q0 a 2 1 x\n", ":2: document 'a' is given twice for query 'q'"),
+        ("q Q0 a 1 2\n", ":1: the line has 5 columns, expected 3, 4 or 6"),
+        ("q Q0 a 1 2 x\nq a 1\n", ":2: the line has 3 columns, expected 6 as above it"),
+        ("\n", "holds no results"),
+    ],
+)
+def test_bad_runs_are_named(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "x.run").write_text(text)
+    with pytest.raises(CorpusError, match=complaint):
+        read_run(tmp_path / "x.run")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("q 0 a\n", ":1: the score is 'a'"),
+        ("q 0 a 1 x\n", ":1: expected three fields"),
+        ("q 0 a 1\nq 0 a 2\n", ":2: document 'a' has two different grades"),
+        ("q\t0\ta\t\n", ":1: expected three fields"),
+        ("", "has no judgements"),
+    ],
+)
+def test_bad_qrels_are_named(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "qrels.txt").write_text(text)
+    with pytest.raises(CorpusError, match=complaint):
+        read_qrels(tmp_path / "qrels.txt")
+
+
+@pytest.mark.shared_data
+def test_the_run_at_hand_is_read(shared_data: Path) -> None:
+    run = read_run(shared_data / "msmarco-dl20-pool" / "run.bm25.top100.tsv")
+    assert run["23849"]["4348282"] == pytest.approx(10.0663, abs=1e-4)
+    assert ranking(run["23849"])[:2] == ["4348282", "2674124"]
