@@ -55,6 +55,7 @@ def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[st
         },
         "reranked": result.reranked,
         "offset": result.offset,
+        "relevance_is": result.relevance_is,
         "notices": list(result.notices),
         "hits": [_hit(hit) for hit in result.hits],
     }

@@ -32,10 +32,10 @@ understood without the rest of the conversation: put names in place of words suc
 class Ask:
     """A question, and how to answer it.
 
-    options: of `Backend.search`; min_relevance is applied here, and where it is left out the
-    service's own applies. query: what to search for instead of the question. condense: whether
-    the language model first rewrites the question so that it can be understood without the
-    `history`.
+    options: of `Backend.search`; a number as min_relevance is applied here, and where it is left
+    out the service's own applies. query: what to search for instead of the question. condense:
+    whether the language model first rewrites the question so that it can be understood without
+    the `history`.
     """
 
     question: str
@@ -141,15 +141,23 @@ class Answering:
         if ask.condense and ask.history and ask.query is None:
             query = await self._condensed(ask, notices)
         collection = ask.collection or self._backend.collections.default(caller)
+        options = dict(ask.options)
+        least = options.pop("min_relevance", None)
+        if least is None:
+            least = self._settings.answer_min_relevance
+        if isinstance(least, str):  # on the scale of a score, which the search alone knows
+            options["min_relevance"] = least
         (result,) = await self._backend.search(
             caller,
             [query],
             collection=collection,
             timeout_ms=ask.timeout_ms,
             on_timeout=ask.on_timeout,
-            **{k: value for k, value in ask.options.items() if k != "min_relevance"},
+            **options,
         )
-        hits = self._relevant(ask, result, notices)
+        hits = result.hits
+        if least is not None and not isinstance(least, str):
+            hits = _relevant(least, result, notices)
         prompt = None
         if hits:
             prompt = build(
@@ -220,19 +228,6 @@ class Answering:
             return ask.question
         return query
 
-    def _relevant(self, ask: Ask, result: SearchResult, notices: list[str]) -> tuple[Hit, ...]:
-        least = ask.options.get("min_relevance")
-        if least is None:
-            least = self._settings.answer_min_relevance
-        if least is None:
-            return result.hits
-        if result.hits and all(hit.relevance is None for hit in result.hits):
-            notices.append(
-                "The least relevance was not applied: without a re-ranker, this way of searching "
-                "has no scale for it."
-            )
-        return tuple(hit for hit in result.hits if hit.relevance is None or hit.relevance >= least)
-
     def _budget(self) -> int:
         if self._model is not None:
             return self._model.prompt_tokens
@@ -279,6 +274,15 @@ class Answering:
                 "total_ms": 1000 * (time.monotonic() - grounds.started),
             },
         )
+
+
+def _relevant(least: float, result: SearchResult, notices: list[str]) -> tuple[Hit, ...]:
+    if result.hits and all(hit.relevance is None for hit in result.hits):
+        notices.append(
+            "The least relevance was not applied: without a re-ranker, this way of searching "
+            "has no scale for it."
+        )
+    return tuple(hit for hit in result.hits if hit.relevance is None or hit.relevance >= least)
 
 
 def nothing_found(collection: str) -> str:

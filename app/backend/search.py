@@ -68,7 +68,7 @@ class Searching:
         mode = options.mode or retriever.mode
         if isinstance(encoder, BatchedEncoder) and mode != "sparse":
             costs[encoder.batcher] = encoder.tokens(texts)
-        if isinstance(reranker, BatchedReranker) and options.rerank:
+        if isinstance(reranker, BatchedReranker) and _reranks(retriever, options):
             candidates = options.candidates or retriever.candidates or DEFAULT_CANDIDATES
             most = max(candidates, options.top_k)
             # A small collection, or a narrow filter, gives fewer candidates than requested.
@@ -86,7 +86,7 @@ class Searching:
         Raises:
             DeadlinePassed: time ran out, and there was not even a first stage to answer with.
         """
-        rerank = call.options.rerank and retriever.reranker is not None
+        rerank = retriever.reranker is not None and _reranks(retriever, call.options)
         if call.deadline is None or call.on_timeout == "error" or not rerank:
             results = retriever.search_batch(call.queries, **call.options.arguments())
         else:
@@ -115,7 +115,9 @@ class Searching:
     def _first_stage(
         self, retriever: TwoStageRetriever, call: SearchCall, why: str
     ) -> list[SearchResult]:
-        options = replace(call.options, rerank=False, min_relevance=None, blend=None)
+        options = replace(
+            call.options, rerank=False, min_relevance=None, blend=None, blend_weight=None
+        )
         before = current()
         control = Control(
             client=before.client,
@@ -159,3 +161,8 @@ def warm_up(models: LoadedModels) -> None:
     second = models.second_stage_for(encoder).reranker
     if second is not None:
         second.inner.score([("warm up", "a passage to warm up with")])
+
+
+def _reranks(retriever: TwoStageRetriever, options: SearchOptions) -> bool:
+    rerank = options.rerank
+    return (retriever.tuning.defaults.rerank is not False) if rerank is None else rerank

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from app.protocols.json_limits import JsonObject, Milliseconds, Name, Strict
-from retrieval.search.options import Option, Surface, search_options
+from retrieval.search.options import THRESHOLD, Option, Surface, search_options
 from retrieval.types import Fusion
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -83,6 +83,9 @@ def _field(option: Option) -> tuple[Any, Any]:
         infinite = False if kind is float else None
         bounds = Field(ge=least, gt=option.above, le=option.most, allow_inf_nan=infinite)
         kind = Annotated[kind, bounds]
+    elif kind == THRESHOLD:
+        number = Annotated[float, Field(ge=option.least, le=option.most, allow_inf_nan=False)]
+        kind = number | Name
     elif kind is str:
         kind = Name
     elif kind is Fusion:

@@ -21,7 +21,7 @@ from retrieval.errors import CollectionReplaced, InvalidInput, RetrievalError
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.search.options import SearchArguments
 from retrieval.search.retriever import TwoStageRetriever
-from retrieval.types import ProgressCallback, SearchResult
+from retrieval.types import Manifest, ProgressCallback, SearchResult
 from retrieval.types.closing import Closing
 
 CHECK_SECONDS = 1.0
@@ -189,7 +189,7 @@ class FollowingRetriever(Closing):
                     busy = any(one.retriever.index.physical == current for one in self._leaving)
                 if current != self.version and not busy:
                     self._use(_Generation(self._opened(current)))
-                self._problem = ""
+                self._problem = self._retuned(self._store.manifest(current))
         except RetrievalError as error:
             # searches go on with the open version; every result names the reason until then
             self._problem = (
@@ -200,6 +200,20 @@ class FollowingRetriever(Closing):
         finally:
             with self._lock:
                 self._opener = None
+
+    def _retuned(self, manifest: Manifest) -> str:
+        """Take what has been decided of the open version meanwhile; what cannot be taken."""
+        now = self._now.retriever
+        if manifest.id != now.index.manifest.id:
+            return ""
+        now.tuning = manifest.tuning
+        instruction = manifest.encoder.query_instruction
+        if instruction == now.encoder.info.query_instruction:
+            return ""
+        return (
+            f"The query instruction of {self._collection!r} is {instruction!r} by now; it counts "
+            "once the collection is opened again (a service: once it is restarted)."
+        )
 
     def _reopen(self) -> None:
         """Open what the name means now, in place of what was deleted."""

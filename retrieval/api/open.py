@@ -9,7 +9,6 @@ from retrieval.api.models import encoder_of, language_notices, reranker_of
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked
-from retrieval.search.options import DEFAULT_MODE
 from retrieval.search.retriever import TwoStageRetriever, close_models
 from retrieval.types import BlendChoice, Encoder, Mode, Reranker
 
@@ -20,7 +19,7 @@ def open(
     store: StoreLike = DEFAULT_STORE,
     encoder: str | Encoder | None = None,
     reranker: str | Reranker | None = "auto",
-    mode: Mode = DEFAULT_MODE,
+    mode: Mode | None = None,
     candidates: int | None = None,
     blend: BlendChoice | None = None,
     tenant: str | None = None,
@@ -34,7 +33,8 @@ def open(
         store: folder of the embedded store, URL of a Qdrant server, or a `Store`.
         encoder: None takes the model named in the collection's manifest; another is refused
             unless it has the same fingerprint.
-        reranker: "auto", "none" or None, a model's name or folder, or a reranker.
+        reranker: "auto" (the collection's default, else the one that can be had), "none" or None,
+            a model's name or folder, or a reranker.
         mode, candidates, blend, tenant: defaults of the searches, see `TwoStageRetriever`.
         api_key: for a Qdrant server.
         model_options: how both models run: `device` or `devices`, `engine`, `dtype`, `threads`,
@@ -71,6 +71,11 @@ def open(
     place = Store.of(store, api_key)
     version = place.current(collection)  # once: it may be switched while the models load
     manifest = place.manifest(version)
+    defaults = manifest.tuning.defaults
+    if defaults.dtype is not None:
+        model_options.setdefault("dtype", defaults.dtype)
+    if reranker == AUTO and defaults.reranker is not None:
+        reranker = defaults.reranker
     with contextlib.ExitStack() as on_failure:
         loaded = encoder_of(manifest, encoder, model_options)
         owned: list[object] = [] if loaded is encoder else [loaded]

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from retrieval import __version__
-from retrieval.cli import collections, evaluation, index, maintenance, models, search
+from retrieval.cli import collections, evaluation, index, maintenance, models, search, tuning
 from retrieval.cli.output import ReaderGone, complain
 from retrieval.errors import RetrievalError, UserError
 
@@ -48,6 +48,7 @@ evaluation.add_to(app)
 models.add_to(app)
 collections.add_to(app)
 maintenance.add_to(app)
+tuning.add_to(app)
 
 
 def _add_plugins(arguments: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import typer
 from retrieval.cli.output import given_only, listed
 from retrieval.errors import InvalidInput
 from retrieval.models.examples import read_examples
-from retrieval.search.options import Option, search_options
+from retrieval.search.options import THRESHOLD, Option, search_options
 from retrieval.types import FieldKind, Fusion
 
 _Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
@@ -244,13 +244,15 @@ def _declared(option: Option) -> dict[str, tuple[Any, Any]]:
     panel = option.panel
     if option.name == "where":
         kind, help_ = str, f'{help_} key=value,… or JSON \'{{"year": {{"gte": 2020}}}}\'.'
+    elif kind == THRESHOLD:
+        kind = str
     elif option.name == "fusion":
         kind = get_type_hints(Fusion)["method"]
     elif option.choices and default is None:
         kind, default = Literal[(AUTO, *option.choices)], AUTO
     elif kind is bool:
         name = option.name.replace("_", "-")
-        flags = [f"--{name}/--no-{name}" if default else f"--{name}"]
+        flags = [f"--{name}" if default is False else f"--{name}/--no-{name}"]
     shown = typer.Option(*flags, help=help_, rich_help_panel=panel)
     declared = {
         option.name: (Annotated[kind if default is not None else kind | None, shown], default)
@@ -274,8 +276,17 @@ def _search_options(values: dict[str, Any]) -> dict[str, Any]:
     options = {k: v for k, v in values.items() if not (k in choices and v == AUTO)}
     if "where" in options:
         options["where"] = parse_where(options["where"])
+    if "min_relevance" in options:
+        options["min_relevance"] = _number_or_name(options["min_relevance"])
     fusion = fusion_of(*(options.pop(name, None) for name in ("fusion", "rrf_k", "weights")))
     return options if fusion is None else {**options, "fusion": fusion}
+
+
+def _number_or_name(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def fusion_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from retrieval.types import (
@@ -15,6 +16,7 @@ from retrieval.types import (
     Passage,
     SearchResult,
     Storage,
+    Tuning,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 
     lines: list[str] = []
     for hit in result.hits:
         passage = hit.passage
-        relevance = "" if hit.relevance is None else f"  relevance {hit.relevance:.3f}"
+        relevance = "" if hit.relevance is None else f"  {_called(result)} {hit.relevance:.3f}"
         stage2 = "" if hit.stage2_score is None else f"  rerank {hit.stage2_score:.3f}"
         lines.append(f"{hit.rank:>2}. {plain(passage.title or passage.document_id)}")
         lines.append(
@@ -44,7 +46,8 @@ def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 
         lines += [_beside("after", passage, width) for passage in hit.after]
         lines.append("")
     if not result.hits:
-        lines += [f"Nothing after hit {result.offset}." if result.offset else "Nothing found.", ""]
+        nothing = "Nothing relevant here." if result.candidates else "Nothing found."
+        lines += [f"Nothing after hit {result.offset}." if result.offset else nothing, ""]
     timings = result.timings
     shallow = result.reranker is not None and result.reranked < len(result.candidates)
     depth = f", {result.reranked} re-ranked" if shallow else ""
@@ -54,6 +57,10 @@ def result_as_text(result: SearchResult, *, width: int = 100, characters: int = 
         f"models {result.encoder} + {result.reranker or 'no reranker'}"
     )
     return "\n".join(lines)
+
+
+def _called(result: SearchResult) -> str:
+    return "probability" if result.relevance_is == "probability" else "relevance"
 
 
 def _excerpt(hit: Hit, characters: int) -> str:
@@ -135,9 +142,26 @@ def manifest_as_text(manifest: Manifest, vector_names: Mapping[str, str]) -> str
         "storage": ", ".join(_storage(manifest)),
         "indexed fields": ", ".join(f"{k} ({v})" for k, v in manifest.storage.fields.items())
         or "none",
+        **tuning_as_rows(manifest.tuning),
     }
     width = max(len(key) for key in rows)
     return "\n".join(f"{key:<{width}}  {plain(value)}" for key, value in rows.items())
+
+
+def tuning_as_rows(tuning: Tuning) -> dict[str, str]:
+    """What was decided of how a collection is searched, a row each."""
+    defaults, calibration = tuning.defaults, tuning.calibration
+    rows = {
+        f"default {name}": f"{value.method}, {value.weights}" if name == "fusion" else str(value)
+        for name in (one.name for one in fields(defaults))
+        if (value := getattr(defaults, name)) not in (None, "")
+    }
+    if calibration is not None:
+        rows["calibration"] = (
+            f"{calibration.method} of {calibration.signal}, {calibration.queries} queries, "
+            f"{calibration.created[:10]}"
+        )
+    return rows
 
 
 def cluster_as_text(cluster: Cluster, storage: Storage) -> str:

@@ -75,7 +75,7 @@ def search(
         collection,
         store=store,
         encoder=encoder,
-        reranker=reranker if search_options["rerank"] else None,
+        reranker=reranker if search_options.get("rerank", True) else None,
         api_key=read_api_key(api_key),
         **model_options,
     ) as retriever:

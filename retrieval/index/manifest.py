@@ -26,7 +26,9 @@ from retrieval.errors import (
     ManifestMismatch,
 )
 from retrieval.index.payload_fields import index_paths
+from retrieval.index.tuning import tuning_from_dict, tuning_to_dict
 from retrieval.types import Bm25Info, EncoderInfo, Layout, Manifest, SplitterInfo, Storage
+from retrieval.types.tuning import NO_TUNING
 
 FORMAT_VERSION = 3
 """The layout of payloads and vectors that this version of the library writes."""
@@ -97,6 +99,9 @@ def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
             del values["encoder"][name]  # so that older versions read what does not need it
     if manifest.format_version == 2:
         del values["id"]
+    del values["tuning"]
+    if manifest.tuning != NO_TUNING:
+        values["tuning"] = tuning_to_dict(manifest.tuning)
     return values
 
 
@@ -127,6 +132,13 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         for name, kind in _PARTS.items()
         if name in values
     }
+    if "tuning" in values:
+        try:
+            parts["tuning"] = tuning_from_dict(values["tuning"])
+        except ValueError as error:
+            raise _corrupt(origin, f"tuning.{error}") from None
+    else:
+        parts["tuning"] = NO_TUNING
     if version == 2 and "id" not in values:
         parts["id"] = ""
     manifest = _build(Manifest, {**values, **parts}, origin, "")
@@ -204,6 +216,8 @@ def check_manifest(stored: Manifest, expected: Manifest) -> None:
         ManifestMismatch: names every field that differs, except those that say when it was made
             and which one it is.
     """
+    # how it is searched may differ: it changes nothing of what is stored
+    stored, expected = (dataclasses.replace(one, tuning=NO_TUNING) for one in (stored, expected))
     was, asked = _flat(manifest_to_dict(stored)), _flat(manifest_to_dict(expected))
     free = {"created", "id", "format_version"}
     if stored.encoder.fingerprint == expected.encoder.fingerprint:

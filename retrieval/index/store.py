@@ -24,7 +24,7 @@ from retrieval.index.server.addresses import addresses
 from retrieval.index.server.cluster import Cluster
 from retrieval.index.server.index import ServerIndex, ServerOptions
 from retrieval.index.server.options import options_of_each
-from retrieval.types import Manifest
+from retrieval.types import Calibration, Manifest, SearchDefaults, Tuning
 
 __all__ = ["DEFAULT_COLLECTION", "DEFAULT_STORE", "ServerOptions", "Store", "StoreLike"]
 
@@ -124,6 +124,57 @@ class Store:
         if self.is_server:
             return server.read_manifest(self.location, name, options=self.options)
         return embedded.read_manifest(self._folder, name)
+
+    def set_defaults(self, name: str, defaults: SearchDefaults) -> None:
+        """Let searches of a collection take these defaults from now on, where they do not say.
+
+        What has the collection open takes them when it opens it again; a `FollowingRetriever`,
+        and with it the service, within a second.
+
+        Raises:
+            CollectionNotFound, ManifestCorrupt, StoreDenied, StoreFault
+
+        Example:
+            >>> import retrieval
+            >>> from retrieval.types import SearchDefaults
+            >>> _ = retrieval.ingest([retrieval.Document("a", "Soup.")], "menu", encoder="starter")
+            >>> retrieval.Store().set_defaults("menu", SearchDefaults(mode="dense", rerank=False))
+            >>> with retrieval.open("menu") as retriever:
+            ...     result = retriever.search("what is there to eat?")
+            >>> result.mode, result.reranker
+            ('dense', None)
+        """
+        self._tune(name, lambda tuning: replace(tuning, defaults=defaults))
+
+    def set_calibration(self, name: str, calibration: Calibration | None) -> None:
+        """Keep what the scores of a collection mean; None forgets it.
+
+        Raises:
+            CollectionNotFound, ManifestCorrupt, StoreDenied, StoreFault
+        """
+        self._tune(name, lambda tuning: replace(tuning, calibration=calibration))
+
+    def set_query_instruction(self, name: str, instruction: str) -> None:
+        """Let queries be encoded with another instruction; passages carry none of it.
+
+        Raises:
+            CollectionNotFound, ManifestCorrupt, StoreDenied, StoreFault
+        """
+
+        def change(manifest: Manifest) -> Manifest:
+            encoder = replace(manifest.encoder, query_instruction=instruction)
+            return replace(manifest, encoder=encoder)
+
+        self._change_manifest(name, change)
+
+    def _tune(self, name: str, change: Callable[[Tuning], Tuning]) -> None:
+        self._change_manifest(name, lambda one: replace(one, tuning=change(one.tuning)))
+
+    def _change_manifest(self, name: str, change: Callable[[Manifest], Manifest]) -> None:
+        if self.is_server:
+            server.change_manifest(self.location, name, change, options=self.options)
+        else:
+            embedded.change_manifest(self._folder, name, change)
 
     def vector_names(self, manifest: Manifest) -> dict[str, str]:
         """The vectors of a collection → what they are called in the engine, for those who read it

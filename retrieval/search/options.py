@@ -32,6 +32,9 @@ T = TypeVar("T")
 DEFAULT_CANDIDATES = 50
 DEFAULT_MODE: Mode = "hybrid"
 
+THRESHOLD = float | str
+"""The type of an option that is a number or names a threshold of the collection's calibration."""
+
 Surface: TypeAlias = Literal["python", "cli", "http", "answers", "mcp"]
 """Where searches are asked for: library and adapters, `retrieval search`, `/v1/search`,
 `/v1/answer` with its chat form, and the tool `search` of MCP."""
@@ -94,7 +97,10 @@ class Option:
         elif self.type is bool:
             fix = self.fix or f"Give {self.name} as True or False, or leave it out."
             true_or_false(value, self.name, fix=fix)
-        elif self.type is float:
+        elif self.type == THRESHOLD and isinstance(value, str):
+            if not value.strip():
+                raise InvalidInput(f"{self.name} is an empty text", fix=self.fix)
+        elif self.type in (float, THRESHOLD):
             number(
                 value,
                 self.name,
@@ -172,8 +178,8 @@ class SearchOptions:
     mode: Mode | None = _option(
         None,
         "First stage: dense (vectors, by meaning), sparse (BM25, for exact words and codes), "
-        "lexical (the encoder's own term weights) or hybrid (all joined).",
-        defaults={"cli": DEFAULT_MODE},
+        "lexical (the encoder's own term weights) or hybrid (all joined). Left out, it is the "
+        "collection's default, else hybrid.",
     )
     where: Where | None = _option(
         None,
@@ -185,8 +191,11 @@ class SearchOptions:
         "hold; `and`, "
         "`or` take lists of filters, `not` takes one.",
     )
-    rerank: bool = _option(
-        True, "Second stage; without it the first stage's order stays.", hidden=_NO_TUNING
+    rerank: bool | None = _option(
+        None,
+        "Second stage; without it the first stage's order stays. Left out, there is one unless the "
+        "collection's defaults say otherwise.",
+        hidden=_NO_TUNING,
     )
     read: Reading | None = _option(
         None,
@@ -201,14 +210,26 @@ class SearchOptions:
         "scores. Left out or auto: what was measured to be best for this reranker.",
         hidden=_NO_TUNING,
     )
-    min_relevance: float | None = _option(
+    blend_weight: float | None = _option(
         None,
-        "Leave out hits below this relevance, from 0 to 1.",
-        fix="Relevance is the sigmoid of the reranker's score; try 0.3 and see the "
-        "`relevance` of your own hits.",
+        "What the reranker's scores weigh in the blend `scores`, the first stage's weighing 1. "
+        "Left out: what was measured to be best for this kind of reranker and first stage.",
+        fix="0 leaves the first stage's order, 1 weighs both alike, 8 is nearly the reranker's.",
+        least=0,
+        most=1000,
+        expected="a number from 0 to 1000",
+        hidden=_NO_TUNING,
+    )
+    min_relevance: float | str | None = _option(
+        None,
+        "Leave out hits below this relevance, from 0 to 1. Of a calibrated collection also "
+        "`recall:0.95` (keeps 95% of the relevant hits), `precision:0.9` (of the hits 90% are "
+        "relevant), or a name given to one of them.",
+        fix="Without a calibration, relevance is the sigmoid of the reranker's score: try 0.3 and "
+        "see the `relevance` of your own hits. With one: recall:0.95, precision:0.9 or a name.",
         least=0,
         most=1,
-        expected="a number from 0 to 1",
+        expected="a number from 0 to 1, or the text of a calibrated threshold",
     )
     budget_ms: float | None = _option(
         None,
@@ -313,10 +334,11 @@ class SearchArguments(TypedDict, total=False):
     fetch: int | None
     mode: Mode | None
     where: Where | None
-    rerank: bool
+    rerank: bool | None
     read: Reading | None
     blend: BlendChoice | None
-    min_relevance: float | None
+    blend_weight: float | None
+    min_relevance: float | str | None
     budget_ms: float | None
     offset: int
     per_document: int | None
@@ -345,6 +367,8 @@ def _offered(options: type[SearchOptions], surface: Surface) -> tuple[Option, ..
         kinds = get_args(types[one.name])
         optional = NoneType in kinds
         kind = kinds[0] if optional else types[one.name]
+        if str in kinds and float in kinds:
+            kind = THRESHOLD
         offered.append(
             replace(
                 option,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from retrieval.search.first_stage import FirstStage
-from retrieval.search.hits import first_stage_hits, threshold
+from retrieval.search.hits import first_stage_hits
 from retrieval.search.mmr import diverse
 from retrieval.search.options import SearchOptions
 from retrieval.search.plan import SearchPlan
@@ -29,13 +29,15 @@ def choose_hits(
         page.offer(diverse(own.hits, vectors, options.diversity) if options.diversity else own.hits)
         page.offer(own.rest)
     # Beside a reranker's, what it has not read has no relevance, and would only be left out.
-    unread_may_pass = options.min_relevance is None or plan.reranker is None
+    relevance = plan.relevance
+    unread_may_pass = not relevance.limited or plan.reranker is None or relevance.of_first_stage
     short = [row for row, own in enumerate(read) if own.whole and unread_may_pass]
     while short := [row for row in short if not pages[row].full and first.may_grow(row)]:
         going: list[int] = []
         for row, new in zip(short, first.deepen(short), strict=True):
-            hits = first_stage_hits(new, plan.cosines and plan.reranker is None)
-            kept = threshold(hits, options.min_relevance)
+            cosines = plan.cosines and plan.reranker is None
+            hits = relevance.told(first_stage_hits(new, cosines))
+            kept = relevance.kept(hits)
             pages[row].offer(kept)
             if len(kept) == len(hits):
                 going.append(row)  # deeper cosines are lower still

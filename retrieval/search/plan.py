@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -14,15 +14,19 @@ from retrieval.search.options import (
     DEFAULT_MODE,
     SearchOptions,
 )
+from retrieval.search.relevance import Relevance, relevance_of
 from retrieval.types import (
     Blend,
     BlendChoice,
+    Calibration,
     Encoder,
     Fusion,
     Layout,
     Manifest,
     Mode,
     MultiEncoder,
+    Pipeline,
+    RelevanceScale,
     Reranker,
     RerankerInfo,
 )
@@ -57,6 +61,9 @@ class SearchPlan:
         excerpts: choose what is read of each candidate; None reads them whole.
         most_tokens: of a query's pairs, estimated; what is over is not read. None for no limit.
         lexical: whether the query's term weights are encoded.
+        pipeline: what makes the scores, as far as their meaning hangs on it.
+        relevance: what it means, and the least that a hit must have.
+        second_weight: of the reranker's scores in the blend "scores".
     """
 
     options: SearchOptions
@@ -67,6 +74,9 @@ class SearchPlan:
     blend: Blend
     fusion: Fusion
     lexical: bool
+    pipeline: Pipeline
+    relevance: Relevance
+    second_weight: float = 0.0
     excerpts: Excerpts | None = None
     most_tokens: int | None = None
 
@@ -94,20 +104,19 @@ class SearchPlan:
         return max(self.end, named, options.fetch or 0)
 
     @property
-    def second_weight(self) -> float:
-        """Of the reranker's scores in the blend "scores"; `refine` orders by vectors, too."""
-        if self.reranker is None:
-            return 0.0
-        return second_weight(self.reranker.info, "dense" if self.token_vectors else self.mode)
-
-    @property
     def cosines(self) -> bool:
         """Whether first-stage scores are cosines, a relevance scale of a kind."""
         return self.mode == "dense" and self.options.refine is None
 
 
 def plan_search(
-    options: SearchOptions, reranker: Reranker | None, encoder: Encoder, manifest: Manifest
+    options: SearchOptions,
+    reranker: Reranker | None,
+    encoder: Encoder,
+    manifest: Manifest,
+    *,
+    calibration: Calibration | None = None,
+    by_default: Collection[str] = (),
 ) -> SearchPlan:
     """Settle what the options leave open.
 
@@ -115,12 +124,14 @@ def plan_search(
         options: of the search; None takes the library's default.
         reranker: of the retriever; left out where the options say so.
         encoder, manifest: of the collection.
+        calibration: of the collection, if it has one.
+        by_default: the options that the collection's defaults gave.
 
     Raises:
         InvalidInput: an option cannot be used with another one, with this encoder, or with this
             collection.
     """
-    reranker = reranker if options.rerank else None
+    reranker = None if options.rerank is False else reranker
     mode = options.mode or DEFAULT_MODE
     candidates = options.candidates or DEFAULT_CANDIDATES
     depth = fetch = max(candidates, options.top_k)
@@ -128,23 +139,72 @@ def plan_search(
         # whoever says how deep the first stage goes says how much is re-ranked, too
         depth, fetch = candidates, max(options.fetch, depth)
     layout = manifest.layout
+    blend = "none" if reranker is None else chosen_blend(options.blend, reranker.info)
+    fusion = _fusion(options.fusion, mode, layout)
+    weight = _weight(options, reranker, blend, mode)
+    excerpts = _excerpts(options, reranker, manifest)
+    pipeline = Pipeline(
+        encoder=encoder.info.fingerprint,
+        query_instruction=encoder.info.query_instruction,
+        reranker=None if reranker is None else reranker.info.fingerprint,
+        reranker_model=None if reranker is None else reranker.info.model,
+        mode=mode,
+        fusion=fusion if mode == "hybrid" else None,
+        refined=options.refine is not None,
+        candidates=depth,
+        read=None if reranker is None else "full" if excerpts is None else "excerpts",
+        blend=blend,
+        blend_weight=weight if blend == "scores" else None,
+    )
     plan = SearchPlan(
         options=options,
         reranker=reranker,
         depth=depth,
         fetch=fetch,
         mode=mode,
-        blend="none" if reranker is None else chosen_blend(options.blend, reranker.info),
-        fusion=_fusion(options.fusion, mode, layout),
+        blend=blend,
+        fusion=fusion,
         lexical=layout.lexical and mode in ("lexical", "hybrid"),
-        excerpts=_excerpts(options, reranker, manifest),
+        pipeline=pipeline,
+        relevance=relevance_of(
+            options.min_relevance,
+            pipeline,
+            calibration,
+            _scale(reranker, pipeline),
+            manifest.collection,
+            by_default="min_relevance" in by_default,
+        ),
+        second_weight=weight,
+        excerpts=excerpts,
         most_tokens=_most_tokens(options, reranker),
     )
-    if options.min_relevance is not None and reranker is None:
-        _check_scale(plan)
     _check_collection(plan, manifest)
     _check_encoder(plan, encoder)
     return plan
+
+
+def _weight(options: SearchOptions, reranker: Reranker | None, blend: Blend, mode: Mode) -> float:
+    """Of the reranker's scores in the blend "scores"."""
+    if options.blend_weight is not None and blend != "scores":
+        why = "there is no reranker" if reranker is None else f"the blend is {blend!r}"
+        raise InvalidInput(
+            f"blend_weight is {options.blend_weight:g}, and {why}: it weighs the reranker's scores "
+            "in the blend 'scores'",
+            fix="Leave blend_weight out, or search with blend='scores' and a reranker.",
+        )
+    if reranker is None:
+        return 0.0
+    if options.blend_weight is not None:
+        return float(options.blend_weight)
+    # `refine` orders by vectors, too
+    return second_weight(reranker.info, "dense" if options.refine is not None else mode)
+
+
+def _scale(reranker: Reranker | None, pipeline: Pipeline) -> RelevanceScale | None:
+    """What relevance is without a calibration."""
+    if reranker is not None:
+        return "cosine" if reranker.info.kind == "late-interaction" else "sigmoid"
+    return "cosine" if pipeline.mode == "dense" and not pipeline.refined else None
 
 
 def chosen_blend(blend: BlendChoice | None, reranker: RerankerInfo) -> Blend:
@@ -178,21 +238,6 @@ def _fusion(fusion: Fusion | None, mode: Mode, layout: Layout) -> Fusion:
             fix="Leave fusion out, or search with mode='hybrid'.",
         )
     return fusion
-
-
-def _check_scale(plan: SearchPlan) -> None:
-    """First-stage scores are held to min_relevance; they must be a relevance scale."""
-    if plan.mode != "dense":
-        raise InvalidInput(
-            f"min_relevance needs a relevance scale, and {plan.mode} search without a reranker "
-            "has none",
-            fix="Re-rank, or use mode='dense', or leave min_relevance out.",
-        )
-    if plan.token_vectors:
-        raise InvalidInput(
-            "min_relevance needs a relevance scale, and refine without a reranker has none",
-            fix="Re-rank, or leave refine or min_relevance out.",
-        )
 
 
 def _check_collection(plan: SearchPlan, manifest: Manifest) -> None:

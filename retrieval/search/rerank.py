@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval.models.rerankers.time_budget import score_within
 from retrieval.search.excerpts import Excerpt, tokens, whole
-from retrieval.search.hits import first_stage_hits, reranked_hits, threshold
+from retrieval.search.hits import first_stage_hits, reranked_hits
 from retrieval.search.plan import SearchPlan
 from retrieval.types import Candidate, Hit, ProgressCallback, Reranker, Scores
 
@@ -121,11 +121,9 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
     if plan.reranker is None:
         return []
     early = read.reranked < read.of
-    others = (
-        "follow in first-stage order"
-        if plan.options.min_relevance is None
-        else "have no relevance and are left out"
-    )
+    others = "follow in first-stage order"
+    if plan.relevance.limited and not plan.relevance.of_first_stage:
+        others = "have no relevance and are left out"
     notices = []
     if early and plan.most_tokens is not None:
         notices.append(f"{PACE_NOTICE} The others {others}.")
@@ -162,8 +160,9 @@ def _read(
     truncated: int = 0,
     excerpts: int = 0,
 ) -> Read:
-    kept = threshold(hits[:depth], plan.options.min_relevance)
-    rest = threshold(hits[depth:], plan.options.min_relevance)
+    hits = plan.relevance.told(hits)
+    kept = plan.relevance.kept(hits[:depth])
+    rest = plan.relevance.kept(hits[depth:])
     return Read(
         hits=kept,
         rest=rest,

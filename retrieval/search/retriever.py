@@ -11,6 +11,7 @@ from typing import Any, Self, Unpack
 from retrieval._validate import one_of, query_text, whole_number
 from retrieval.errors import InvalidQuery
 from retrieval.index.manifest import check_manifest
+from retrieval.search.defaults import defaults_notice, with_defaults
 from retrieval.search.first_stage import FirstStage, encode, query_notices
 from retrieval.search.options import (
     DEFAULT_MODE,
@@ -42,10 +43,13 @@ class TwoStageRetriever(Closing):
         index: an open collection.
         reranker: the second stage, or None for first-stage order.
         mode: first stage where a search names none: dense, sparse (BM25), lexical (the encoder's
-            own term weights, where the collection has them) or hybrid.
+            own term weights, where the collection has them) or hybrid. None takes the
+            collection's default, else hybrid.
         candidates: how many passages the second stage re-orders where a search does not say; None
-            takes 50, of which a cross-encoder on a CPU reads what takes about half a second.
-        blend: how the two orders are joined; None takes the reranker's measured default.
+            takes the collection's default, else 50, of which a cross-encoder on a CPU reads what
+            takes about half a second.
+        blend: how the two orders are joined; None takes the collection's default, else the
+            reranker's measured one.
         tenant: tenant that is searched if a search names none, see `Index`.
         notices: sentences that every result carries.
         owned: models that nobody else uses: closed with the index, where they can be closed.
@@ -75,7 +79,7 @@ class TwoStageRetriever(Closing):
         index: Index,
         reranker: Reranker | None = None,
         *,
-        mode: Mode = DEFAULT_MODE,
+        mode: Mode | None = None,
         candidates: int | None = None,
         blend: BlendChoice | None = None,
         tenant: str | None = None,
@@ -86,12 +90,23 @@ class TwoStageRetriever(Closing):
         self.encoder = encoder
         self.index = index
         self.reranker = reranker
-        self.mode = one_of(mode, Mode, "mode")
-        self.candidates = None if candidates is None else whole_number(candidates, "candidates")
+        self.tuning = index.manifest.tuning
+        self._mode = None if mode is None else one_of(mode, Mode, "mode")
+        self._candidates = None if candidates is None else whole_number(candidates, "candidates")
         self.blend = None if blend is None else one_of(blend, BlendChoice, "blend")
         self.tenant = tenant
         self.notices = tuple(notices)
         self._owned = tuple(owned)
+
+    @property
+    def mode(self) -> Mode:
+        """First stage where a search names none."""
+        return self._mode or self.tuning.defaults.mode or DEFAULT_MODE
+
+    @property
+    def candidates(self) -> int | None:
+        """How many candidates are re-ranked where a search does not say; None for 50."""
+        return self._candidates or self.tuning.defaults.candidates
 
     def search(self, query: str, **options: Unpack[SearchArguments]) -> SearchResult:
         """Answer one query; best passage first, ties by passage id.
@@ -132,7 +147,7 @@ class TwoStageRetriever(Closing):
         Raises:
             As `search`.
         """
-        plan = self.plan(**options)
+        plan, taken = self._planned(options)
         if isinstance(queries, str):
             raise InvalidQuery(
                 "queries is one text, expected a list of them",
@@ -158,7 +173,7 @@ class TwoStageRetriever(Closing):
             total_ms=total_seconds * share,
         )
         return [
-            self._result(text, row, first, pages[row], read[row], plan, timings, len(texts))
+            self._result(text, row, first, pages[row], read[row], plan, timings, len(texts), taken)
             for row, text in enumerate(texts)
         ]
 
@@ -168,13 +183,25 @@ class TwoStageRetriever(Closing):
         Raises:
             InvalidInput: an option's value cannot be used, for this collection or at all.
         """
-        values: dict[str, Any] = dict(options)
-        for name in ("mode", "candidates", "blend", "tenant"):
+        return self._planned(options)[0]
+
+    def _planned(self, given: SearchArguments) -> tuple[SearchPlan, tuple[str, ...]]:
+        """The plan, and which of its options are the collection's defaults."""
+        values: dict[str, Any] = dict(given)
+        own = {"mode": self._mode, "candidates": self._candidates, "blend": self.blend}
+        for name, value in {**own, "tenant": self.tenant}.items():
             if values.get(name) is None:
-                values[name] = getattr(self, name)
-        return plan_search(
-            SearchOptions(**values), self.reranker, self.encoder, self.index.manifest
+                values[name] = value
+        values, taken = with_defaults(values, self.tuning.defaults, self.reranker)
+        plan = plan_search(
+            SearchOptions(**values),
+            self.reranker,
+            self.encoder,
+            self.index.manifest,
+            calibration=self.tuning.calibration,
+            by_default=taken,
         )
+        return plan, taken
 
     def _result(
         self,
@@ -186,7 +213,9 @@ class TwoStageRetriever(Closing):
         plan: SearchPlan,
         timings: Timings,
         queries: int,
+        by_default: tuple[str, ...],
     ) -> SearchResult:
+        name = self.index.manifest.collection
         return SearchResult(
             query=query,
             hits=tuple(hits),
@@ -198,12 +227,15 @@ class TwoStageRetriever(Closing):
             timings=timings,
             notices=(
                 *self.notices,
+                *defaults_notice(name, self.tuning.defaults, by_default, plan.reranker),
                 *query_notices(self.encoder, query, plan),
                 *reading_notices(read, plan, hits, queries),
+                *plan.relevance.notices,
                 *first.notices(row, len(hits)),
             ),
             reranked=read.reranked,
             offset=plan.options.offset,
+            relevance_is=plan.relevance.scale,
         )
 
     def count(self, *, tenant: str | None = None) -> int:
@@ -222,6 +254,7 @@ class TwoStageRetriever(Closing):
         check_manifest(index.manifest, replace(index.manifest, encoder=self.encoder.info))
         other = copy.copy(self)
         other.index = index
+        other.tuning = index.manifest.tuning
         self._owned = ()
         return other
 

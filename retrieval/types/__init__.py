@@ -3,7 +3,8 @@
     INDEX   files ─read→ Document ─split→ Passage ─encode_passages→ vectors ─upsert→ Index
     SEARCH  query ─encode_queries→ Index.search → Candidate ─Reranker.score→ Hit
 
-documents.py, models.py, index.py and results.py follow that line. Everything here is plain data or
+documents.py, models.py, index.py and results.py follow that line; tuning.py is what was measured of
+a collection. Everything here is plain data or
 a `typing.Protocol`; nothing here imports torch, qdrant or gradio. Arrays are numpy: vectors are
 float32 and L2-normalised unless a docstring says otherwise.
 """
@@ -16,13 +17,11 @@ from retrieval.types.index import (
     Candidate,
     DocumentState,
     FieldKind,
-    Fusion,
     Index,
     IndexQuery,
     IndexStatus,
     Layout,
     Manifest,
-    Mode,
     Quantization,
     SplitterInfo,
     Storage,
@@ -49,12 +48,23 @@ from retrieval.types.models import (
     Scores,
     TokenCounter,
 )
+from retrieval.types.modes import Fusion, Mode
 from retrieval.types.results import Hit, IngestProgress, IngestReport, SearchResult, Timings
+from retrieval.types.tuning import (
+    Calibration,
+    Pipeline,
+    Reference,
+    RelevanceScale,
+    SearchDefaults,
+    Signal,
+    Tuning,
+)
 
 __all__ = [
     "Blend",
     "BlendChoice",
     "Bm25Info",
+    "Calibration",
     "Candidate",
     "Document",
     "DocumentState",
@@ -78,20 +88,26 @@ __all__ = [
     "ModelSpec",
     "MultiEncoder",
     "Passage",
+    "Pipeline",
     "Pooling",
     "Problem",
     "ProgressCallback",
     "Quantization",
     "Reading",
+    "Reference",
+    "RelevanceScale",
     "Reranker",
     "RerankerInfo",
     "ResolvedModel",
     "ScoreHead",
     "Scores",
+    "SearchDefaults",
     "SearchResult",
+    "Signal",
     "SplitterInfo",
     "Storage",
     "Timings",
     "TokenCounter",
+    "Tuning",
     "Where",
 ]

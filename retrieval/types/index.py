@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 from retrieval.types.documents import Passage
 from retrieval.types.models import EncoderInfo, FloatArray, LexicalWeights
+from retrieval.types.modes import DBSF, Fusion, Mode
+from retrieval.types.tuning import NO_TUNING, Tuning
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
-
-Mode: TypeAlias = Literal["dense", "sparse", "lexical", "hybrid"]
-"""First stage: vectors, BM25 terms, the encoder's own term weights (bge-m3), or all fused."""
 
 Where: TypeAlias = "Mapping[str, Any] | Filter"
 """A filter over passages: the mapping language of `retrieval.index.filters`, or a Qdrant filter."""
@@ -88,8 +87,8 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What built a collection. All fields but `created`, `id` and `format_version` must agree
-    before anything is written.
+    """What built a collection, and how it is searched. All fields but `created`, `id`,
+    `format_version` and `tuning` must agree before anything is written.
 
     Attributes:
         collection: the name it is searched by, also where several versions of it exist.
@@ -103,6 +102,7 @@ class Manifest:
         id: random hex digits, made anew with every collection and version, so that one that was
             deleted and made again under the same name is told from what it replaced; empty in
             format 2, which knew none. A copy gets its own, a restored backup keeps its.
+        tuning: what was decided on the collection's own data; it can be changed at any time.
     """
 
     collection: str
@@ -114,22 +114,7 @@ class Manifest:
     created: str = ""
     format_version: int = 3
     id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fusion:
-    """How the legs of a hybrid search are joined.
-
-    Attributes:
-        method: "dbsf" brings each leg's scores to one scale and sums them with their weights;
-            "rrf" sums weight / (k + rank), see `retrieval.fusion`.
-        k: of "rrf": how slowly the worth of a rank falls; at least 1.
-        weights: of the dense, the BM25 and, where the collection has it, the lexical leg.
-    """
-
-    method: Literal["dbsf", "rrf"] = "dbsf"
-    k: int = 20
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    tuning: Tuning = NO_TUNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +238,7 @@ class Index(Protocol):
         mode: Mode,
         limit: int,
         where: Where | None = None,
-        fusion: Fusion = Fusion(),
+        fusion: Fusion = DBSF,
         refine: int | None = None,
         exact: bool = False,
         min_score: float | None = None,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retrieval.types.documents import Passage, Problem
-from retrieval.types.index import Candidate, Mode
+from retrieval.types.index import Candidate
 from retrieval.types.models import Blend
+from retrieval.types.modes import Mode
+from retrieval.types.tuning import RelevanceScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,9 @@ class Hit:
         score: what the final order follows: the reranker's raw score, the sum of
             the blend, or the first stage's score where nothing was re-ranked.
         relevance: from 0 to 1: the sigmoid of the reranker's score (for late interaction, and for
-            vectors alone, the cosine, cut to that range). None where no stage has such a scale:
-            BM25 or fused scores without a reranker.
+            vectors alone, the cosine, cut to that range), or, of a calibrated collection, the
+            probability of being relevant (`SearchResult.relevance_is`). None where there is no
+            such scale: BM25 or fused scores without a reranker and without a calibration.
         stage1_rank: place in the first stage's order, from 1.
         stage1_score: the first stage's score, on the scale of its mode: cosine (dense), BM25
             score (sparse), product of term weights (lexical), sum of the fusion (hybrid), or
@@ -88,6 +91,9 @@ class SearchResult:
         reranked: how many of the candidates the second stage read; fewer than asked for where a
             time budget ended it, 0 without a second stage.
         offset: how many hits were skipped before the first of these.
+        relevance_is: what the hits' relevance is: the probability of being relevant, of a
+            collection that was calibrated for this way of searching, else the reranker's sigmoid
+            or a cosine; None where it is None, too.
 
     Example:
         >>> import retrieval
@@ -112,6 +118,7 @@ class SearchResult:
     notices: tuple[str, ...] = ()
     reranked: int = 0
     offset: int = 0
+    relevance_is: RelevanceScale | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,10 @@ class ResultBody(BaseModel):
     timings_ms: TimingsBody
     reranked: int = Field(description="how many candidates the second stage read")
     offset: int
+    relevance_is: Literal["probability", "sigmoid", "cosine"] | None = Field(
+        description="what the hits' relevance is: the probability of being relevant, of a "
+        "calibrated collection, else a score cut to a scale from 0 to 1"
+    )
     notices: list[str] = Field(description="truncation, a time budget that ended early, …")
     hits: list[HitBody]
     candidates: list[CandidateBody] | None = Field(

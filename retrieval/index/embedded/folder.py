@@ -30,6 +30,7 @@ from retrieval.errors import (
 )
 from retrieval.index.embedded.aliases import (
     changing_aliases,
+    locked_aliases,
     read_aliases,
     version_folder,
 )
@@ -225,6 +226,21 @@ def read_manifest(store: Path | str, collection: str) -> Manifest:
         CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied
     """
     return read_manifest_file(collection_path(store, collection) / MANIFEST)
+
+
+def change_manifest(
+    store: Path | str, collection: str, change: Callable[[Manifest], Manifest]
+) -> Manifest:
+    """Replace the manifest by what `change` makes of it, one process at a time; open indexes go on.
+
+    Raises:
+        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, StoreFault, DiskFull
+    """
+    path = collection_path(store, collection) / MANIFEST
+    with locked_aliases(_store_path(store)):
+        manifest = change(read_manifest_file(path))
+        write_manifest(path, manifest)
+    return manifest
 
 
 def delete_collection(store: Path | str, collection: str) -> None:

@@ -16,6 +16,7 @@ from retrieval.index.collection import CollectionIndex
 from retrieval.index.embedded.disk_space import free_bytes
 from retrieval.index.embedded.folder import (
     MANIFEST,
+    change_manifest,
     collection_path,
     create_folder,
     current,
@@ -41,6 +42,7 @@ from retrieval.types import Manifest
 
 __all__ = [
     "EmbeddedIndex",
+    "change_manifest",
     "current",
     "delete_collection",
     "list_collections",

@@ -10,12 +10,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
-from retrieval.errors import CollectionExists, CollectionNotFound, RetrievalError
+from retrieval.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    RetrievalError,
+    StoreFault,
+)
 from retrieval.index.collection import CollectionIndex
-from retrieval.index.manifest import check_manifest, prepare_manifest, split_name, version_name
+from retrieval.index.manifest import (
+    MANIFEST_KEY,
+    check_manifest,
+    manifest_to_dict,
+    prepare_manifest,
+    split_name,
+    version_name,
+)
 from retrieval.index.server.catalog import Catalog, Described
 from retrieval.index.server.client import Connection
 from retrieval.index.server.cluster import Cluster, cluster_if_told
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ServerIndex",
     "ServerOptions",
+    "change_manifest",
     "check_writable",
     "cluster",
     "current",
@@ -319,6 +333,38 @@ def read_manifest(
     with _connect(server, options, api_key) as connection:
         catalog = Catalog(connection)
         return catalog.manifest(catalog.resolve(name))
+
+
+def change_manifest(
+    server: str | QdrantClient,
+    name: str,
+    change: Callable[[Manifest], Manifest],
+    *,
+    options: ServerOptions = _DEFAULT,
+    api_key: str | None = None,
+) -> Manifest:
+    """Replace the manifest by what `change` makes of it; open indexes go on. Of two who change it
+    at once the later one stays.
+
+    Raises:
+        CollectionNotFound, ManifestCorrupt, ManifestMismatch, StoreDenied, StoreFault
+    """
+    with _connect(server, options, api_key) as connection:
+        catalog = Catalog(connection)
+        physical = catalog.resolve(name)
+        manifest = change(catalog.manifest(physical))
+        stored = {MANIFEST_KEY: manifest_to_dict(manifest)}
+        connection.persist(
+            f"change the manifest of the collection {physical!r}",
+            lambda client: client.update_collection(physical, metadata=stored),
+        )
+        if catalog.manifest(physical) != manifest:
+            raise StoreFault(
+                f"the Qdrant server at {connection.where} did not keep the new manifest of "
+                f"{physical!r}",
+                fix="Somebody else may have changed it just now: look, and try again.",
+            )
+    return manifest
 
 
 def delete_collection(
