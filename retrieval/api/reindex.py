@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from retrieval.api.case_file import CaseFile, load_cases
 from retrieval.api.evaluate_folder import evaluate_folder
 from retrieval.api.ingest import ingest
+from retrieval.api.open import open
+from retrieval.api.run_cases import needs_reranker, run_cases
 from retrieval.errors import InvalidInput, StoreLocked
+from retrieval.evaluation.cases_report import CasesReport
 from retrieval.evaluation.metrics import Comparison, compare
 from retrieval.evaluation.report import EvaluationReport
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
+from retrieval.models.options import SHARED
 from retrieval.serialization import report_as_dict
 from retrieval.types import Encoder, IngestReport, Manifest
 
@@ -33,7 +38,8 @@ class ReindexReport:
 
     documents_before, documents_after: in the current and the new version; None where the current
     one is open in another process. quality: of hybrid first-stage search, new against current,
-    where judged queries were given. kept_because: why searches were not switched, in sentences.
+    where judged queries were given. cases: of the new version, where a file of them was given.
+    kept_because: why searches were not switched, in sentences.
     """
 
     collection: str
@@ -45,6 +51,7 @@ class ReindexReport:
     quality: Comparison | None
     switched: bool
     kept_because: tuple[str, ...] = ()
+    cases: CasesReport | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, described in docs/json.md."""
@@ -54,6 +61,7 @@ class ReindexReport:
             "after": self.after,
             "documents": {"before": self.documents_before, "after": self.documents_after},
             "quality": None if self.quality is None else asdict(self.quality),
+            "cases": None if self.cases is None else self.cases.as_dict(),
             "switched": self.switched,
             "kept_because": list(self.kept_because),
             "ingested": [report_as_dict(report) for report in self.ingested],
@@ -69,6 +77,8 @@ class ReindexReport:
                 f"{found.measure} {found.baseline:.4f} → {found.run:.4f} "
                 f"(95% interval of the difference {found.low:+.4f} to {found.high:+.4f})"
             )
+        if self.cases is not None:
+            lines.append(self.cases.summary())
         if self.switched:
             lines.append(
                 f"Searches of {self.collection} use {self.after} now. Take it back with: "
@@ -90,6 +100,7 @@ def reindex(
     store: StoreLike = DEFAULT_STORE,
     judged: str | os.PathLike[str] | None = None,
     split: str = "test",
+    cases: str | os.PathLike[str] | None = None,
     switch: bool | None = None,
     **options: Any,
 ) -> ReindexReport:
@@ -102,9 +113,11 @@ def reindex(
         judged: folder in BEIR layout whose judged queries compare both versions (nDCG@10 of
             hybrid search without second stage, paired bootstrap).
         split: which of its qrels.
-        switch: None switches where the new version holds at least 90% of the documents, nothing
-            failed that did not fail before, and quality is not significantly worse; True
-            switches in any case; False never does.
+        cases: retrieval tests (see `load_cases`) that both versions are searched with, as users
+            search: with the second stage that `retrieval.open` chooses.
+        switch: None switches where the new version holds at least 90% of the documents, all of the
+            sources could be read, quality is not significantly worse, and no case fails that
+            passed before; True switches in any case; False never does.
         options: as for `retrieval.ingest`. What is not given stays as the current version has it:
             encoder, splitter, BM25 language, layout, storage.
 
@@ -113,6 +126,7 @@ def reindex(
         As `retrieval.ingest` and `retrieval.evaluate`; searches then go on as before.
     """
     place = Store.of(store, options.pop("api_key", None))
+    file = None if cases is None else load_cases(cases)  # a mistake in it costs no indexing
     before = place.current(collection)
     built = place.manifest(before)
     after = _target(place, collection, before)
@@ -122,8 +136,7 @@ def reindex(
     )
     documents_after = _documents(place, after)
     reasons: list[str] = []
-    documents_before: int | None = None
-    quality: Comparison | None = None
+    documents_before, quality, tested = None, None, None
     try:
         documents_before = _documents(place, before)
         if documents_after < LEAST_SHARE * documents_before:
@@ -132,15 +145,14 @@ def reindex(
             )
         if judged is not None:
             quality = _compared(place, before, after, Path(judged), split, options.get("encoder"))
-            if quality.high < 0:
-                reasons.append(
-                    f"{MEASURE} is worse by {-quality.difference:.4f} "
-                    f"(95% interval {quality.low:+.4f} to {quality.high:+.4f})"
-                )
+            reasons += _worse(quality)
+        if file is not None:
+            tested = _tested(place, after, file, options)
+            if not tested.passed:
+                reasons += _broken(_tested(place, before, file, options), tested)
     except StoreLocked as locked:
         reasons.append(f"{before} could not be compared with: {locked.problem}")
-    failed = sum(len(report.failed) for report in ingested)
-    if failed:
+    if failed := sum(len(report.failed) for report in ingested):
         reasons.append(f"{failed} parts of the sources could not be read")
     wanted = switch if switch is not None else not reasons
     if wanted:
@@ -157,6 +169,7 @@ def reindex(
         quality=quality,
         switched=wanted,
         kept_because=() if wanted else tuple(reasons),
+        cases=tested,
     )
 
 
@@ -210,14 +223,44 @@ def _compared(
     place: Store, before: str, after: str, judged: Path, split: str, given: object
 ) -> Comparison:
     def report(version: str) -> EvaluationReport:
-        # a model that is loaded already is not loaded again for the version that it built
-        built = place.manifest(version).encoder
-        own = given if isinstance(given, Encoder) and given.info == built else None
         return evaluate_folder(
             judged, split=split, collection=version, store=place, modes=["hybrid"],
-            rerank=False, encoder=own, measures=[MEASURE],
+            rerank=False, encoder=_loaded(place, version, given), measures=[MEASURE],
         )  # fmt: skip
 
     old, new = report(before), report(after)
     baseline, run = (next(iter(one.runs.values())) for one in (old, new))
     return compare(old.qrels, baseline, run, measures=[MEASURE])[MEASURE]
+
+
+def _worse(quality: Comparison) -> list[str]:
+    if quality.high >= 0:
+        return []
+    return [
+        f"{MEASURE} is worse by {-quality.difference:.4f} "
+        f"(95% interval {quality.low:+.4f} to {quality.high:+.4f})"
+    ]
+
+
+def _loaded(place: Store, version: str, given: object) -> Encoder | None:
+    """A model that is loaded already, for the version that it built."""
+    built = place.manifest(version).encoder
+    return given if isinstance(given, Encoder) and given.info == built else None
+
+
+def _tested(place: Store, version: str, file: CaseFile, options: dict[str, Any]) -> CasesReport:
+    running = {name: options[name] for name in SHARED if name in options}
+    encoder = _loaded(place, version, options.get("encoder"))
+    reranker = "auto" if needs_reranker(file) else None
+    with open(version, store=place, encoder=encoder, reranker=reranker, **running) as retriever:
+        return replace(run_cases(file, retriever), collection=version)
+
+
+def _broken(before: CasesReport, after: CasesReport) -> list[str]:
+    """A sentence for each case that passed on the version before and does not on the new one."""
+    passed = {outcome.name for outcome in before.outcomes if outcome.state == "ok"}
+    return [
+        f"the case {outcome.name!r} fails on {after.collection}: {outcome.why.rstrip('.')}"
+        for outcome in after.outcomes
+        if outcome.state != "ok" and outcome.name in passed
+    ]

@@ -128,6 +128,10 @@ def reindex(
         typer.Option(metavar="BEIR_DIR", help="Judged queries to compare both versions on."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of its judgements: qrels/SPLIT.tsv.")] = "test",
+    cases: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Retrieval tests: no case may fail that passed before."),
+    ] = None,
     switch: Annotated[
         bool | None,
         typer.Option(
@@ -170,8 +174,9 @@ def reindex(
         options["fields"] = options["storage"].fields or "auto"
     with indexing_bar(collection) as progress:
         report = build(
-            sources, collection, store=place, judged=judged, split=split, switch=switch,
-            progress=progress, on_notice=lambda notice: show_notices([notice]),
+            sources, collection, store=place, judged=judged, split=split, cases=cases,
+            switch=switch, progress=progress,
+            on_notice=lambda notice: show_notices([notice]),
             **options, **model_options,
         )  # fmt: skip
     for one in report.ingested:

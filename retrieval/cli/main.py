@@ -1,7 +1,8 @@
-"""`retrieval …`: index, search, eval, info, models, and what the app adds (ui, demo).
+"""`retrieval …`: index, search, eval, test, info, models, and what the app adds (ui, demo).
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a fault of
-the machine or of this program, 2 something the caller can correct, 130 interrupted.
+the machine or of this program, 2 something the caller can correct, 3 a case of `retrieval test`
+failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from typing import Annotated
 import typer
 
 from retrieval import __version__
-from retrieval.cli import collections, evaluation, index, maintenance, models, search, tuning
+from retrieval.cli import (
+    cases,
+    collections,
+    evaluation,
+    index,
+    maintenance,
+    models,
+    search,
+    tuning,
+)
 from retrieval.cli.output import ReaderGone, complain
 from retrieval.errors import RetrievalError, UserError
 
@@ -45,6 +55,7 @@ search.add_to(app)
 
 
 evaluation.add_to(app)
+cases.add_to(app)
 models.add_to(app)
 collections.add_to(app)
 maintenance.add_to(app)

@@ -223,9 +223,14 @@ def with_options(**groups: Mapping[str, Any]) -> _Decorator:
     return decorate
 
 
-def with_search_options(*names: str) -> _Decorator:
-    """Give a command options of a search, all or the named ones, as its `search_options`."""
+def with_search_options(*names: str, given_only: bool = False) -> _Decorator:
+    """Give a command options of a search, all or the named ones, as its `search_options`.
+
+    given_only: the command gets what was typed alone, and no defaults.
+    """
     offered = [option for option in search_options("cli") if not names or option.name in names]
+    if given_only:
+        offered = [replace(option, default=None) for option in offered]
     table = {name: one for option in offered for name, one in _declared(option).items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ import retrieval
 from retrieval import Store
 from retrieval.api.reindex import reindex
 from retrieval.cli.main import run
-from retrieval.errors import CollectionNotFound
+from retrieval.errors import CollectionNotFound, CorpusError
 from retrieval.types import Storage
 
 
@@ -124,6 +124,39 @@ def test_worse_answers_keep_the_old_version(tmp_path: Path) -> None:
     assert report.quality.high < 0
     assert not report.switched
     assert any("nDCG@10 is worse by" in reason for reason in report.kept_because)
+
+
+def test_a_case_that_passed_before_must_pass(tmp_path: Path) -> None:
+    source, store = write_docs(tmp_path / "source", 3), Store(tmp_path / "store")
+    (source / "soup.txt").write_text("soup is served at noon", encoding="utf-8")
+    retrieval.ingest(source, "docs", store=store, encoder=HashingEncoder())
+    cases = tmp_path / "cases.toml"
+    cases.write_text(
+        "rerank = false\nwithin = 1\ncollection = 'another'\n"
+        "[[case]]\nname = 'food'\nquestion = 'soup served'\nmust_contain = ['soup.txt']\n"
+        "[[case]]\nname = 'never'\nquestion = 'animal 1'\nmust_contain = ['gone.txt']\n"
+    )
+    same = build(source, store, cases=cases)  # one fails on both versions, which is no news
+    assert same.switched
+    assert same.cases is not None
+    assert same.cases.count("failed") == 1
+    assert "2 cases on docs@v2: 1 ok, 1 failed" in same.as_text()
+    (source / "soup.txt").write_text("bread at nine", encoding="utf-8")
+    (source / "0.txt").write_text("soup is served here", encoding="utf-8")
+    worse = build(source, store, cases=cases)
+    assert not worse.switched
+    assert store.current("docs") == "docs@v2"
+    (reason,) = worse.kept_because
+    assert reason.startswith("the case 'food' fails on docs@v3: 'soup.txt' is not within the first")
+    assert "Not switched: the case 'food' fails" in worse.as_text()
+    assert worse.as_dict()["cases"]["counts"] == {"ok": 0, "failed": 2, "error": 0}
+    assert build(source, store, cases=cases, switch=True).switched
+
+
+def test_a_bad_file_of_cases_costs_no_indexing(source: Path, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="cannot be read"):
+        build(source, store, cases=tmp_path / "no.toml")
+    assert store.versions("docs") == ["docs@v1"]
 
 
 def test_a_collection_that_another_process_serves_is_built_beside_it(
