@@ -4,6 +4,8 @@ open.py             `open`: a retriever over a collection
 ingest.py           `ingest`: a source into a collection
 live.py             `FollowingRetriever`: goes on with the version that a collection is switched to
 evaluate_folder.py  `retrieval eval`: a BEIR folder, indexed, searched and measured
+case_file.py        `load_cases`: retrieval tests from TOML
+run_cases.py        `run_cases`: retrieval tests on an open collection
 reindex.py          the next version of a collection, compared and switched to
 models.py           the models that a collection was built with, or that a user names
 """

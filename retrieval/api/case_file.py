@@ -16,7 +16,7 @@
     min_relevance = 0.4
 
     [quality]
-    judgements = "judged"                # a folder in BEIR layout
+    judgements = "questions.csv"         # or a BEIR folder, or …: what `retrieval eval` takes
     measure = "nDCG@10"
     at_least = 0.6
 
@@ -176,7 +176,7 @@ def _case(
 def _quality(table: _Table, shared: Mapping[str, Any], folder: Path, names: _Names) -> QualityCase:
     judgements = table.text("judgements")
     if judgements is None:
-        raise table.error("it has no judgements", 'Name their folder: judgements = "…".')
+        raise table.error("it has no judgements", 'Name their place: judgements = "…".')
     at_least = table.number("at_least", least=0, most=1)
     if at_least is None:
         raise table.error("it has no at_least", "Give the smallest figure that passes: 0.6.")
@@ -186,10 +186,19 @@ def _quality(table: _Table, shared: Mapping[str, Any], folder: Path, names: _Nam
     except InvalidInput as error:
         raise table.error(error.problem, error.fix) from error
     name = table.text("name") or f"{measure} of {judgements}"
+    qrels = table.text("qrels")
     # how many hits count, and how deep to search for them, follows from the measure
     options = {k: v for k, v in table.options(shared, within=False).items() if k != "top_k"}
     table.end()
-    return QualityCase(names.once(name), folder / judgements, split, measure, at_least, options)
+    return QualityCase(
+        name=names.once(name),
+        judgements=folder / judgements,
+        split=split,
+        measure=measure,
+        at_least=at_least,
+        qrels=None if qrels is None else folder / qrels,
+        options=options,
+    )
 
 
 class _Table:

@@ -9,10 +9,11 @@ from typing import Any, Unpack
 
 from retrieval.api.case_file import CaseFile, load_cases
 from retrieval.errors import InvalidInput, RetrievalError
-from retrieval.evaluation.beir import load_beir
 from retrieval.evaluation.cases import Case, CaseOutcome, QualityCase, judge
 from retrieval.evaluation.cases_report import CasesReport
 from retrieval.evaluation.evaluate import evaluate
+from retrieval.evaluation.judgements import load_judgements
+from retrieval.evaluation.resolve import resolve
 from retrieval.search.options import DEFAULT_CANDIDATES, SearchArguments
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import Hit, SearchResult
@@ -96,12 +97,12 @@ def run_case(case: Case, retriever: TwoStageRetriever) -> CaseOutcome:
 def needs_reranker(file: CaseFile) -> bool:
     """Whether any of the cases is searched with a second stage."""
     every: list[Case | QualityCase] = [*file.cases, *file.quality]
-    return any(case.options.get("rerank", True) for case in every)
+    return any(case.options.get("rerank") is not False for case in every)
 
 
 def _check(case: Case, retriever: TwoStageRetriever) -> None:
     plan = retriever.plan(**_arguments(case.options))
-    if case.nothing_relevant and plan.options.min_relevance is None:
+    if case.nothing_relevant and not plan.relevance.limited:
         raise InvalidInput(
             "nothing_relevant was given without min_relevance, and every search finds something",
             fix="Give the relevance that a hit must have: min_relevance = 0.4",
@@ -127,15 +128,15 @@ def _run_quality(
     case: QualityCase, retriever: TwoStageRetriever, notices: dict[str, None]
 ) -> CaseOutcome:
     options = dict(case.options)
-    mode = options.pop("mode", None) or retriever.mode
-    candidates = options.pop("candidates", None) or DEFAULT_CANDIDATES
-    rerank, blend = options.pop("rerank", True), options.pop("blend", None)
     try:
-        judged = load_beir(case.judgements, split=case.split)
+        plan = retriever.plan(**_arguments(options))
+        judged = load_judgements(case.judgements, case.split, qrels=case.qrels)
+        judged = resolve(judged, retriever.index, tenant=plan.options.tenant)
         report = evaluate(
-            _WithOptions(retriever, options), judged.queries, judged.qrels, modes=[mode],
-            rerank=rerank, blend=blend, candidates=candidates, measures=[case.measure],
-            key=judged.key,
+            _WithOptions(retriever, options), judged.queries, judged.qrels, modes=[plan.mode],
+            rerank=plan.reranker is not None, blend=options.get("blend"),
+            candidates=plan.options.candidates or DEFAULT_CANDIDATES,
+            measures=[case.measure], key=judged.key,
         )  # fmt: skip
     except RetrievalError as error:
         return _error(case, "", error)

@@ -4,6 +4,8 @@ evaluate.py        `evaluate`: searches every judged query and measures
 metrics.py         measures by name, and whether two runs differ
 significance.py    tests, intervals and power of paired differences
 report.py          what an evaluation found, as text and JSON
+cases.py           retrieval tests: what a search must find, and whether it did
+cases_report.py    what came of them, as JSON and JUnit XML
 
 judgements.py      `load_judgements`: judged queries of any format that people have
 judged.py          `JudgedQueries`: queries, judgements, and what a hit counts as

@@ -7,27 +7,26 @@ reads cases from TOML, `retrieval.api.run_cases` searches, `judge` here decides,
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from retrieval.evaluation.resolve import names
 from retrieval.types import Hit, Passage, SearchResult
 
 DEFAULT_WITHIN = 5
 _SHOWN = 5  # hits that a failure names
-_LINE = re.compile(r":\d+$")  # a row's source is its file and line
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What one hit must be: of this document, with these words, or both where both are given.
 
-    document: a document's id; or its path, or the last parts of it, as a person types it
-        ("travel.md", "handbook/travel.md", with either slash). A file of rows (CSV, JSON Lines) is
-        named by its path, one row by its id.
+    document: a document as a person types it, see `retrieval.evaluation.resolve`: its id, its path
+        or the end of it ("travel.md", "handbook/travel.md"), with "#page=3" or "#A heading" behind
+        it for a part. A file of rows (CSV, JSON Lines) is named by its path, one row by its id.
     text: words that stand in the passage, its title or its headings, in this order; upper and
         lower case, kinds of blanks and Unicode's compatible forms are all one.
     """
@@ -37,7 +36,7 @@ class Wanted:
 
     def fits(self, passage: Passage) -> bool:
         """Whether this passage is one that is meant."""
-        if self.document is not None and not _is_document(self.document, passage):
+        if self.document is not None and not names(self.document, passage):
             return False
         return self.text is None or _plain(self.text) in _plain(passage.content)
 
@@ -83,8 +82,9 @@ class QualityCase:
 
     Attributes:
         name: as of a case.
-        judgements: a folder in BEIR layout.
+        judgements: see `load_judgements`.
         split: which of its judgements.
+        qrels: a file of judgements in place of its own, likewise.
         measure: see `retrieval.evaluation.metrics`.
         at_least: the smallest mean that passes.
         options: of the searches; how many hits count is the measure's business.
@@ -95,6 +95,7 @@ class QualityCase:
     split: str
     measure: str
     at_least: float
+    qrels: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -200,18 +201,6 @@ def _listed(hits: Sequence[Hit]) -> str:
     ]
     more = [f"and {len(hits) - _SHOWN} more"] if len(hits) > _SHOWN else []
     return ", ".join(shown + more)
-
-
-def _is_document(written: str, passage: Passage) -> bool:
-    wanted = _parts(written)
-    names = (passage.document_id, passage.source, _LINE.sub("", passage.source))
-    return any(written == name or _parts(name)[-len(wanted) :] == wanted for name in names)
-
-
-def _parts(path: str) -> list[str]:
-    """The folders and the name of a path, whatever system it was written on."""
-    name = unicodedata.normalize("NFC", path).replace("\\", "/")
-    return [part for part in name.split("/") if part not in ("", ".")] or [""]
 
 
 def _plain(text: str) -> str:

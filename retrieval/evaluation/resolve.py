@@ -13,6 +13,7 @@ What can be typed, tried in this order:
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -49,8 +50,7 @@ def resolve(judged: JudgedQueries, index: Index, *, tenant: str | None = None) -
     found, parts = _documents(judged.typed, index, tenant), {}
     for typed, (document, rest) in found.items():
         if rest:
-            page = _PAGE.fullmatch(rest)
-            parts[typed] = Part(document, int(page[1])) if page else _heading(document, rest)
+            parts[typed] = _part(document, rest)
     _check_parts(parts, judged.typed, index, tenant)
     qrels: dict[str, dict[str, int]] = {}
     own: defaultdict[str, dict[str, Part]] = defaultdict(dict)
@@ -64,8 +64,27 @@ def resolve(judged: JudgedQueries, index: Index, *, tenant: str | None = None) -
     return replace(judged, qrels=qrels, parts=dict(own), typed={})
 
 
-def _heading(document: str, written: str) -> Part:
-    return Part(document, heading=heading_key(written))
+def names(typed: str, passage: Passage) -> bool:
+    """Whether what a person typed, as above, means this passage: its document, or a part it is of.
+
+    No collection is asked: a file's name alone means every file that is called so.
+    """
+    id_, source = _composed(passage.document_id), _composed(passage.source)
+    ends = {id_, *_ends(id_, source)}
+    for name, rest in _readings(_composed(typed)):
+        if _path(name) in ends or name == id_:
+            return not rest or _part(passage.document_id, rest).covers(passage)
+    return False
+
+
+def _composed(text: str) -> str:
+    """Umlauts and accents as one character each: macOS takes names of files apart."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _part(document: str, written: str) -> Part:
+    page = _PAGE.fullmatch(written)
+    return Part(document, int(page[1])) if page else Part(document, heading=heading_key(written))
 
 
 def _documents(

@@ -183,6 +183,20 @@ def test_judged_queries_are_one_more_case(tmp_path: Path, retriever: TwoStageRet
     assert (gone.state, gone.exit_code) == ("error", 2)
 
 
+def test_questions_of_ones_own_are_judged_by_what_was_typed(
+    tmp_path: Path, retriever: TwoStageRetriever
+) -> None:
+    rows = "query;relevant\r\nsoup at noon;soup.md\r\nlost keys;./keys.md\r\n"
+    (tmp_path / "questions.csv").write_bytes(("\ufeff" + rows).encode())
+    text = "[quality]\njudgements = 'questions.csv'\nmeasure = 'P@1'\nat_least = 1\n"
+    (good,) = outcomes(tmp_path, retriever, text)
+    assert (good.state, good.figure) == ("ok", 1.0)
+    (tmp_path / "questions.csv").write_text("query,relevant\nsoup,soups.md\n")
+    (bad,) = outcomes(tmp_path, retriever, text)
+    assert (bad.state, bad.exit_code) == ("error", 2)
+    assert "nearest: 'soup.md'" in bad.why
+
+
 def test_with_a_second_stage(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     documents = [Document(id_, text) for id_, text in TEXTS.items()]

@@ -70,6 +70,14 @@ def test_rows_of_a_file() -> None:
     assert not Wanted("faq.csv:7").fits(ROW)
 
 
+def test_a_page_or_what_stands_under_a_heading() -> None:
+    page = passage("guide.pdf", metadata={"page": 3, "last_page": 4})
+    assert [n for n in range(1, 6) if Wanted(f"guide.pdf#page={n}").fits(page)] == [3, 4]
+    under = passage("rules.md", headings=("Travel", "Paid back when?"))
+    assert Wanted("rules.md#Paid back when?").fits(under)
+    assert not Wanted("rules.md#Meals").fits(under)
+
+
 def test_names_are_compared_as_unicode_means_them() -> None:
     assert Wanted("Ärger.md").fits(passage("A\u0308rger.md"))
 
