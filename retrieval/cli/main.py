@@ -21,6 +21,7 @@ from retrieval import __version__
 from retrieval.cli import (
     cases,
     collections,
+    documents,
     evaluation,
     index,
     maintenance,
@@ -58,6 +59,7 @@ evaluation.add_to(app)
 cases.add_to(app)
 models.add_to(app)
 collections.add_to(app)
+documents.add_to(app)
 maintenance.add_to(app)
 tuning.add_to(app)
 
