@@ -1,8 +1,9 @@
 """An OpenAI-compatible endpoint on a free port, whose "model" is plain code.
 
 It reads the prompt as a model would: it finds the tags that the rules name, takes the source that
-shares most words with the question, and quotes its first sentence with the source's number. What
-else it can do, such as fail, stall or break off, is chosen by `Peer.behaviour`.
+shares most words with the question, and quotes its first sentence with the source's number; asked
+for a question, it asks for the first long words of the passage. What else it can do, such as fail,
+stall or break off, is chosen by `Peer.behaviour`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ def answer_of(messages: list[dict[str, str]]) -> str:
     if messages[0]["content"].startswith("You are given a conversation"):
         users = [one["content"] for one in messages if one["role"] == "user"]
         return " ".join(users)
+    if asked_for := re.search(r"<passage>\n(.*)\n</passage>", messages[-1]["content"], re.DOTALL):
+        words = re.findall(r"\w{4,}", asked_for[1].rpartition("\n\n")[2].lower())
+        return f"What about {' '.join(words[:6])}?"
     tag = re.search(r"<(source-[0-9a-f]{16}) n=", messages[0]["content"])
     assert tag is not None, "the rules name the tag"
     data = messages[-1]["content"]

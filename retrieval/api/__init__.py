@@ -6,6 +6,7 @@ live.py             `FollowingRetriever`: goes on with the version that a collec
 evaluate_folder.py  `retrieval eval`: a BEIR folder, indexed, searched and measured
 case_file.py        `load_cases`: retrieval tests from TOML
 run_cases.py        `run_cases`: retrieval tests on an open collection
+make_pool.py        `make_pool`: questions, and what systems find for them, to be judged
 reindex.py          the next version of a collection, compared and switched to
 models.py           the models that a collection was built with, or that a user names
 """

@@ -24,6 +24,7 @@ from retrieval.cli import (
     documents,
     evaluation,
     index,
+    judge,
     maintenance,
     models,
     search,
@@ -57,6 +58,7 @@ search.add_to(app)
 
 evaluation.add_to(app)
 cases.add_to(app)
+judge.add_to(app)
 models.add_to(app)
 collections.add_to(app)
 documents.add_to(app)
@@ -109,6 +111,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         _add_plugins(args)
         result = app(args=list(args), prog_name="retrieval", standalone_mode=False)
+        if result == 130:  # Typer has caught the KeyboardInterrupt and says nothing
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except RetrievalError as error:
         if debug:

@@ -13,4 +13,11 @@ resolve.py         what a person types for a document, found in a collection
 beir.py, flag_embedding.py, topics.py, own_file.py    the formats
 trec.py            run and qrels files, read and written
 lines.py, qrels.py    what the formats share: lines, records, checks of grades and texts
+
+pool.py            `Pool`: questions and what was found for them, judged a key at a time
+pool_contents.py, pool_judgements.py, pool_status.py, pool_files.py    its parts, and its files
+pooling.py         the union of what several systems rank highest
+query_log.py       questions from the service's log
+synthetic.py       questions that a language model writes
+json_lines.py      files that are appended to, a line on disk at a time
 """

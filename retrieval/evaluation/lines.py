@@ -21,8 +21,13 @@ def existing(path: Path) -> Path | None:
     return None
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines(path: Path, *, torn: list[str] | None = None) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers from 1 and without line ends.
+
+    Args:
+        path: of the file.
+        torn: of a file that is appended to: a last line without an end, as a loss of power or a
+            writer at work leaves it, is left out, and a sentence about it goes here.
 
     Raises:
         CorpusError: the file cannot be read, or is not UTF-8.
@@ -31,6 +36,9 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with _open(path) as file:
             for number, raw in enumerate(file, start=1):
+                if torn is not None and not raw.endswith(b"\n"):
+                    torn.append(f"{path}:{number} is incomplete and was left out.")
+                    return
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip():
                     yield number, line
@@ -48,13 +56,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every line as a JSON object, with its place as path:line.
+def records(path: Path, *, torn: list[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every line as a JSON object, with its place as path:line; `torn` as for `lines`.
 
     Raises:
         CorpusError: as `lines`, or a line is no JSON object.
     """
-    for number, line in lines(path):
+    for number, line in lines(path, torn=torn):
         where = f"{path}:{number}"
         try:
             record = json.loads(line)
