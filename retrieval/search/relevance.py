@@ -219,9 +219,12 @@ _NAMES = {
 def differences(then: Pipeline, now: Pipeline) -> list[str]:
     """What of a pipeline is another than when it was calibrated, a phrase each."""
     found = []
+    follow = {"reranker_model"}
+    if then.reranker != now.reranker:
+        follow |= {"read", "blend", "blend_weight"}  # of the reranker: said with it
     for one in fields(Pipeline):
         was, is_ = getattr(then, one.name), getattr(now, one.name)
-        if was == is_ or one.name == "reranker_model":
+        if was == is_ or one.name in follow:
             continue
         if one.name == "encoder":
             found.append("the encoder is another")
