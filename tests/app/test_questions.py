@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,12 @@ def peer(endpoint: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
     monkeypatch.setenv("RETRIEVAL_LLM_URL", endpoint.url)
     monkeypatch.setenv("RETRIEVAL_LLM_MODEL", "a-model")
     return endpoint.reset()
+
+
+def test_the_entry_point_is_this_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    entry = project["entry-points"]["retrieval.commands"]["questions"]
+    assert entry == f"{questions.__module__}:{questions.__name__}"
 
 
 def test_from_zero_to_figures(
