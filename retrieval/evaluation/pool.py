@@ -108,6 +108,11 @@ class Pool:
         """
         root = Path(folder)
         if not (root / files.POOL).exists():
+            if root.exists() and not root.is_dir():
+                raise InvalidInput(
+                    f"the pool {root} is a file, expected a folder",
+                    fix="Name a folder; it is made where it does not exist.",
+                )
             with os_errors(f"make the pool {root}"):
                 root.mkdir(parents=True, exist_ok=True)
                 other = sorted(one.name for one in root.iterdir() if one.name[0] != ".")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrieval.api.make_pool import make_pool
 from retrieval.errors import CorpusError, InvalidInput, StoreLocked
 from retrieval.evaluation.judgements import load_judgements
 from retrieval.evaluation.pool import Item, Pool
@@ -149,6 +152,18 @@ def test_whatever_is_pressed_the_files_say_what_was_answered(
     } == expected
 
 
+@pytest.mark.parametrize("documented", [Pool, make_pool])
+def test_the_examples_run(documented: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown: list[str] = []
+    name = documented.__name__
+    example = doctest.DocTestParser().get_doctest(documented.__doc__, {}, name, None, 0)
+    assert example.examples
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(example, out=shown.append)
+    assert not runner.failures, "".join(shown)
+
+
 # --- what people and machines do to files ----------------------------------------------------
 
 
@@ -251,6 +266,8 @@ def test_no_pool_and_the_folder_of_something_else_are_refused(tmp_path: Path) ->
     with pytest.raises(InvalidInput, match=r"holds 'queries\.jsonl' already"):
         Pool.make(beir, "docs", "id", depth=10)
     assert (beir / "queries.jsonl").read_text() == "{}"
+    with pytest.raises(InvalidInput, match="is a file, expected a folder"):
+        Pool.make(beir / "queries.jsonl", "docs", "id", depth=10)
     made(tmp_path / "pool").close()
     with pytest.raises(InvalidInput, match="of the collection 'docs', and 'other' was given"):
         Pool.make(tmp_path / "pool", "other", "id", depth=10)
