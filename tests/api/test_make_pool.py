@@ -11,8 +11,10 @@ import pytest
 from hashing_encoder import HashingEncoder
 
 import retrieval
+from retrieval.api.evaluate_folder import evaluate_folder
 from retrieval.api.make_pool import PoolReport, make_pool
 from retrieval.errors import CollectionNotFound, InvalidInput, RetrievalError
+from retrieval.evaluation.judgements import load_judgements
 from retrieval.evaluation.pool import Pool
 from retrieval.evaluation.synthetic import question_of, sample_passages
 
@@ -192,6 +194,31 @@ def test_tenants_have_pools_of_their_own(folder: Path, tmp_path: Path) -> None:
     written = pooled(folder, store, tenant="b", synthetic=5, write=of_tree).synthetic
     assert written is not None
     assert written.kept == 1
+
+
+@pytest.mark.shared_data
+def test_a_pool_judged_in_full_ranks_as_the_whole_set_does(
+    folder: Path, tmp_path: Path, shared_data: Path
+) -> None:
+    """What is in no system's top 10 cannot change P@10 or MRR@10: both are the same."""
+    judged = load_judgements(shared_data / "adi")
+    documents = judged.documents()
+    assert documents is not None
+    store = str(tmp_path / "adi")
+    retrieval.ingest(list(documents), "docs", store=store, encoder=HashingEncoder())
+    pooled(folder, store, queries={"file": judged.queries.items()})
+    with Pool(folder) as pool:
+        while (item := pool.next_item()) is not None:
+            pool.judge(item, min(2, max(0, judged.qrels[item.query.id].get(item.key, 0))))
+    measures = ("P@10", "MRR@10")
+    options: Any = {
+        "collection": "docs", "store": store, "encoder": HashingEncoder(), "rerank": False,
+        "measures": measures,
+    }  # fmt: skip
+    ours = evaluate_folder(folder, **options)
+    whole = evaluate_folder(shared_data / "adi", **options)
+    assert [row.measures for row in ours.rows] == [row.measures for row in whole.rows]
+    assert ours.rows[0].measures["P@10"] > 0
 
 
 # --- written by a language model -----------------------------------------------------------------
