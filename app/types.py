@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval import Document, IngestReport, Passage
-from retrieval.types import FloatArray, LexicalWeights, Manifest
+from retrieval import Document, IngestReport, Passage, SearchResult
+from retrieval.types import FloatArray, LexicalWeights, Manifest, Reference
 
 TextKind: TypeAlias = Literal["query", "passage"]
 """Whether a text gets the encoder's instruction for queries or that for passages."""
@@ -207,3 +207,8 @@ class Observer:
 
     def shed(self, reason: str) -> None:
         """A request was refused: overloaded, rate_limited, deadline."""
+
+    def searched(
+        self, collection: str, reference: Reference | None, results: Sequence[SearchResult]
+    ) -> None:
+        """Searches of a collection were answered; `reference`: of its calibration."""

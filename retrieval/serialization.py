@@ -56,6 +56,7 @@ def result_as_dict(result: SearchResult, *, candidates: bool = False) -> dict[st
         "reranked": result.reranked,
         "offset": result.offset,
         "relevance_is": result.relevance_is,
+        "best_relevance": result.best_relevance,
         "notices": list(result.notices),
         "hits": [_hit(hit) for hit in result.hits],
     }

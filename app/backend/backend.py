@@ -31,6 +31,7 @@ from app.backend.search import SearchCall, Searching, warm_up
 from app.backend.texts import Texts
 from app.backend.writes import Writing
 from app.batching.deadline import Control, controlled
+from app.observability.search_log import SearchLog
 from app.settings.settings import Settings, secret
 from app.types import Caller, Facts, Observer, OnTimeout, Readiness
 from retrieval import SearchResult, Store, TwoStageRetriever
@@ -83,7 +84,8 @@ class Backend:
         self._opened = OpenCollections(self._store, self._open_version)
         self._access = Access(settings, self._store)
         self._calls = Calls(settings, self._access, observer)
-        self._searching = Searching(observer)
+        self._search_log = SearchLog(settings)
+        self._searching = Searching(observer, self._search_log)
         self._opening = threading.Lock()
         self._is_open = self._closed = False
         self.models = Models(self._loaded, settings.model_aliases)
@@ -132,6 +134,7 @@ class Backend:
         self._calls.close()
         self._opened.close()
         self._loaded.close()
+        self._search_log.close()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

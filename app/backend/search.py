@@ -15,6 +15,7 @@ from app.batching.deadline import Control, controlled, current
 from app.batching.encoder import BatchedEncoder
 from app.batching.reranker import BatchedReranker
 from app.errors import DeadlinePassed
+from app.observability.search_log import SearchLog
 from app.types import Observer, OnTimeout
 from retrieval import SearchResult, TwoStageRetriever
 from retrieval.errors import ModelFault
@@ -49,11 +50,13 @@ class Searching:
     """Searches, what they cost, and what they fall back to.
 
     Args:
-        observer: gets how long the stages took.
+        observer: gets how long the stages took, and what was found.
+        log: gets what was found.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, log: SearchLog) -> None:
         self._observer = observer
+        self._log = log
         self._first_stage_s = 0.0
         self._read: dict[str, float] = {}  # collection → pairs that a query's reranking reads
 
@@ -92,6 +95,7 @@ class Searching:
         else:
             results = self._within(retriever, call)
         self._learn(results, retriever.index.collection)
+        self._tell(results, retriever, call.options)
         if notice:
             results = [replace(one, notices=(*one.notices, notice)) for one in results]
         return results
@@ -131,6 +135,15 @@ class Searching:
         if call.options.min_relevance is not None:
             notice += " Without relevance, min_relevance was not applied."
         return [replace(one, notices=(*one.notices, notice)) for one in results]
+
+    def _tell(
+        self, results: Sequence[SearchResult], retriever: TwoStageRetriever, options: SearchOptions
+    ) -> None:
+        """What was found, for metrics and the log of searches."""
+        calibration, collection = retriever.tuning.calibration, retriever.index.collection
+        reference = None if calibration is None else calibration.reference
+        self._observer.searched(collection, reference, results)
+        self._log.write(collection, options, results)
 
     def _learn(self, results: Sequence[SearchResult], collection: str) -> None:
         """What stages took: for the observer, and for the next estimates."""

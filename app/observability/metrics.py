@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -14,7 +16,10 @@ from prometheus_client import (
 
 import retrieval
 from app.observability import tracing
+from app.observability.search_shares import SearchShares
 from app.types import Observer
+from retrieval import SearchResult
+from retrieval.types import Reference
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -72,6 +77,8 @@ class Metrics(Observer):
         self._hits = counter("cache_hits", "Looks into a cache that found it.", "cache")
         self._misses = counter("cache_misses", "Looks into a cache that did not.", "cache")
         self._held = gauge("cache_bytes", "What a cache holds.", "cache")
+        self._shares = SearchShares()
+        registry.register(self._shares)
         # There from the first scrape on, so that a rate over the first event is not lost.
         for reason in ("overloaded", "rate_limited", "deadline"):
             self._shed.labels(reason)
@@ -114,6 +121,12 @@ class Metrics(Observer):
     def shed(self, reason: str) -> None:
         """A request was refused."""
         self._shed.labels(reason).inc()
+
+    def searched(
+        self, collection: str, reference: Reference | None, results: Sequence[SearchResult]
+    ) -> None:
+        """Searches of a collection were answered."""
+        self._shares.add(collection, reference, results)
 
     # --- requests ---
 

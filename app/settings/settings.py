@@ -204,6 +204,12 @@ class Settings(BaseSettings):
         "auto", "form of log lines (auto writes text on a terminal, else json)", "Operations"
     )
     otel: bool = setting(False, "OpenTelemetry traces", "Operations")
+    search_log: Path | None = setting(
+        None, "file that gets a line of JSON for each search, for `retrieval drift`", "Operations"
+    )
+    search_log_texts: bool = setting(
+        False, "the queries' texts are in that file, too, for `retrieval questions`", "Operations"
+    )
 
     @field_validator("cors_origins", "ingest_roots", "model_aliases", mode="before")
     @classmethod

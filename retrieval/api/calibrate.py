@@ -15,8 +15,9 @@ import numpy as np
 from retrieval.api.open import open
 from retrieval.errors import InvalidInput
 from retrieval.evaluation import calibration as statistics
-from retrieval.evaluation.calibration import METHODS, Floats, Judged
+from retrieval.evaluation.calibration import METHODS, Floats, Judged, ScoreMap
 from retrieval.evaluation.calibration_report import CalibrationReport, Histogram, Tried
+from retrieval.evaluation.drift import distribution
 from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.judgements import load_judgements
 from retrieval.evaluation.resolve import resolve
@@ -272,7 +273,7 @@ def _report(
         brier=best.brier,
         brier_before=None if quality is None else quality[0],
         ece=best.ece,
-        reference=_reference(queries, seen.lengths, dict(recall).get(UNDER)),
+        reference=_reference(queries, seen.lengths, fitted, dict(recall).get(UNDER)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     for name in names:
@@ -310,14 +311,18 @@ def _cascade(seen: _Seen) -> tuple[float, float] | None:
     return None if drop is None or keep is None or drop > keep else (drop, keep)
 
 
-def _reference(queries: Sequence[Judged], lengths: Sequence[int], under: float | None) -> Reference:
-    best = np.array([np.nanmax(q.scores) for q in queries if (~np.isnan(q.scores)).any()])
-    parts = np.linspace(0.1, 0.9, 9)
+def _reference(
+    queries: Sequence[Judged], lengths: Sequence[int], map_: ScoreMap, under: float | None
+) -> Reference:
+    found = [q.scores[~np.isnan(q.scores)] for q in queries]
+    best = map_(np.array([one.max() for one in found if len(one)]))
+    under_at = 0.0 if under is None else float(map_(np.array([under]))[0])
     return Reference(
         queries=len(queries),
-        best=tuple(np.quantile(best, parts).tolist()),
-        length=tuple(np.quantile(lengths, parts).tolist()),
-        under=0.0 if under is None else float(np.mean(best < under)),
+        relevance=distribution(best),
+        length=distribution(np.array(lengths, dtype=np.float64)),
+        under_at=under_at,
+        under=float(np.mean(best < under_at)),
         unanswered=1.0 - len(best) / len(queries),
     )
 

@@ -22,6 +22,7 @@ from retrieval.cli import (
     cases,
     collections,
     documents,
+    drift,
     evaluation,
     index,
     judge,
@@ -64,6 +65,7 @@ collections.add_to(app)
 documents.add_to(app)
 maintenance.add_to(app)
 tuning.add_to(app)
+drift.add_to(app)
 
 
 def _add_plugins(arguments: Sequence[str]) -> None:

@@ -54,14 +54,15 @@ class Read:
     """What the second stage made of one query's candidates.
 
     hits: those that it read, or without one the first `depth`, in final order. rest: the others,
-    in first-stage order. whole: no hit fell below the threshold, so deeper ones may pass it, too.
-    reranked, of: how many were read, of how many. truncated: how many of them were cut. excerpts:
-    of how many a part was chosen.
+    in first-stage order. best: the highest relevance before the threshold. whole: no hit fell
+    below the threshold, so deeper ones may pass it, too. reranked, of: how many were read, of how
+    many. truncated: how many of them were cut. excerpts: of how many a part was chosen.
     """
 
     hits: list[Hit]
     rest: list[Hit]
     whole: bool
+    best: float | None = None
     reranked: int = 0
     of: int = 0
     truncated: int = 0
@@ -167,6 +168,7 @@ def _read(
         hits=kept,
         rest=rest,
         whole=len(kept) + len(rest) == len(hits),
+        best=max((hit.relevance for hit in hits if hit.relevance is not None), default=None),
         reranked=0 if plan.reranker is None else depth,
         of=of,
         truncated=truncated,

@@ -236,6 +236,7 @@ class TwoStageRetriever(Closing):
             reranked=read.reranked,
             offset=plan.options.offset,
             relevance_is=plan.relevance.scale,
+            best_relevance=read.best,
         )
 
     def count(self, *, tenant: str | None = None) -> int:

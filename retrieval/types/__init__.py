@@ -52,6 +52,7 @@ from retrieval.types.modes import Fusion, Mode
 from retrieval.types.results import Hit, IngestProgress, IngestReport, SearchResult, Timings
 from retrieval.types.tuning import (
     Calibration,
+    Distribution,
     Pipeline,
     Reference,
     RelevanceScale,
@@ -66,6 +67,7 @@ __all__ = [
     "Bm25Info",
     "Calibration",
     "Candidate",
+    "Distribution",
     "Document",
     "DocumentState",
     "Encoder",

@@ -94,6 +94,8 @@ class SearchResult:
         relevance_is: what the hits' relevance is: the probability of being relevant, of a
             collection that was calibrated for this way of searching, else the reranker's sigmoid
             or a cosine; None where it is None, too.
+        best_relevance: the highest relevance among the candidates, also where `min_relevance`
+            left them out; None where there is none.
 
     Example:
         >>> import retrieval
@@ -119,6 +121,7 @@ class SearchResult:
     reranked: int = 0
     offset: int = 0
     relevance_is: RelevanceScale | None = None
+    best_relevance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

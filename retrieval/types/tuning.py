@@ -71,20 +71,31 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """Where values lay: `edges` (n), rising, and the shares below the first, between them, and
+    from the last on (n + 1)."""
+
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
-    """How queries and their best scores were distributed at calibration, for `retrieval drift`.
+    """How queries and their best hits were distributed at calibration, for `retrieval drift`.
 
     Attributes:
         queries: how many.
-        best: nine deciles of the best hit's score, rising.
-        length: nine deciles of the queries' lengths in characters, rising.
-        under: share of queries whose best hit is below the threshold of `recall:0.9`.
+        relevance: of each query's best candidate.
+        length: of each query, in characters.
+        under_at: the relevance at the threshold of `recall:0.9`.
+        under: share of queries whose best candidate is below it.
         unanswered: share of queries for which nothing at all was found.
     """
 
     queries: int
-    best: tuple[float, ...]
-    length: tuple[float, ...]
+    relevance: Distribution
+    length: Distribution
+    under_at: float
     under: float
     unanswered: float
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from service_help import Service, small_service
+from service_help import Service, make_settings, small_service
 
 import retrieval
+from app.backend.backend import Backend
 from retrieval.api.calibrate import calibrate
+from retrieval.cli.main import run
+from retrieval.errors import InvalidInput
 from retrieval.evaluation.judged import JudgedQueries
 from retrieval.index.store import Store
 
@@ -25,6 +30,7 @@ clock coat comb cup curtain desk door drawer drum fan fence flag flute fork fram
 guitar hammer hat helmet kettle key kite knife ladder lamp lantern lock
 """,
 )
+BATCH = "/v1/search/batch"
 QUESTION = "who made the kettle?"
 OFF_TOPIC = "what does photosynthesis need?"
 
@@ -41,7 +47,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     queries = {name: f"who made the {name}?" for name in THINGS}
     judged = JudgedQueries("things", "test", queries, {n: {f"{n}.txt": 1} for n in THINGS})
     calibrate(judged, store=store, reranker="maxsim", names={"strict": "precision:0.8"})
-    with small_service(folder) as running:
+    log = folder / "logs" / "searches.jsonl"
+    with small_service(folder, search_log=log, search_log_texts=True) as running:
         yield running
 
 
@@ -112,3 +119,47 @@ def test_a_running_service_notices_what_is_decided(service: Service) -> None:
     becomes("cosine")
     store.set_calibration("docs", kept)
     becomes("probability")
+
+
+def metric(service: Service, name: str) -> dict[str, float]:
+    lines = httpx.get(f"{service.url}/metrics", timeout=60).text.splitlines()
+    found = [line.rpartition(" ") for line in lines if line.startswith(f"retrieval_{name}")]
+    return {labels: float(value) for labels, _, value in found}
+
+
+def test_searches_are_logged_counted_and_compared(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = [f"who made the {name}?" for name in THINGS]
+    for _ in range(2):
+        assert asked(service, BATCH, {"queries": queries, "min_relevance": 0.3}).is_success
+    log = service.settings.search_log
+    assert log is not None
+    assert log.stat().st_mode & 0o077 == 0
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    last = lines[-1]
+    assert (last["collection"], last["query"], last["hits"]) == ("docs", queries[-1], 1)
+    assert last["characters"] == len(queries[-1])
+    assert last["relevance_is"] == "probability"
+    assert last["best_relevance"] > 0.5
+    psi = metric(service, "search_drift_psi")
+    assert psi['retrieval_search_drift_psi{collection="docs",of="relevance"}'] < 0.25
+    command = ["drift", "docs", "--store", service.settings.store, "--log", str(log)]
+    since = lines[-2 * len(queries)]["time"]
+    assert run([*command, "--since", since, "--check"]) == 0
+    assert "The calibration still fits" in capsys.readouterr().out
+    off = [f"what does {name} need for photosynthesis and growth in spring?" for name in THINGS]
+    for _ in range(4):
+        assert asked(service, BATCH, {"queries": off, "min_relevance": 0.3}).is_success
+    assert sum(metric(service, "search_unanswered_share").values()) > 0.3
+    assert run([*command, "--since", since, "--check"]) == 3
+    assert "Label again" in capsys.readouterr().out
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match=r"search_log .* cannot be written"):
+        Backend(make_settings(tmp_path, search_log=tmp_path / "file" / "log.jsonl"))
+    silent = Backend(make_settings(tmp_path, search_log=tmp_path / "log.jsonl"))
+    silent.close()
+    assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == ""

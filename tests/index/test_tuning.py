@@ -22,6 +22,7 @@ from retrieval.index.manifest import check_manifest, manifest_from_dict, manifes
 from retrieval.index.store import Store
 from retrieval.types import (
     Calibration,
+    Distribution,
     EncoderInfo,
     Fusion,
     Manifest,
@@ -35,6 +36,7 @@ from retrieval.types import (
 PIPELINE = Pipeline(
     "sha256:1", "q: ", "sha256:2", "words", "hybrid", Fusion(), False, 50, "full", "scores", 0.75
 )
+SHARES = Distribution((0.1, 0.2), (0.25, 0.5, 0.25))
 CALIBRATION = Calibration(
     PIPELINE,
     "stage2",
@@ -43,7 +45,7 @@ CALIBRATION = Calibration(
     recall=((0.9, -1.5), (0.95, -2.25)),
     names={"strict": "precision:0.9", "中文": "recall:0.9"},
     queries=120,
-    reference=Reference(120, (0.1, 0.2), (10.0, 20.0), 0.05, 0.0),
+    reference=Reference(120, SHARES, SHARES, 0.2, 0.05, 0.0),
 )
 TUNING = Tuning(
     SearchDefaults(mode="dense", fusion=Fusion(weights=(2, 1, 1)), min_relevance="recall:0.9"),

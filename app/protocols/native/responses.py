@@ -80,6 +80,9 @@ class ResultBody(BaseModel):
         description="what the hits' relevance is: the probability of being relevant, of a "
         "calibrated collection, else a score cut to a scale from 0 to 1"
     )
+    best_relevance: float | None = Field(
+        description="the highest among the candidates, also where min_relevance left them out"
+    )
     notices: list[str] = Field(description="truncation, a time budget that ended early, …")
     hits: list[HitBody]
     candidates: list[CandidateBody] | None = Field(
