@@ -145,8 +145,10 @@ class Answering:
         least = options.pop("min_relevance", None)
         if least is None:
             least = self._settings.answer_min_relevance
-        if isinstance(least, str):  # on the scale of a score, which the search alone knows
-            options["min_relevance"] = least
+        if least is not None:
+            # a promise is on the scale of a score, which the search alone knows; a number is held
+            # against the hits below, and the collection's default is not
+            options["min_relevance"] = least if isinstance(least, str) else 0
         (result,) = await self._backend.search(
             caller,
             [query],

@@ -108,10 +108,8 @@ def calibrate(
         collection, store=store, reranker=reranker, api_key=api_key, **(model_options or {})
     )
     with opened as retriever:
-        tuning = retriever.tuning
-        # nothing is left out, and nothing is calibrated twice
-        plain = replace(tuning.defaults, min_relevance=None)
-        retriever.tuning = replace(tuning, defaults=plain, calibration=None)
+        retriever.tuning = replace(retriever.tuning, calibration=None)  # nothing twice
+        search["min_relevance"] = 0  # and nothing is left out
         known = resolve(read, retriever.index, tenant=search.get("tenant"))
         seen = _Seen(known, grade)
         ids = list(islice(known.queries, limit))

@@ -222,7 +222,8 @@ class SearchOptions:
     )
     min_relevance: float | str | None = _option(
         None,
-        "Leave out hits below this relevance, from 0 to 1. Of a calibrated collection also "
+        "Leave out hits below this relevance, from 0 to 1; 0 leaves out none. Of a calibrated "
+        "collection also "
         "`recall:0.95` (keeps 95% of the relevant hits), `precision:0.9` (of the hits 90% are "
         "relevant), or a name given to one of them.",
         fix="Without a calibration, relevance is the sigmoid of the reranker's score: try 0.3 and "

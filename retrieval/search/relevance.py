@@ -106,7 +106,7 @@ def relevance_of(
     """Settle what relevance means in a search.
 
     Args:
-        asked: the option `min_relevance`.
+        asked: the option `min_relevance`; 0 leaves nothing out, whatever the default is.
         now: what makes the scores of this search.
         calibration: of the collection, if it has one.
         scale: what relevance is without a calibration.
@@ -133,7 +133,7 @@ def relevance_of(
     if calibration is not None:
         scale = "probability"
     settled = Relevance(scale, calibration, notices=tuple(notices))
-    if asked is None:
+    if asked is None or asked == 0:
         return settled
     try:
         return _limited(settled, asked, now, collection, void=bool(changed))

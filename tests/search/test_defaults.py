@@ -104,6 +104,13 @@ def test_a_weight_decides_the_order(store: Store) -> None:
     assert ids[2] == ids[0][::-1]
 
 
+def test_zero_leaves_nothing_out_whatever_the_default_is(store: Store) -> None:
+    store.set_defaults("docs", SearchDefaults(min_relevance=0.9))
+    with opened(store) as retriever:
+        assert len(retriever.search("apples").hits) < len(TEXTS)
+        assert len(retriever.search("apples", min_relevance=0).hits) == len(TEXTS)
+
+
 def test_a_retriever_that_follows_takes_them_within_a_second(store: Store) -> None:
     now = [0.0]
     following = retrieval.FollowingRetriever(

@@ -175,7 +175,7 @@ def plain_search(
             pool = [replace(hit, score=fused[hit.passage.id]) for hit in pool]
             pool.sort(key=lambda hit: (-hit.score, hit.passage.id))
         rest = [replace(hit, relevance=None) for hit in rest]
-    if min_relevance is not None:
+    if min_relevance:  # 0 leaves nothing out
         pool, rest = (
             [hit for hit in part if hit.relevance is not None and hit.relevance >= min_relevance]
             for part in (pool, rest)
@@ -370,7 +370,7 @@ def test_no_deeper_than_a_threshold_lets_through(
     assert result.hits == ()
     assert spy.calls == [("search_batch", 5), ("search_batch", 10)]
     spy.calls.clear()
-    read = made.search("oak", mode="dense", candidates=5, top_k=5, offset=5, min_relevance=0.0)
+    read = made.search("oak", mode="dense", candidates=5, top_k=5, offset=5, min_relevance=1e-9)
     assert read.hits == ()
     assert spy.calls == [("search_batch", 5)]
 
