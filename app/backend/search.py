@@ -120,7 +120,12 @@ class Searching:
         self, retriever: TwoStageRetriever, call: SearchCall, why: str
     ) -> list[SearchResult]:
         options = replace(
-            call.options, rerank=False, min_relevance=None, blend=None, blend_weight=None
+            call.options,
+            rerank=False,
+            min_relevance=None,
+            blend=None,
+            blend_weight=None,
+            cascade=False,
         )
         before = current()
         control = Control(

@@ -22,6 +22,7 @@ from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.judgements import load_judgements
 from retrieval.evaluation.resolve import resolve
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
+from retrieval.search.cascade import DROP_RECALL, KEEP_PRECISION
 from retrieval.search.first_stage import FirstStage, encode
 from retrieval.search.options import SearchArguments
 from retrieval.search.relevance import threshold_at
@@ -37,7 +38,6 @@ LEVELS = tuple(round(0.5 + 0.01 * step, 2) for step in range(50))
 UNDER = 0.9
 """The recall whose threshold `retrieval drift` watches: best hits below it become more."""
 
-CASCADE_RECALL, CASCADE_PRECISION = 0.99, 0.9
 _BINS = 24
 _FEW_JUDGED = 0.3
 
@@ -51,7 +51,7 @@ def calibrate(
     reranker: str = "auto",
     signal: Signal | None = None,
     names: Mapping[str, str] | None = None,
-    cascade: bool = False,
+    find_cascade: bool = False,
     grade: int = 1,
     limit: int | None = None,
     keep: bool = True,
@@ -80,7 +80,7 @@ def calibrate(
         reranker: as for `open`.
         signal: the score to take; None chooses.
         names: thresholds by names of one's own: {"strict": "precision:0.9"}.
-        cascade: also find the first-stage scores beyond which no reranker is needed.
+        find_cascade: also find the first-stage scores beyond which no reranker is needed.
         grade: from which grade on a judgement means relevant.
         limit: only the first queries.
         keep: store it with the collection.
@@ -111,22 +111,22 @@ def calibrate(
         retriever.tuning = replace(retriever.tuning, calibration=None)  # nothing twice
         search["min_relevance"] = 0  # and nothing is left out
         known = resolve(read, retriever.index, tenant=search.get("tenant"))
-        seen = _Seen(known, grade)
+        seen = Seen(known, grade)
         ids = list(islice(known.queries, limit))
         for start in range(0, len(ids), batch_size):
             batch = ids[start : start + batch_size]
-            hits = _searched(retriever, [known.queries[id_] for id_ in batch], search)
+            hits = searched(retriever, [known.queries[id_] for id_ in batch], search)
             for id_, own in zip(batch, hits, strict=True):
                 seen.add(id_, own)
             if progress is not None:
                 progress(min(start + batch_size, len(ids)), len(ids))
-        report = _report(retriever, seen, search, names or {}, cascade, seed, signal)
+        report = _report(retriever, seen, search, names or {}, find_cascade, seed, signal)
     if keep:
         Store.of(store, api_key).set_calibration(collection, report.calibration)
     return replace(report, stored=keep)
 
 
-def _searched(
+def searched(
     retriever: TwoStageRetriever, texts: list[str], options: SearchArguments
 ) -> list[list[Hit]]:
     """All candidates of each query as hits, in final order: a page would show the best alone."""
@@ -146,7 +146,7 @@ class _Scores:
     before: float = math.nan
 
 
-class _Seen:
+class Seen:
     """What searches gave of every judged query, by what judgements are of (MaxP)."""
 
     def __init__(self, judged: JudgedQueries, grade: int) -> None:
@@ -206,7 +206,7 @@ def _best(known: float, new: float | None) -> float:
 
 def _report(
     retriever: TwoStageRetriever,
-    seen: _Seen,
+    seen: Seen,
     search: SearchArguments,
     names: Mapping[str, str],
     cascade: bool,
@@ -302,10 +302,10 @@ def _thresholds(
     return tuple((level, score) for level, score in found if score is not None)
 
 
-def _cascade(seen: _Seen) -> tuple[float, float] | None:
+def _cascade(seen: Seen) -> tuple[float, float] | None:
     first = seen.of("stage1")
-    drop = statistics.recall_threshold(first, CASCADE_RECALL)
-    keep = statistics.precision_threshold(first, CASCADE_PRECISION)
+    drop = statistics.recall_threshold(first, DROP_RECALL)
+    keep = statistics.precision_threshold(first, KEEP_PRECISION)
     return None if drop is None or keep is None or drop > keep else (drop, keep)
 
 
@@ -332,7 +332,7 @@ def _histogram(scores: Floats, labels: Any) -> Histogram:
     return Histogram(*(tuple(one.tolist()) for one in (edges, relevant, others)))
 
 
-def _notices(seen: _Seen, made: Calibration, *, asked: bool) -> tuple[str, ...]:
+def _notices(seen: Seen, made: Calibration, *, asked: bool) -> tuple[str, ...]:
     notices = []
     if seen.judged_top10 < _FEW_JUDGED:
         notices.append(
@@ -343,6 +343,6 @@ def _notices(seen: _Seen, made: Calibration, *, asked: bool) -> tuple[str, ...]:
         notices.append(
             "No cascade: it needs a reranker behind a first stage whose scores mean the same from "
             "query to query (not hybrid), and that tell relevant from other candidates well enough "
-            f"for a recall of {CASCADE_RECALL:g} and a precision of {CASCADE_PRECISION:g}."
+            f"for a recall of {DROP_RECALL:g} and a precision of {KEEP_PRECISION:g}."
         )
     return tuple(notices)

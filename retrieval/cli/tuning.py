@@ -150,7 +150,7 @@ def calibrate(
             reranker=reranker,
             signal=None if signal == "auto" else signal,
             names=_named(name or []),
-            cascade=cascade,
+            find_cascade=cascade,
             grade=grade,
             limit=limit,
             keep=not dry_run,

@@ -129,6 +129,7 @@ class SearchOptions:
         first stage    mode, where, tenant, fusion, exact: candidates, best first
         min_score      candidates below it are left out
         refine         MaxSim over stored token vectors puts them in order
+        cascade        candidates that their score settles are kept or left out unread
         re-rank        the second stage reads the best `candidates` of them, whole or the part of
                        each that fits the query best (read), as far as budget_ms allows
         blend          the final order, and with it `Hit.score`
@@ -231,6 +232,12 @@ class SearchOptions:
         least=0,
         most=1,
         expected="a number from 0 to 1, or the text of a calibrated threshold",
+    )
+    cascade: bool = _option(
+        False,
+        "Let the reranker read only candidates that their first-stage score does not settle. Needs "
+        "a calibration with a cascade; those that are kept unread come first.",
+        hidden=_NO_TUNING,
     )
     budget_ms: float | None = _option(
         None,
@@ -340,6 +347,7 @@ class SearchArguments(TypedDict, total=False):
     blend: BlendChoice | None
     blend_weight: float | None
     min_relevance: float | str | None
+    cascade: bool
     budget_ms: float | None
     offset: int
     per_document: int | None

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from retrieval._validate import is_number, one_of, whole_number
 from retrieval.errors import InvalidInput
+from retrieval.search.cascade import cascade_of
 from retrieval.search.excerpts import Excerpts
 from retrieval.search.options import (
     DEFAULT_CANDIDATES,
@@ -64,6 +65,8 @@ class SearchPlan:
         pipeline: what makes the scores, as far as their meaning hangs on it.
         relevance: what it means, and the least that a hit must have.
         second_weight: of the reranker's scores in the blend "scores".
+        cascade: first-stage scores below which candidates are dropped, and from which they are
+            kept, without being read; None reads all.
     """
 
     options: SearchOptions
@@ -77,6 +80,7 @@ class SearchPlan:
     pipeline: Pipeline
     relevance: Relevance
     second_weight: float = 0.0
+    cascade: tuple[float, float] | None = None
     excerpts: Excerpts | None = None
     most_tokens: int | None = None
 
@@ -156,6 +160,14 @@ def plan_search(
         blend=blend,
         blend_weight=weight if blend == "scores" else None,
     )
+    relevance = relevance_of(
+        options.min_relevance,
+        pipeline,
+        calibration,
+        _scale(reranker, pipeline),
+        manifest.collection,
+        by_default="min_relevance" in by_default,
+    )
     plan = SearchPlan(
         options=options,
         reranker=reranker,
@@ -166,15 +178,9 @@ def plan_search(
         fusion=fusion,
         lexical=layout.lexical and mode in ("lexical", "hybrid"),
         pipeline=pipeline,
-        relevance=relevance_of(
-            options.min_relevance,
-            pipeline,
-            calibration,
-            _scale(reranker, pipeline),
-            manifest.collection,
-            by_default="min_relevance" in by_default,
-        ),
+        relevance=relevance,
         second_weight=weight,
+        cascade=cascade_of(relevance, manifest.collection) if options.cascade else None,
         excerpts=excerpts,
         most_tokens=_most_tokens(options, reranker),
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from retrieval.models.rerankers.time_budget import score_within
+from retrieval.search.cascade import KEEP_PRECISION, parted
 from retrieval.search.excerpts import Excerpt, tokens, whole
 from retrieval.search.hits import first_stage_hits, reranked_hits
 from retrieval.search.plan import SearchPlan
@@ -56,7 +57,8 @@ class Read:
     hits: those that it read, or without one the first `depth`, in final order. rest: the others,
     in first-stage order. best: the highest relevance before the threshold. whole: no hit fell
     below the threshold, so deeper ones may pass it, too. reranked, of: how many were read, of how
-    many. truncated: how many of them were cut. excerpts: of how many a part was chosen.
+    many. truncated: how many of them were cut. excerpts: of how many a part was chosen. unread: how
+    many of the hits a cascade kept without reading.
     """
 
     hits: list[Hit]
@@ -67,6 +69,7 @@ class Read:
     of: int = 0
     truncated: int = 0
     excerpts: int = 0
+    unread: int = 0
 
 
 def read_candidates(
@@ -78,6 +81,27 @@ def read_candidates(
     """Re-rank the candidates of every query; all pairs share the reranker's batches."""
     if plan.reranker is None:
         return [_read(first_stage_hits(own, plan.cosines), plan.depth, plan) for own in found]
+    if plan.cascade is None:
+        return _read_all(texts, found, plan, progress)
+    parts = [parted(own[: plan.depth], plan.cascade) for own in found]
+    read = _read_all(texts, [middle for _, middle in parts], plan, progress)
+    return [
+        # what is deeper scores lower than what was dropped, or is no better than it
+        replace(
+            one, hits=[*kept, *one.hits], rest=[], whole=False, unread=len(kept),
+            best=max([KEEP_PRECISION] * bool(kept) + [one.best or 0.0]),
+        )
+        for one, (kept, _) in zip(read, parts, strict=True)
+    ]  # fmt: skip
+
+
+def _read_all(
+    texts: Sequence[str],
+    found: Sequence[Sequence[Candidate]],
+    plan: SearchPlan,
+    progress: ProgressCallback | None,
+) -> list[Read]:
+    assert plan.reranker is not None
     started = time.perf_counter()
     budget_ms = plan.options.budget_ms
     parts = _parts(texts, [own[: plan.depth] for own in found], plan)
@@ -126,6 +150,11 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
     if plan.relevance.limited and not plan.relevance.of_first_stage:
         others = "have no relevance and are left out"
     notices = []
+    if plan.cascade is not None:
+        notices.append(
+            f"The first stage's scores settled all but {read.of} candidates: {read.unread} were "
+            "kept without the reranker, the others left out."
+        )
     if early and plan.most_tokens is not None:
         notices.append(f"{PACE_NOTICE} The others {others}.")
     elif read.excerpts:
@@ -144,7 +173,7 @@ def reading_notices(read: Read, plan: SearchPlan, hits: Sequence[Hit], queries: 
     if early:
         return notices
     unread = sum(hit.stage2_score is None for hit in hits)
-    if unread and plan.fetch == plan.depth:
+    if plan.cascade is None and unread and plan.fetch == plan.depth:
         notices.append(
             f"{unread} of the hits are beyond the {plan.depth} candidates that are re-ranked, and "
             "follow in first-stage order."

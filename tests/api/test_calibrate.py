@@ -162,6 +162,33 @@ def test_too_few_queries_are_refused_and_nothing_is_stored(store: Store, report:
     assert store.manifest("zoo") == before
 
 
+def test_a_cascade_reads_less_and_keeps_the_answers(store: Store, tmp_path: Path) -> None:
+    place = Store(tmp_path / "own")
+    retrieval.ingest(documents(), "zoo", store=place, encoder="all-MiniLM-L6-v2")
+    options: Any = {"store": place, "reranker": "maxsim", "mode": "dense"}
+    made = calibrate(judged(), "zoo", find_cascade=True, **options).calibration
+    assert made.cascade is not None
+    drop, keep = made.cascade
+    with retrieval.open("zoo", **options) as retriever:
+        whole = retriever.search("where does the otter sleep?")
+        part = retriever.search("where does the otter sleep?", cascade=True)
+    assert part.reranked < whole.reranked
+    assert part.hits[0].passage.document_id == "otter.txt"
+    for hit in part.hits:
+        assert hit.stage1_score >= drop
+        assert (hit.stage2_score is None) == (hit.stage1_score >= keep)
+    assert [hit.rank for hit in part.hits] == list(range(1, len(part.hits) + 1))
+    assert any("settled all but" in notice for notice in part.notices)
+
+
+def test_a_cascade_that_nobody_calibrated(store: Store, report: Any) -> None:
+    with opened(store) as retriever:
+        with pytest.raises(InvalidInput, match="its calibration has none"):
+            retriever.search("otter", cascade=True)
+        with pytest.raises(InvalidInput, match="no calibration that holds"):
+            retriever.search("otter", cascade=True, mode="hybrid")
+
+
 def test_first_stages_alone_get_a_scale(store: Store, tmp_path: Path) -> None:
     place = Store(tmp_path / "own")
     retrieval.ingest(documents(), "zoo", store=place, encoder="all-MiniLM-L6-v2")

@@ -122,7 +122,7 @@ def test_the_arguments_that_editors_show_are_the_options() -> None:
             "mcp",
             {
                 "fetch", "candidates", "rerank", "read", "blend", "blend_weight", "budget_ms",
-                "diversity", "min_score", "fusion", "refine", "exact",
+                "cascade", "diversity", "min_score", "fusion", "refine", "exact",
             },
         ),
     ],
