@@ -20,7 +20,7 @@ from _judged import add_data_option
 from _report import OURS, Row, machine, parser, report
 from _sets import Case, collection, documents_of, missing_sets, queries_of
 
-from retrieval.api.calibrate import Seen, searched
+from retrieval.api.calibrate import searched
 from retrieval.evaluation.calibration import (
     Judged,
     brier,
@@ -31,6 +31,7 @@ from retrieval.evaluation.calibration import (
     recall_threshold,
     reliability,
 )
+from retrieval.evaluation.candidate_scores import Seen
 from retrieval.models.load import load_encoder, load_reranker
 
 CASES = (Case("scifact", "test"), Case("pubmedqa", "test"), Case("xquad-en", "test"))

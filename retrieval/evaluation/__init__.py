@@ -3,6 +3,10 @@
 evaluate.py        `evaluate`: searches every judged query and measures
 metrics.py         measures by name, and whether two runs differ
 significance.py    tests, intervals and power of paired differences
+calibration.py     scores to probabilities, thresholds that promise something
+candidate_scores.py    what judged queries' candidates scored: what is calibrated
+calibration_report.py    what a calibration found, as text and JSON
+drift.py           whether searches are still like those that were calibrated on
 report.py          what an evaluation found, as text and JSON
 cases.py           retrieval tests: what a search must find, and whether it did
 cases_report.py    what came of them, as JSON and JUnit XML
