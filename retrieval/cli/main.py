@@ -28,6 +28,7 @@ from retrieval.cli import (
     judge,
     maintenance,
     models,
+    mteb,
     search,
     tuning,
 )
@@ -61,6 +62,7 @@ evaluation.add_to(app)
 cases.add_to(app)
 judge.add_to(app)
 models.add_to(app)
+mteb.add_to(app)
 collections.add_to(app)
 documents.add_to(app)
 maintenance.add_to(app)

@@ -13,6 +13,7 @@ from retrieval import Document, TwoStageRetriever
 from retrieval.api.case_file import load_cases
 from retrieval.api.run_cases import run_cases
 from retrieval.evaluation.cases import CaseOutcome
+from retrieval.types import SearchDefaults
 
 TEXTS = {
     "travel costs.md": "travel costs are paid back within ten days",
@@ -98,6 +99,17 @@ def test_an_empty_answer(tmp_path: Path, retriever: TwoStageRetriever) -> None:
     assert lower.state == "ok"
     assert (without.state, without.exit_code) == ("error", 2)
     assert "nothing_relevant was given without min_relevance" in without.why
+
+
+def test_an_answer_is_empty_by_the_collections_own_default(tmp_path: Path) -> None:
+    store, encoder = retrieval.Store(tmp_path / "store"), HashingEncoder()
+    retrieval.ingest([Document("soup.md", "soup at noon")], "docs", store=store, encoder=encoder)
+    store.set_defaults("docs", SearchDefaults(mode="dense", min_relevance=0.9))
+    text = "[[case]]\nquestion='{}'\nnothing_relevant=true\n"
+    with retrieval.open("docs", store=store, encoder=encoder, reranker=None) as opened:
+        nothing, soup = outcomes(tmp_path, opened, text.format("zzz") + text.format("soup at noon"))
+    assert nothing.state == "ok"
+    assert "with min_relevance the collection's own" in soup.why
 
 
 def test_time_is_that_of_the_best_try(

@@ -1,17 +1,4 @@
-"""mteb: both models as its benchmarks call them (extra `mteb`).
-
-    import mteb
-    from retrieval.integrations.mteb import MtebCrossEncoder, MtebEncoder
-
-    task = mteb.get_task("SciFact")
-    mteb.evaluate(MtebEncoder("BAAI/bge-small-en-v1.5"), task, prediction_folder="predictions")
-    task.convert_to_reranking("predictions", top_k=100)
-    mteb.evaluate(MtebCrossEncoder("BAAI/bge-reranker-base"), task)
-
-Queries of retrieval tasks get the model's own instruction, everything else that for passages.
-Settings of mteb that would change nothing here (`batch_size`) are ignored: batches are made by
-tokens.
-"""
+"""The two models as mteb's `EncoderProtocol` and `CrossEncoderProtocol`."""
 
 from __future__ import annotations
 
@@ -33,6 +20,7 @@ except ImportError as error:
     raise missing("mteb", "mteb", "mteb") from error
 
 from retrieval.errors import InvalidInput
+from retrieval.models.options import SETTINGS
 from retrieval.search.retriever import close_models
 from retrieval.types import Encoder, FloatArray, Reranker
 
@@ -40,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["MtebCrossEncoder", "MtebEncoder"]
+
+_TELLING = (*SETTINGS, "dtype", "truncate_dim", "long_passages", "window_overlap")
 
 
 class MtebEncoder:
@@ -68,6 +58,7 @@ class MtebEncoder:
         del revision
         self._like = EncoderLikeST(model_name, **_with_device(options, device))
         info = self._like.encoder.info
+        self.notices = self._like.notices
         self.mteb_model_meta = _meta(
             info.model,
             info.fingerprint,
@@ -76,6 +67,7 @@ class MtebEncoder:
             use_instructions=bool(info.query_instruction or info.passage_instruction),
             similarity_fn_name="cosine",
             model_type=["dense"],
+            experiment_kwargs=_experiment(options),
         )
 
     def encode(
@@ -142,6 +134,7 @@ class MtebCrossEncoder:
             max_tokens=info.max_length,
             use_instructions=False,
             model_type=["cross-encoder"],
+            experiment_kwargs=_experiment(options),
         )
 
     def predict(
@@ -191,6 +184,12 @@ def _texts(batches: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _with_device(options: dict[str, Any], device: str | None) -> dict[str, Any]:
     return options if device is None else {**options, "device": device}
+
+
+def _experiment(options: Mapping[str, Any]) -> dict[str, str] | None:
+    """What was chosen that changes vectors or scores: mteb keeps such results by themselves."""
+    chosen = {name: options[name] for name in _TELLING if options.get(name) is not None}
+    return {name: str(value) or "none" for name, value in chosen.items()} or None
 
 
 def _meta(model: str, fingerprint: str, **known: Any) -> ModelMeta:
