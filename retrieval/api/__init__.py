@@ -7,6 +7,10 @@ evaluate_folder.py  `retrieval eval`: a BEIR folder, indexed, searched and measu
 case_file.py        `load_cases`: retrieval tests from TOML
 run_cases.py        `run_cases`: retrieval tests on an open collection
 make_pool.py        `make_pool`: questions, and what systems find for them, to be judged
+compare.py          `retrieval compare`: a grid of settings on judged queries
+compare_job.py      its work: indexes made, settings searched and timed
+compare_models.py, remembering.py, compare_cost.py    its models; what they compute once; how long
+compare_collection.py    on an existing collection, and for one
 reindex.py          the next version of a collection, compared and switched to
 models.py           the models that a collection was built with, or that a user names
 """

@@ -21,6 +21,7 @@ from retrieval import __version__
 from retrieval.cli import (
     cases,
     collections,
+    compare,
     documents,
     drift,
     evaluation,
@@ -61,6 +62,7 @@ search.add_to(app)
 evaluation.add_to(app)
 cases.add_to(app)
 judge.add_to(app)
+compare.add_to(app)
 models.add_to(app)
 mteb.add_to(app)
 collections.add_to(app)
