@@ -159,7 +159,7 @@ def judge(
     elif problems:
         problems.append(f"found {_listed(hits)}" if hits else "found nothing at all")
     if case.max_ms is not None and ms > case.max_ms:
-        problems.append(f"the search took {ms:.0f} ms, at most {case.max_ms:g} ms are allowed")
+        problems.insert(0, f"the search took {ms:.0f} ms, at most {case.max_ms:g} ms are allowed")
     state: State = "failed" if problems else "ok"
     return CaseOutcome(case.name, case.question, state, tuple(problems), ms, hits)
 
@@ -196,7 +196,7 @@ def _listed(hits: Sequence[Hit]) -> str:
     """Ranks, documents and relevances of the first hits, in a line."""
     shown = [
         f"{hit.rank}. {hit.passage.document_id}"
-        + ("" if hit.relevance is None else f" (relevance {hit.relevance:.2f})")
+        + ("" if hit.relevance is None else f" (relevance {hit.relevance:.2g})")
         for hit in hits[:_SHOWN]
     ]
     more = [f"and {len(hits) - _SHOWN} more"] if len(hits) > _SHOWN else []

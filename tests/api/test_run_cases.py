@@ -94,7 +94,7 @@ def test_an_empty_answer(tmp_path: Path, retriever: TwoStageRetriever) -> None:
         f"{case}",
     )
     assert higher.problems == (
-        "expected no hit with min_relevance 0.9, found 1. soup.md (relevance 1.00)",
+        "expected no hit with min_relevance 0.9, found 1. soup.md (relevance 1)",
     )
     assert lower.state == "ok"
     assert (without.state, without.exit_code) == ("error", 2)

@@ -110,7 +110,7 @@ def test_where_a_missing_document_is() -> None:
         "'a' is not within the first 2: it is at rank 3",
         "'b' is not within the first 2: the first stage has it at rank 4, the answer left it out",
         "'c' is not within the first 2: it is not among the 4 candidates of the first stage",
-        "found 1. x (relevance 0.50), 2. y (relevance 0.50)",
+        "found 1. x (relevance 0.5), 2. y (relevance 0.5)",
     )
 
 
@@ -149,7 +149,7 @@ def test_an_answer_that_must_be_empty() -> None:
     one = case(nothing_relevant=True, options={"top_k": 5, "min_relevance": 0.4})
     assert judged(one, result_of()).state == "ok"
     (problem,) = judged(one, result_of(passage("a"))).problems
-    assert problem == "expected no hit with min_relevance 0.4, found 1. a (relevance 0.50)"
+    assert problem == "expected no hit with min_relevance 0.4, found 1. a (relevance 0.5)"
 
 
 def test_time() -> None:
@@ -158,6 +158,8 @@ def test_time() -> None:
     outcome = judged(one, result_of(), 31.2)
     assert outcome.problems == ("the search took 31 ms, at most 20 ms are allowed",)
     assert outcome.ms == 31.2
+    both = judged(case(max_ms=20, must_contain=(Wanted("a"),)), result_of(), 31.2)
+    assert [problem.split(" ")[0] for problem in both.problems] == ["the", "'a'", "found"]
 
 
 # --- reports --------------------------------------------------------------------------------
