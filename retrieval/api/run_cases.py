@@ -13,7 +13,7 @@ from retrieval.evaluation.cases import Case, CaseOutcome, QualityCase, judge
 from retrieval.evaluation.cases_report import CasesReport
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.evaluation.judgements import load_judgements
-from retrieval.evaluation.resolve import resolve
+from retrieval.evaluation.resolve import resolve, unknown
 from retrieval.search.options import DEFAULT_CANDIDATES, SearchArguments
 from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import Hit, SearchResult
@@ -65,7 +65,10 @@ def run_cases(
             on_case(outcome)
 
     for case in file.cases:
-        done(run_case(case, retriever))
+        outcome = run_case(case, retriever)
+        done(outcome)
+        if outcome.state != "error":
+            notices.update(dict.fromkeys(_idle(case, retriever)))
     for quality in file.quality:
         done(_run_quality(quality, retriever, notices))
     return CasesReport(
@@ -107,6 +110,19 @@ def _check(case: Case, retriever: TwoStageRetriever) -> None:
             "nothing_relevant was given without min_relevance, and every search finds something",
             fix="Give the relevance that a hit must have: min_relevance = 0.4",
         )
+
+
+def _idle(case: Case, retriever: TwoStageRetriever) -> list[str]:
+    """What a case forbids that is not there anyway: a mistyped name would never fail."""
+    names = [one.document for one in case.must_not_contain if one.document is not None]
+    if not names:
+        return []
+    tenant = case.options.get("tenant") or retriever.tenant
+    return [
+        f"{case.name!r} must not find {name!r}, which the collection does not hold: correct the "
+        "name, or take it out."
+        for name in unknown(names, retriever.index, tenant=tenant)
+    ]
 
 
 def _fastest(case: Case, enough: float, retriever: TwoStageRetriever) -> float:

@@ -77,6 +77,19 @@ def names(typed: str, passage: Passage) -> bool:
     return False
 
 
+def unknown(typed: Sequence[str], index: Index, *, tenant: str | None = None) -> list[str]:
+    """Which of what a person typed, as above, names no document of a collection."""
+    wanted = {_path(name) for one in typed for name, _ in _readings(_composed(one))}
+    there: set[str] = set()
+    for id_, source in index.document_sources(tenant=tenant):
+        there.update(wanted.intersection({id_, *_ends(_composed(id_), _composed(source))}))
+    return [
+        one
+        for one in typed
+        if not any(_path(name) in there for name, _ in _readings(_composed(one)))
+    ]
+
+
 def _composed(text: str) -> str:
     """Umlauts and accents as one character each: macOS takes names of files apart."""
     return unicodedata.normalize("NFC", text)

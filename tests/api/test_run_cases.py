@@ -219,3 +219,24 @@ def test_with_a_second_stage(tmp_path: Path) -> None:
         report = run_cases(load_cases(path), opened)
     assert report.passed
     assert report.outcomes[0].hits[0].stage2_rank == 1
+
+
+def test_a_forbidden_name_that_is_nowhere_is_told(
+    tmp_path: Path, retriever: TwoStageRetriever
+) -> None:
+    (tmp_path / "cases.toml").write_text(
+        """
+        [[case]]
+        name = "soup"
+        question = "when is soup served?"
+        must_contain = ["soup.md"]
+        must_not_contain = ["sup.md", "keys.md", "text:football", "差旅.md"]
+        within = 1
+        """,
+        encoding="utf-8",
+    )
+    report = run_cases(tmp_path / "cases.toml", retriever)
+    assert report.passed
+    told = [notice for notice in report.notices if "does not hold" in notice]
+    assert len(told) == 1
+    assert "'sup.md'" in told[0]
