@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from retrieval._validate import number, whole_number
 from retrieval.api.compare_collection import check_varying
 from retrieval.api.compare_cost import estimated_seconds
-from retrieval.api.compare_job import ComparisonJob, group
+from retrieval.api.compare_job import ComparisonJob, in_order
 from retrieval.api.compare_models import ComparedModels
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.evaluation.comparison import ComparisonReport, SettingResult, compared
@@ -51,6 +51,7 @@ def compare_settings(
     language: str = "auto",
     api_key: str | None = None,
     on_index: IngestProgressCallback | None = None,
+    on_search: Callable[[str, int, int], None] | None = None,
     on_setting: SettingCallback | None = None,
     on_notice: Callable[[str], None] | None = None,
     **running: Any,
@@ -75,7 +76,8 @@ def compare_settings(
         limit: only the first queries.
         most_minutes: refuse what will take longer, before it begins.
         language: of BM25's words, see `ingest`.
-        on_index, on_setting, on_notice: progress, in the calling thread.
+        on_index, on_search, on_setting, on_notice: progress, in the calling thread; of searches as
+            (setting's name, queries done, in total).
         running: how models run, as for `retrieval.open`; their dtype is the settings' own.
 
     Raises:
@@ -111,11 +113,9 @@ def compare_settings(
         done = folder.done(named)
         job = ComparisonJob(
             own, models, name, max(DEPTH, *(one.candidates for one in named)), language, corpus,
-            manifest, place, tenant, on_index,
+            manifest, place, tenant, on_index, on_search,
         )  # fmt: skip
-        groups = list(dict.fromkeys(map(group, named)))
-        left = [one for one in named if one not in done]
-        left.sort(key=lambda one: groups.index(group(one)))
+        left = in_order([one for one in named if one not in done])
         if left:
             _estimate(job, left, most_minutes, on_notice)
         places = list(named)

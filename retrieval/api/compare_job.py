@@ -7,7 +7,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -52,6 +52,7 @@ class ComparisonJob:
     store: Store | None
     tenant: str | None
     on_index: IngestProgressCallback | None
+    on_search: Callable[[str, int, int], None] | None
     notices: tuple[str, ...] = ()
 
     def documents(self) -> Iterable[Document]:
@@ -75,8 +76,8 @@ class ComparisonJob:
         before, resources = None, contextlib.ExitStack()
         with resources:
             for setting, name in settings.items():
-                if group(setting) != before:
-                    before = group(setting)
+                if _index_of(setting) != before:
+                    before = _index_of(setting)
                     resources.close()
                     self.notices = ()
                     index = resources.enter_context(self.index(setting))
@@ -121,6 +122,8 @@ class ComparisonJob:
         cut = 0 if reranker is None else reranker.cut
         ids = list(judged.queries)
         for start in range(0, len(ids), _AT_ONCE):
+            if self.on_search is not None:
+                self.on_search(name, start, len(ids))
             batch = ids[start : start + _AT_ONCE]
             results = retriever.search_batch(
                 [judged.queries[id_] for id_ in batch],
@@ -207,6 +210,17 @@ def _times(
     return tuple(milliseconds[1:])
 
 
-def group(setting: Setting) -> tuple[str, str, str]:
-    """Settings of one group share an index; those of one encoder are together."""
+def in_order(settings: Sequence[Setting]) -> list[Setting]:
+    """Settings as they are best measured: those of one encoder together, and of these those that
+    share an index."""
+    encoders = list(dict.fromkeys((one.encoder, one.dtype) for one in settings))
+    indexes = list(dict.fromkeys(map(_index_of, settings)))
+    return sorted(
+        settings,
+        key=lambda one: (encoders.index((one.encoder, one.dtype)), indexes.index(_index_of(one))),
+    )
+
+
+def _index_of(setting: Setting) -> tuple[str, str, str]:
+    """Settings of which this is the same share an index."""
     return (setting.encoder, setting.dtype, str(setting.passages))

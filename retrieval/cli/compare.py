@@ -109,7 +109,7 @@ def compare(
     from retrieval.api.compare import compare_settings
     from retrieval.api.compare_collection import apply_choice, base_setting
     from retrieval.cli.output import open_store
-    from retrieval.cli.progress import indexing_bar, say, show_notices
+    from retrieval.cli.progress import comparison_bar, say
     from retrieval.evaluation.comparison_report import comparison_as_dict, comparison_as_text
     from retrieval.evaluation.grid import product, read_grid
     from retrieval.evaluation.trec import write_atomically
@@ -130,13 +130,14 @@ def compare(
     settings = read_grid(grid, base) if grid is not None else product(_values(lists), base)
     folder = output or _OUTPUTS / f"{judged.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
-        with indexing_bar(judged.name) as on_index:
+        with comparison_bar(judged.name) as bar:
             report = compare_settings(
                 judged, settings, output=folder, resume=resume, split=split, qrels=qrels,
                 corpus=corpus, collection=collection, store=store, tenant=tenant, measure=measure,
                 limit=limit, most_minutes=most_minutes, language=language, api_key=key,
-                on_index=on_index, on_setting=_tell, on_notice=lambda one: show_notices([one]),
-                **model_options,
+                on_index=bar.index, on_search=bar.search,
+                on_setting=lambda *done: bar.say(_done(*done)),
+                on_notice=lambda notice: bar.say(f"note: {notice}"), **model_options,
             )  # fmt: skip
     except KeyboardInterrupt:
         if (folder / "comparison.json").is_file():
@@ -162,7 +163,5 @@ def _values(lists: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return values
 
 
-def _tell(done: int, total: int, result: SettingResult) -> None:
-    from retrieval.cli.progress import say
-
-    say(f"{done} of {total}: {result.name}: {result.mean:.4f}, {result.ms:.0f} ms a search")
+def _done(done: int, total: int, result: SettingResult) -> str:
+    return f"{done} of {total}: {result.name}: {result.mean:.4f}, {result.ms:.0f} ms a search"

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -76,6 +77,36 @@ def evaluation_bar() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
 
         yield show
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonBar:
+    """Callbacks of a comparison: for `ingest(progress=…)`, for searches as (what, done, total),
+    and for lines that stay."""
+
+    index: Callable[[IngestProgress], None]
+    search: Callable[[str, int, int], None]
+    say: Callable[[str], None]
+
+
+@contextmanager
+def comparison_bar(what: str) -> Iterator[ComparisonBar]:
+    """One bar for whatever a comparison is doing; the lines stand above it."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ComparisonBar(_indexing_lines(what), lambda what, done, total: None, say)
+        return
+    with _bar(console, TimeElapsedColumn()) as bar:
+        task = bar.add_task(escape(what), total=None)
+
+        def show(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=escape(what), completed=done, total=total)
+
+        yield ComparisonBar(
+            lambda event: show(f"Indexing {what}", event.documents, event.total_documents),
+            show,
+            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
 
 
 def show_notices(notices: Sequence[str], *, label: str = "note", most: int = 10) -> None:

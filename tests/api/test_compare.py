@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,16 +135,17 @@ def test_texts_are_encoded_once_and_pairs_scored_once(
             "candidates": ["3", "6"],
             "modes": ["dense", "sparse"],
             "passages": ["whole", "40/0"],
+            "dtypes": ["fp32", "bf16"],
         }
     )
     report = run(judged, settings, tmp_path / "out")
-    assert len(report.results) == 48
+    assert len(report.results) == 96
     texts = [text for text in encoded if "costs of a journey" not in text]
-    assert len(texts) == len(set(texts))
+    assert set(Counter(texts).values()) == {2}  # once in each number format
     assert sum(text.startswith("Birch ") for text in texts) > 1  # whole, and in parts
     pairs = [pair for pair in scored if "costs of a journey" not in pair[0]]
-    assert len(pairs) == len(set(pairs))
-    assert len(pairs) < 8 * 3 * len(QUERIES)
+    assert set(Counter(pairs).values()) == {2}
+    assert len(pairs) < 2 * 8 * 3 * len(QUERIES)
 
 
 def test_what_is_the_same_once_models_are_known_is_joined(
@@ -343,3 +345,23 @@ def test_a_set_without_documents_needs_them(
         run(judged, grid[:2], tmp_path / "out")
     report = run(judged, grid[:2], tmp_path / "out", corpus=str(corpus))
     assert report.results[0].mean > 0
+
+
+def test_judgements_in_a_table_of_ones_own(
+    judged: Path, built: Path, grid: list[Setting], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.csv"
+    own.write_bytes(
+        b"\xef\xbb\xbfquery,relevant\r\nfruit of the oak,oak\r\n\r\ntrees after a fire,birch\r\n"
+    )
+    settings = product(
+        {"modes": ["dense", "sparse"], "rerankers": ["none"]}, base_setting("trees", built)
+    )
+    on_collection = run(own, settings, tmp_path / "a", collection="trees", store=built)
+    on_corpus = run(own, grid[:2], tmp_path / "b", corpus=str(judged))
+    for report in (on_collection, on_corpus):
+        assert len(report.baseline.values) == 2
+        assert report.best.mean > 0
+    own.write_text("query,relevant\nfruit of the oak,elm\n")
+    with pytest.raises(CorpusError, match=r"own\.csv:2: 'elm'"):
+        run(own, settings, tmp_path / "c", collection="trees", store=built)

@@ -118,7 +118,7 @@ def test_ctrl_c_says_where_it_goes_on(
 ) -> None:
     options = [*FAST, "--modes", "dense,sparse", "--rerankers", "none", "--output", "out"]
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.cli.compare._tell", _interrupt)
+        patch.setattr("retrieval.cli.compare._done", _interrupt)
         error = fails(capsys, judged, *options, code=130)
     assert "the same with --output out --resume goes on" in error
     assert len(list(Path("out").glob("00*.json"))) == 1
