@@ -1,4 +1,4 @@
-"""Evaluate on a BEIR folder: index its corpus (or take a collection as it is), search, measure."""
+"""Evaluate on judged queries: index their corpus or take a collection as it is, search, measure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Literal, Unpack
 
 from retrieval._validate import one_of
+from retrieval.api.evaluation_origin import origin
+from retrieval.api.evaluation_searches import Searches
+from retrieval.api.given_runs import Places, Runs
 from retrieval.api.ingest import ingest
 from retrieval.api.open import open
-from retrieval.errors import InvalidInput
-from retrieval.evaluation.beir import load_beir
+from retrieval.errors import CorpusError, InvalidInput
+from retrieval.evaluation.coverage import missing_documents
 from retrieval.evaluation.evaluate import EvaluationReport, check_settings, evaluate
+from retrieval.evaluation.judged import JudgedQueries
+from retrieval.evaluation.judgements import load_judgements
+from retrieval.evaluation.resolve import resolve as found_in
 from retrieval.index.store import DEFAULT_STORE, StoreLike
 from retrieval.ingestion import IngestProgressCallback
+from retrieval.ingestion.input_checks import AnySource
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import (
     SETTINGS,
@@ -28,11 +34,9 @@ from retrieval.models.options import (
 )
 from retrieval.models.rerankers.time_budget import checked_budget
 from retrieval.models.resolve import resolve
-from retrieval.search.options import DEFAULT_CANDIDATES, SearchArguments
+from retrieval.search.options import DEFAULT_CANDIDATES
 from retrieval.search.plan import checked_fusion
-from retrieval.search.rerank import BUDGET_NOTICE
-from retrieval.search.retriever import TwoStageRetriever
-from retrieval.types import BlendChoice, Encoder, Fusion, Mode, Reading, SearchResult
+from retrieval.types import BlendChoice, Encoder, Fusion, Mode, Reading
 
 INDEXING = frozenset({"language", *SETTINGS})
 """The options that are for indexing the corpus alone."""
@@ -62,18 +66,23 @@ def evaluate_folder(
     folder: str | os.PathLike[str],
     *,
     split: str = "test",
+    qrels: str | os.PathLike[str] | None = None,
     modes: Sequence[Mode] = ("dense", "sparse", "hybrid"),
     rerank: bool = True,
     encoder: str | Encoder | None = None,
     reranker: str = "auto",
     read: Reading | None = None,
     blend: BlendChoice | None = None,
+    blend_weight: float | None = None,
     fusion: Fusion | None = None,
     candidates: int | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
+    runs: Places | None = None,
+    beside: Places | None = None,
     corpus: str | os.PathLike[str] | None = None,
     collection: str | None = None,
     store: StoreLike = DEFAULT_STORE,
+    tenant: str | None = None,
     passages: Literal["whole", "split"] = "whole",
     limit: int | None = None,
     budget_ms: float | None = None,
@@ -85,15 +94,21 @@ def evaluate_folder(
     """Measure every first stage, without and with re-ranking, on judged queries.
 
     Args:
-        folder: BEIR layout: queries.jsonl, qrels/<split>.tsv and, unless `corpus` or
-            `collection` says otherwise, corpus.jsonl.
+        folder: judged queries in any format that `load_judgements` reads. What a file of one's
+            own names as relevant is looked up in the collection, see
+            `retrieval.evaluation.resolve`.
+        split, qrels: which judgements, see `load_judgements`.
         modes: first stages. With "lexical" among them, an encoder's term weights are indexed, too,
-            and hybrid search joins all three legs.
+            and hybrid search joins all three legs. With `runs` or `beside` there may be none.
         candidates: how many passages are re-ranked; None takes 50 on every machine.
-        read: whether candidates are read whole, see `SearchOptions`.
+        read, blend, blend_weight: of the second stage, see `SearchOptions`.
         fusion: how hybrid search joins its legs, see `Fusion`.
+        runs: other systems' results by name: measured, and their first `candidates` re-ranked
+            (see `retrieval.api.given_runs`).
+        beside: other systems' results by name, only measured.
         corpus: another source of the documents, such as "python-docs".
         collection: an existing collection to search as it is; nothing is indexed.
+        tenant: of the collection, where it keeps tenants apart.
         passages: "whole" indexes each document as one passage, as published BEIR figures do (text
             over the encoder's length is cut); "split" splits as `retrieval index` does.
         limit: only the first `limit` queries, for a quick look.
@@ -107,30 +122,86 @@ def evaluate_folder(
         The measures of each combination of mode and second stage, and their runs.
 
     Raises:
-        CorpusError: a file of the folder is missing or bad.
+        CorpusError: a file is missing or bad; what is judged relevant is not in the collection;
+            or a run has results for none of the judged queries.
         InvalidInput: an argument's value cannot be used.
     """
+    parameters = dict(locals())
+    parameters |= parameters.pop("options")
+    for name in ("on_index", "on_search"):
+        del parameters[name]
     candidates = DEFAULT_CANDIDATES if candidates is None else candidates
     running: Any = {name: value for name, value in options.items() if name not in INDEXING}
     # Checked now: a mistake must not cost the time of indexing the corpus.
-    check_settings(modes, measures, candidates=candidates)
+    check_settings(
+        modes, measures, candidates=candidates, without_modes=bool(runs or beside)
+    )  # fmt: skip
     _check_search(modes, fusion, read, budget_ms, lexical=collection is not None)
-    _check_models(reranker if rerank else NONE, running, passages, resolved=collection is None)
-    judged = load_beir(folder, split=split)
-    queries = dict(islice(judged.queries.items(), limit))
-    running |= {"encoder": encoder, "reranker": reranker if rerank else None, "api_key": api_key}
+    second = rerank and (bool(modes) or bool(runs))
+    _check_models(reranker if second else NONE, running, passages, resolved=collection is None)
+    if runs and (not rerank or reranker == NONE):
+        raise InvalidInput(
+            "a run was given to be re-ranked, and no second stage is wanted",
+            fix="Measure the run as it is: --beside FILE.",
+        )
+    judged = load_judgements(folder, split, qrels=qrels).first(limit)
+    others = Runs.read(runs or {}, beside or {})
+    notices = others.notices(judged)
+    running |= {"encoder": encoder, "reranker": reranker if second else None, "api_key": api_key}
     with contextlib.ExitStack() as stack:
         if collection is None:
-            made = _indexed(corpus or folder, running, modes, passages, on_index, options)
+            wanted = None if modes else others.candidates(judged, candidates)
+            source = _source(judged, corpus, wanted)
+            made = _indexed(source, running, modes, passages, on_index, options)
             store = stack.enter_context(made)
-        retriever = stack.enter_context(open(collection or _SCRATCH, store=store, **running))
-        searcher = _Searches(retriever, budget_ms, fusion, read)
+        retriever = stack.enter_context(
+            open(collection or _SCRATCH, store=store, tenant=tenant, **running)
+        )
+        judged = found_in(judged, retriever.index, tenant=tenant)
+        if modes:
+            notices += missing_documents(judged, retriever.index, tenant=tenant)
+        second_stage = {"read": read, "blend_weight": blend_weight}
+        searcher = Searches(retriever, budget_ms, fusion, second_stage)
         report = evaluate(
-            searcher, queries, {query: judged.qrels[query] for query in queries}, modes=modes,
-            rerank=rerank, blend=blend, candidates=candidates, measures=measures,
-            progress=on_search, key=judged.key,
+            searcher, judged.queries, judged.qrels, modes=modes, rerank=rerank, blend=blend,
+            candidates=candidates, measures=measures, progress=on_search, key=judged.key,
+            runs=others.given(retriever, {**second_stage, "blend": blend, "budget_ms": budget_ms}),
         )  # fmt: skip
-    return replace(report, notices=(*report.notices, *searcher.notices()))
+        parameters |= {
+            "candidates": candidates,
+            "depth": report.depth,
+            "batch_size": report.batch_size,
+            "pipelines": searcher.pipelines(modes, rerank, blend, candidates, report.depth),
+            "manifest": retriever.index.manifest,
+        }
+    files = (*(runs or {}).values(), *(beside or {}).values())
+    return replace(
+        report,
+        notices=(*notices, *report.notices, *searcher.notices()),
+        origin=origin(judged, parameters, files),
+    )
+
+
+def _source(
+    judged: JudgedQueries, corpus: str | os.PathLike[str] | None, wanted: set[str] | None
+) -> AnySource:
+    """Where the documents are; only the wanted ones, where that is not None.
+
+    Raises:
+        CorpusError: nowhere.
+    """
+    if corpus is not None:
+        return corpus
+    documents = judged.documents()
+    if documents is None:
+        raise CorpusError(
+            f"the judged queries of {judged.name!r} come without documents",
+            fix="Name an indexed collection with --collection, or with --corpus the documents to "
+            "index for it.",
+        )
+    if wanted is not None:
+        return (document for document in documents if document.id in wanted)
+    return judged.corpus_file or documents
 
 
 def _check_search(
@@ -175,7 +246,7 @@ def _check_models(
 
 @contextlib.contextmanager
 def _indexed(
-    source: str | os.PathLike[str],
+    source: AnySource,
     running: dict[str, Any],
     modes: Sequence[Mode],
     passages: str,
@@ -196,58 +267,3 @@ def _indexed(
             lexical="lexical" in modes, progress=progress, **making,
         )  # fmt: skip
         yield store
-
-
-class _Searches:
-    """Searches with a budget for each query, and reports once how deep the re-ranking went."""
-
-    def __init__(
-        self,
-        retriever: TwoStageRetriever,
-        budget_ms: float | None,
-        fusion: Fusion | None,
-        read: Reading | None,
-    ) -> None:
-        self._retriever = retriever
-        self._budget_ms = budget_ms
-        self._fusion = fusion
-        self._read = read
-        self._depths: list[int] = []
-        self._wanted = 0
-
-    def search_batch(
-        self, queries: Sequence[str], **options: Unpack[SearchArguments]
-    ) -> list[SearchResult]:
-        if self._budget_ms is not None:
-            options["budget_ms"] = self._budget_ms * len(queries)
-        if options["mode"] == "hybrid":
-            options["fusion"] = self._fusion
-        options["read"] = self._read
-        results = self._retriever.search_batch(queries, **options)
-        if self._budget_ms is None:
-            return results
-        self._depths += [result.reranked for result in results]
-        self._wanted += sum(
-            min(len(result.candidates), options["candidates"] or len(result.candidates))
-            for result in results
-            if result.reranker is not None
-        )
-        # One sentence on all queries says more than one each.
-        return [
-            replace(
-                result,
-                notices=tuple(n for n in result.notices if not n.startswith(BUDGET_NOTICE)),
-            )
-            for result in results
-        ]
-
-    def notices(self) -> tuple[str, ...]:
-        """How deep the budget went, where it ended the second stage early."""
-        if sum(self._depths) >= self._wanted:
-            return ()
-        mean = sum(self._depths) / len(self._depths)
-        return (
-            f"{BUDGET_NOTICE} {self._budget_ms:g} ms a query re-ranked {mean:.1f} of "
-            f"{self._wanted / len(self._depths):.1f} candidates on average, and at least "
-            f"{min(self._depths)}.",
-        )

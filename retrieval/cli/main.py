@@ -116,7 +116,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     args = [a for a in (sys.argv[1:] if arguments is None else arguments) if a != "--debug"]
     try:
         _add_plugins(args)
-        result = app(args=list(args), prog_name="retrieval", standalone_mode=False)
+        result = app(args=list(args), prog_name="retrieval", standalone_mode=False, obj=list(args))
         if result == 130:  # Typer has caught the KeyboardInterrupt and says nothing
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0

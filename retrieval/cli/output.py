@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,22 +93,36 @@ def open_store(place: str, key: str | None) -> Store:
     return Store(place, api_key=read_api_key(key))
 
 
-def check_places(json_file: Path | None, runs: Path | None) -> None:
+def check_places(json_file: Path | None, runs: Path | None, html_file: Path | None = None) -> None:
     """Refuse before the long work what could not be written after it.
 
     Raises:
         InvalidInput: a folder where a file is expected, or the other way round.
     """
-    if json_file is not None and json_file.is_dir():
-        raise InvalidInput(
-            f"--json is the folder {str(json_file)!r}, expected a file",
-            fix="Name a file in it, such as --json figures.json.",
-        )
+    for name, file in (("json", json_file), ("html", html_file)):
+        if file is not None and file.is_dir():
+            raise InvalidInput(
+                f"--{name} is the folder {str(file)!r}, expected a file",
+                fix=f"Name a file in it, such as --{name} figures.{name}.",
+            )
     if runs is not None and runs.exists() and not runs.is_dir():
         raise InvalidInput(
             f"--runs is the file {str(runs)!r}, expected a folder",
             fix="Name a folder; it is made where it does not exist.",
         )
+
+
+def shell_line(arguments: Sequence[str]) -> str:
+    """The command line as a shell takes it, without an API key that stands in it."""
+    shown: list[str] = []
+    for place, argument in enumerate(arguments):
+        name, given, value = argument.partition("=")
+        if name == "--api-key" and given and not value.startswith("@"):
+            argument = "--api-key=…"
+        elif place and arguments[place - 1] == "--api-key" and not argument.startswith("@"):
+            argument = "…"
+        shown.append(argument)
+    return shlex.join(["retrieval", *shown])
 
 
 def listed(text: str) -> list[str]:

@@ -63,6 +63,7 @@ def load_beir(
         qrels=judged,
         corpus=None if corpus is None else partial(documents, corpus),
         files=(queries_path, qrels_path),
+        corpus_file=plain(corpus),
     )
 
 
@@ -112,10 +113,19 @@ def documents(path: Path, id_key: str = "_id") -> Iterator[Document]:
         CorpusError: a line is bad; the message names it.
     """
     for where, record in records(path):
+        text = text_of(record, "text", where)
+        title = text_of(record, "title", where) if record.get("title") else ""
+        if not text.strip():  # a document may be its title alone
+            text, title = title, ""
         yield Document(
             id=id_of(record, id_key, where),
-            text=text_of(record, "text", where),
-            title=text_of(record, "title", where) if record.get("title") else "",
+            text=text,
+            title=title,
             metadata=record["metadata"] if isinstance(record.get("metadata"), dict) else {},
             source=where,
         )
+
+
+def plain(corpus: Path | None) -> Path | None:
+    """The file where it is not compressed."""
+    return None if corpus is None or corpus.suffix == ".gz" else corpus

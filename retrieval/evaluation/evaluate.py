@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
 from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput
-from retrieval.evaluation.metrics import DEFAULT_MEASURES, display_name, measure
+from retrieval.evaluation.metrics import DEFAULT_MEASURES, display_name
 from retrieval.evaluation.report import (
     EvaluationReport,
     EvaluationRow,
     report_as_text,
     write_report,
 )
-from retrieval.evaluation.trec import Qrels
-from retrieval.types import BlendChoice, Candidate, Hit, Mode, Passage, SearchResult
+from retrieval.evaluation.rows import (
+    HitKey,
+    as_run,
+    by_key,
+    judged_notices,
+    row_of_results,
+    row_of_run,
+)
+from retrieval.evaluation.trec import Qrels, Run, ranking
+from retrieval.types import BlendChoice, Mode, Passage, SearchResult
 
 __all__ = [
     "BatchSearch",
     "EvaluationReport",
     "EvaluationRow",
+    "GivenRun",
+    "HitKey",
+    "by_key",
     "evaluate",
     "report_as_text",
     "write_report",
@@ -30,10 +41,6 @@ __all__ = [
 
 EvaluationProgress: TypeAlias = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`, in queries of one mode, from the calling thread."""
-
-
-HitKey: TypeAlias = Callable[[str, Passage], str]
-"""Called as `key(query_id, passage)`: what a hit counts as in the qrels."""
 
 
 class BatchSearch(Protocol):
@@ -58,6 +65,22 @@ class BatchSearch(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class GivenRun:
+    """Another system's results for the judged queries.
+
+    Attributes:
+        name: of its rows.
+        run: query id → key → score.
+        rerank: called as `rerank(text, scores)` with a query and its candidates, id → score, best
+            first; the result's hits are their new order. None measures the run as it is.
+    """
+
+    name: str
+    run: Run
+    rerank: Callable[[str, Mapping[str, float]], SearchResult] | None = None
+
+
 def evaluate(
     retriever: BatchSearch,
     queries: Mapping[str, str],
@@ -72,6 +95,7 @@ def evaluate(
     batch_size: int = 16,
     progress: EvaluationProgress | None = None,
     key: HitKey | None = None,
+    runs: Sequence[GivenRun] = (),
 ) -> EvaluationReport:
     """Search every judged query in every mode and measure both stages' orders.
 
@@ -92,6 +116,8 @@ def evaluate(
         batch_size: how many queries are searched together; 1 gives the time of a query alone.
         progress: called before the first and after each batch.
         key: what a hit counts as in the qrels, see `JudgedQueries.key`; its document.
+        runs: of other systems, measured beside ours, and re-ranked where they say how. A run that
+            has no results for a query counts as 0 for it.
 
     Returns:
         A row of measures for each mode, without and with re-ranking, and their runs.
@@ -109,28 +135,35 @@ def evaluate(
         1.0
     """
     wanted, names = check_settings(
-        modes, measures, candidates=candidates, depth=depth, batch_size=batch_size
-    )
+        modes, measures, candidates=candidates, depth=depth, batch_size=batch_size,
+        without_modes=bool(runs),
+    )  # fmt: skip
     judged, ids = _judged(queries, qrels)
     depth = max(depth, candidates)
     rows: list[EvaluationRow] = []
-    notices: dict[str, None] = {}
-    encoder, reranker = "", None
+    seen: list[SearchResult] = []
+    key = key or _document
     for mode in wanted:
         search = partial(
             retriever.search_batch, top_k=depth, candidates=candidates, fetch=depth, mode=mode,
             rerank=rerank, blend=blend,
         )  # fmt: skip
         report = None if progress is None else partial(progress, mode)
-        results = _searched([queries[id_] for id_ in ids], search, batch_size, report)
-        notices.update(dict.fromkeys(notice for result in results for notice in result.notices))
-        encoder, reranker = results[0].encoder, results[0].reranker or reranker
-        rows.append(_row(mode, ids, results, judged, names, key or _document, reranked=False))
-        if results[0].reranker is not None:
-            rows.append(_row(mode, ids, results, judged, names, key or _document, reranked=True))
+        found = _searched([queries[id_] for id_ in ids], search, batch_size, report)
+        results = dict(zip(ids, found, strict=True))
+        rows.append(row_of_results(mode, results, judged, names, key, reranked=False))
+        if found[0].reranker is not None:
+            rows.append(row_of_results(mode, results, judged, names, key, reranked=True))
+        seen += found
+    for one in runs:
+        report = None if progress is None else partial(progress, one.name)
+        more, found = _given(one, ids, queries, judged, names, key, candidates, report)
+        rows += more
+        seen += found
+    notices = dict.fromkeys(notice for result in seen for notice in result.notices)
     return EvaluationReport(
-        encoder=encoder,
-        reranker=reranker,
+        encoder=next((result.encoder for result in seen if result.encoder), None),
+        reranker=next((result.reranker for result in seen if result.reranker), None),
         queries=len(ids),
         depth=depth,
         candidates=candidates,
@@ -138,8 +171,61 @@ def evaluate(
         measures=names,
         rows=tuple(rows),
         qrels=judged,
-        notices=tuple(notices),
+        notices=(*notices, *judged_notices(rows, judged), *_nothing_found(rows, judged)),
+        texts={id_: queries[id_] for id_ in ids},
     )
+
+
+def _given(
+    given: GivenRun,
+    ids: Sequence[str],
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    measures: Sequence[str],
+    key: HitKey,
+    candidates: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[EvaluationRow], list[SearchResult]]:
+    """The rows of a run: as it is, and where it says how, with its first candidates re-ranked."""
+    orders = {id_: ranking(given.run.get(id_, {}), query=id_) for id_ in ids}
+    run = {id_: as_run(order) for id_, order in orders.items()}
+    rows = [row_of_run(given.name, run, qrels, measures)]
+    if given.rerank is None:
+        return rows, []
+    results: dict[str, SearchResult] = {}
+    for id_, order in orders.items():
+        if progress is not None:
+            progress(len(results), len(ids))
+        own = given.run.get(id_, {})
+        results[id_] = given.rerank(queries[id_], {one: own[one] for one in order[:candidates]})
+    if progress is not None:
+        progress(len(ids), len(ids))
+    reranked = row_of_results(
+        None, results, qrels, measures, key, reranked=True, source=given.name, after=orders
+    )
+    return [*rows, reranked], list(results.values())
+
+
+def _nothing_found(rows: Sequence[EvaluationRow], qrels: Qrels) -> list[str]:
+    """Whether no row has any relevant document: most often ids that do not belong together."""
+    relevant = {
+        query: {id_ for id_, grade in grades.items() if grade > 0}
+        for query, grades in qrels.items()
+    }
+    without = sum(not ids for ids in relevant.values())
+    notices = []
+    if without:
+        were = "1 query has" if without == 1 else f"{without:,} queries have"
+        notices.append(
+            f"{were} no document that is judged relevant (of {len(qrels):,}), and count as 0."
+        )
+    found = any(relevant[query] & row.run.get(query, {}).keys() for row in rows for query in qrels)
+    if not found and without < len(qrels):
+        notices.append(
+            "No row has any of the relevant documents: do the judgements name them as the "
+            "collection does?"
+        )
+    return notices
 
 
 def _searched(
@@ -156,37 +242,6 @@ def _searched(
         if progress is not None:
             progress(len(results), len(queries))
     return results
-
-
-def _row(
-    mode: Mode,
-    ids: list[str],
-    results: list[SearchResult],
-    qrels: Qrels,
-    names: tuple[str, ...],
-    key: HitKey,
-    *,
-    reranked: bool,
-) -> EvaluationRow:
-    run, milliseconds = {}, []
-    for id_, result in zip(ids, results, strict=True):
-        times = result.timings
-        run[id_] = by_key(id_, result.hits if reranked else result.candidates, key)
-        milliseconds.append(times.total_ms if reranked else times.encode_ms + times.retrieve_ms)
-    return EvaluationRow(
-        mode=mode,
-        reranked=reranked,
-        blend=results[0].blend if reranked else "none",
-        measures=measure(qrels, run, names),
-        ms_per_query=statistics.median(milliseconds),
-        run=run,
-    )
-
-
-def by_key(query_id: str, found: Iterable[Candidate | Hit], key: HitKey) -> dict[str, float]:
-    """Key → 1 / rank, each key at its best passage (MaxP)."""
-    order = dict.fromkeys(key(query_id, item.passage) for item in found)
-    return {one: 1.0 / rank for rank, one in enumerate(order, start=1)}
 
 
 def _document(query_id: str, passage: Passage) -> str:
@@ -214,15 +269,17 @@ def _judged(
 
 
 def check_settings(
-    modes: Sequence[Mode], measures: Sequence[str], **counts: int
+    modes: Sequence[Mode], measures: Sequence[str], *, without_modes: bool = False, **counts: int
 ) -> tuple[tuple[Mode, ...], tuple[str, ...]]:
     """Modes and names of measures, each once; what `evaluate` would refuse is refused here.
+
+    without_modes: there may be no mode, since runs were given.
 
     Raises:
         InvalidInput: a value cannot be used.
     """
     names = tuple(dict.fromkeys(display_name(name) for name in measures))
-    if not modes:
+    if not modes and not without_modes:
         raise InvalidInput("no mode was named", fix="Give modes=('dense', 'sparse', 'hybrid').")
     if not names:
         raise InvalidInput("no measure was named", fix="Give measures=('nDCG@10', 'recall@100').")

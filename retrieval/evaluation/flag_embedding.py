@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from retrieval.errors import CorpusError
-from retrieval.evaluation.beir import documents
+from retrieval.evaluation.beir import documents, plain
 from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.lines import existing, id_of, records, text_of
 from retrieval.evaluation.qrels import add_grade, add_query, grade_of, judged_of
@@ -61,6 +61,7 @@ def load_flag_embedding(root: Path, split: str = "test") -> JudgedQueries:
         qrels=judged,
         corpus=None if corpus is None else partial(documents, corpus, "id"),
         files=(queries_path, qrels_path),
+        corpus_file=plain(corpus),
     )
 
 

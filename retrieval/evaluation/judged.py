@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from retrieval.splitting.markdown_structure import find_headings
@@ -56,6 +57,7 @@ class JudgedQueries:
         typed: of ids as a person typed them, which `resolve` has yet to find in a collection:
             id → where it stands first, as path:line. Empty where the keys are ids.
         files: what the queries and judgements were read from.
+        corpus_file: the documents as a file that `ingest` reads, where it does.
     """
 
     name: str
@@ -66,6 +68,16 @@ class JudgedQueries:
     parts: Mapping[str, Mapping[str, Part]] = field(default_factory=dict)
     typed: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = field(default=(), compare=False)
+    corpus_file: Path | None = field(default=None, compare=False)
+
+    def first(self, most: int | None) -> JudgedQueries:
+        """Only the first so many queries; all for None."""
+        if most is None:
+            return self
+        kept = dict(islice(self.queries.items(), most))
+        qrels = {query: self.qrels[query] for query in kept}
+        typed = {one: self.typed[one] for own in qrels.values() for one in own if self.typed}
+        return replace(self, queries=kept, qrels=qrels, typed=typed)
 
     def documents(self) -> Iterator[Document] | None:
         """The documents, read as they are iterated; None where the set has none.

@@ -2,7 +2,7 @@
 
 The JSON form (`EvaluationReport.as_dict`) keeps these keys; later versions only add to them:
 
-    encoder        name of the encoder
+    encoder        name of the encoder; null where another machine searched and named none
     reranker       name of the reranker, or null
     queries        how many judged queries were searched
     judgements     how many (query, document) pairs are judged
@@ -10,25 +10,40 @@ The JSON form (`EvaluationReport.as_dict`) keeps these keys; later versions only
     candidates     how many of them were re-ranked
     batch_size     how many queries were searched together
     measures       display names, in the order of the columns
-    rows           one for each mode, and one more where it was re-ranked:
-        name           "dense", "dense+rerank", …
-        mode           "dense", "sparse" or "hybrid"
+    rows           one for each mode, and one more where it was re-ranked; those of given runs last:
+        name           "dense", "dense+rerank", …; a given run has its own name
+        mode           "dense", "sparse", "lexical", "hybrid"; null for a given run
         reranked       true or false
         blend          "none", "rrf" or "scores"
         measures       {display name: mean over the queries}
-        ms_per_query   median, from the query's text to this row's order
+        intervals      {display name: [low, high]}, 95% by bootstrap over the queries
+        judged_at_10   how much of the first 10 results is judged at all, mean over the queries
+        ms_per_query   median, from the query's text to this row's order; of a given run that was
+                       re-ranked, of the second stage alone; null for a given run
+        per_query      {query id: {display name: value}}
     notices        what the searches had to say, each once
+
+and, where `retrieval eval` made it, what it takes to make it again:
+
+    set            name, split and files of the judgements, each file with its sha256
+    parameters     every option that was in effect, also by default
+    versions       of this library, of Python and what searches run on, and the machine
+    seeds          {"bootstrap": of the intervals}
+    created        when, in ISO 8601 and UTC
+    command        a line for a shell; null from Python
 """
 
 from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrieval.evaluation.metrics import PerQuery
 from retrieval.evaluation.trec import Qrels, Run, write_atomically, write_qrels, write_run
 from retrieval.types import Blend, Mode
 
@@ -36,43 +51,94 @@ _NOTICES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
+class First:
+    """What stood first for a query: its key in the qrels, and a line of it for people."""
+
+    key: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSample:
+    """A stage's raw scores of relevant and of other candidates, as 32-bit floats."""
+
+    relevant: array[float] = field(default_factory=lambda: array("f"))
+    others: array[float] = field(default_factory=lambda: array("f"))
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRow:
     """One order of results and how good it is.
 
-    `measures` maps display names to means over the judged queries. `ms_per_query` is the median
-    in milliseconds; queries searched together share their batch's time equally. `run` maps query
-    id → document id → 1 / rank: a run records an order, and scores of two stages share no scale.
+    Attributes:
+        mode: first stage; None for a run that was given.
+        reranked: whether a second stage put it in order.
+        blend: how both orders were joined.
+        measures: display name → mean over the judged queries.
+        ms_per_query: median in milliseconds; queries searched together share their batch's time
+            equally. None for a run that was given.
+        run: query id → document id → 1 / rank: a run records an order, and scores of two stages
+            share no scale.
+        source: the name of a run that was given; empty for a search of ours.
+        per_query: display name → query id → value.
+        intervals: display name → (low, high), 95% by bootstrap over the queries.
+        judged_at_10: how much of the first 10 results is judged at all, mean over the queries.
+        firsts: query id → what stood first.
+        scores: of the stage that this row adds.
     """
 
-    mode: Mode
+    mode: Mode | None
     reranked: bool
     blend: Blend
     measures: Mapping[str, float]
-    ms_per_query: float
+    ms_per_query: float | None
     run: Run = field(repr=False)
+    source: str = ""
+    per_query: PerQuery = field(default_factory=dict, repr=False)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    judged_at_10: float = 0.0
+    firsts: Mapping[str, First] = field(default_factory=dict, repr=False)
+    scores: ScoreSample = field(default_factory=ScoreSample, repr=False)
+
+    @property
+    def first_stage(self) -> str:
+        """The mode, or the name of the run."""
+        return self.source or str(self.mode)
 
     @property
     def name(self) -> str:
         """`dense`, `dense+rerank` …; the stem of its run file."""
-        return f"{self.mode}+rerank" if self.reranked else self.mode
+        return f"{self.first_stage}+rerank" if self.reranked else self.first_stage
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the keys are in the module's docstring."""
+        queries = next(iter(self.per_query.values()), {})
         return {
             "name": self.name,
             "mode": self.mode,
             "reranked": self.reranked,
             "blend": self.blend,
             "measures": dict(self.measures),
-            "ms_per_query": round(self.ms_per_query, 3),
+            "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
+            "judged_at_10": self.judged_at_10,
+            "ms_per_query": None if self.ms_per_query is None else round(self.ms_per_query, 3),
+            "per_query": {
+                query: {name: values[query] for name, values in self.per_query.items()}
+                for query in queries
+            },
         }
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """All rows, and what they were measured with."""
+    """All rows, and what they were measured with.
 
-    encoder: str
+    `texts` has the text of every query that was measured. `origin` is what it takes to make the
+    report again, by the keys that the module names.
+    """
+
+    encoder: str | None
     reranker: str | None
     queries: int
     depth: int
@@ -82,6 +148,8 @@ class EvaluationReport:
     rows: tuple[EvaluationRow, ...]
     qrels: Qrels = field(repr=False)
     notices: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def judgements(self) -> int:
@@ -106,24 +174,24 @@ class EvaluationReport:
             "measures": list(self.measures),
             "rows": [row.as_dict() for row in self.rows],
             "notices": list(self.notices),
+            **self.origin,
         }
 
 
 def report_as_text(report: EvaluationReport) -> str:
     """A table for a terminal: a line for each row, a column for each measure."""
     first = f"{report.queries:,} queries, {report.judgements:,} judgements"
-    models = f"encoder {report.encoder}"
+    models = [f"encoder {report.encoder}"] if report.encoder is not None else []
     if report.reranker is not None:
-        models += (
-            f", reranker {report.reranker} on {report.candidates} of {report.depth} candidates"
-        )
+        depth = f"on {report.candidates} of {report.depth} candidates"
+        models.append(f"reranker {report.reranker} {depth}")
     head = ["first stage", "second stage", *report.measures, "ms/query"]
     lines = [
         [
-            row.mode,
+            row.first_stage,
             _second_stage(row),
             *(f"{row.measures[name]:.4f}" for name in report.measures),
-            f"{row.ms_per_query:.1f}",
+            "-" if row.ms_per_query is None else f"{row.ms_per_query:.1f}",
         ]
         for row in report.rows
     ]
@@ -138,7 +206,7 @@ def report_as_text(report: EvaluationReport) -> str:
     notes = [f"note: {notice}" for notice in report.notices[:_NOTICES_SHOWN]]
     if len(report.notices) > _NOTICES_SHOWN:
         notes.append(f"note: … and {len(report.notices) - _NOTICES_SHOWN:,} more (all in the JSON)")
-    return "\n".join([f"{first}; {models}", "", *table, *notes])
+    return "\n".join(["; ".join([first, ", ".join(models)]).rstrip("; "), "", *table, *notes])
 
 
 def write_report(
@@ -146,22 +214,31 @@ def write_report(
     *,
     json_file: str | os.PathLike[str] | None = None,
     runs_folder: str | os.PathLike[str] | None = None,
+    html_file: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write the figures as JSON, the runs and qrels in TREC form; each file whole or not at all.
+    """Write the figures as JSON or as a page, the runs and qrels in TREC form.
+
+    Each file appears whole or not at all.
 
     Args:
         report: what `evaluate` returned.
         json_file: see the module for its keys.
         runs_folder: gets `<row name>.run` for each row and `qrels.txt`; made where missing.
+        html_file: one page with plots, see `retrieval.evaluation.html_report`.
 
     Raises:
         InvalidInput: a path cannot be written, or an id has blanks and cannot be in a TREC
-            file. The JSON file is written first and stays.
+            file. The JSON file and the page are written first and stay.
         DiskFull: no space left.
     """
     if json_file is not None:
         text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
         write_atomically(json_file, lambda file: file.write(text + "\n"))
+    if html_file is not None:
+        from retrieval.evaluation.html_report import report_as_html
+
+        page = report_as_html(report)
+        write_atomically(html_file, lambda file: file.write(page))
     if runs_folder is not None:
         folder = Path(runs_folder)
         write_qrels(folder / "qrels.txt", report.qrels)

@@ -104,21 +104,22 @@ def _documents(
     typed: Mapping[str, str], index: Index, tenant: str | None
 ) -> dict[str, tuple[str, str]]:
     """What was typed → the document's id, and what stands behind the #."""
-    wanted = {_path(name) for one in typed for name, _ in _readings(one)}
-    by_id: set[str] = set()
+    wanted = {_path(name) for one in typed for name, _ in _readings(_composed(one))}
+    by_id: dict[str, str] = {}
     by_end: defaultdict[str, set[str]] = defaultdict(set)
     for id_, source in index.document_sources(tenant=tenant):
-        if id_ in wanted:
-            by_id.add(id_)
-        for end in _ends(id_, source):
+        composed = _composed(id_)
+        if composed in wanted:
+            by_id[composed] = id_
+        for end in _ends(composed, _composed(source)):
             if end in wanted:
                 by_end[end].add(id_)
     found: dict[str, tuple[str, str]] = {}
     missing: list[str] = []
     for one in typed:
-        for name, rest in _readings(one):
+        for name, rest in _readings(_composed(one)):
             name = _path(name)
-            documents = {name} if name in by_id else by_end.get(name, set())
+            documents = {by_id[name]} if name in by_id else by_end.get(name, set())
             if len(documents) > 1:
                 raise _ambiguous(one, name, documents, typed[one])
             if documents:

@@ -62,7 +62,7 @@ def tokens_per_second(
         clock = (lambda: time.process_time() / cores) if alone else time.perf_counter
     entry = None
     if cache_dir is not None:
-        machine = (platform.machine(), _processor(), cores)
+        machine = (platform.machine(), processor(), cores)
         key = cache.entry_key((), "pace", 3, reranker.info.fingerprint, running, machine)
         entry = cache_dir / f"pace-{key}"
     kept = _read(entry)
@@ -91,7 +91,7 @@ def _text(number: int) -> str:
     return f"{number} {' '.join(words)}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's name; empty where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
