@@ -86,7 +86,7 @@ def measure_per_query(
     parsed = dict(_parse(name) for name in measures)
     if not parsed:
         raise InvalidInput("no measure was named", fix=_EXAMPLES)
-    judged = {query: dict(grades) for query, grades in qrels.items() if grades}
+    judged = {query: _for_trec_eval(grades) for query, grades in qrels.items() if grades}
     if not judged:
         raise InvalidInput(
             "the qrels have no judgements, so there is nothing to measure against",
@@ -104,6 +104,17 @@ def measure_per_query(
     for metric in ir_measures.iter_calc(list(parsed.values()), judged, ranks):
         result[names[str(metric.measure)]][metric.query_id] = float(metric.value)
     return result
+
+
+def _for_trec_eval(grades: Mapping[str, int]) -> dict[str, int]:
+    """The grades; 0 instead of negative ones where there is no other.
+
+    trec_eval keeps a table from 0 to a query's highest grade, and writes before its beginning where
+    that is negative. Nothing is relevant either way, so every measure is the same.
+    """
+    if max(grades.values()) >= 0:
+        return dict(grades)
+    return dict.fromkeys(grades, 0)
 
 
 @dataclass(frozen=True, slots=True)

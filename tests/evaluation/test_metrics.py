@@ -153,6 +153,58 @@ def test_figures_agree_with_pytrec_eval(
         assert found[ours] == pytest.approx({q: expected[q][theirs] for q in qrels})
 
 
+# Few distinct scores, so that ties are the rule.
+tied_runs = st.dictionaries(
+    st.sampled_from(["q1", "q2", "q3", "q4"]),
+    st.dictionaries(ids, st.sampled_from([-1.5, 0.0, 0.25, 2.0, 1e30])),
+)
+graded = st.dictionaries(
+    st.sampled_from(["q1", "q2", "q3"]),
+    st.dictionaries(ids, st.integers(-2, 4), min_size=1),
+    min_size=1,
+)
+THEIRS = {
+    "nDCG": "ndcg", "nDCG@1": "ndcg_cut_1", "nDCG@5": "ndcg_cut_5", "nDCG@10": "ndcg_cut_10",
+    "MRR": "recip_rank", "MAP": "map", "MAP@5": "map_cut_5", "P@1": "P_1", "P@10": "P_10",
+    "recall@3": "recall_3", "recall@10": "recall_10", "recall@100": "recall_100",
+    "success@1": "success_1", "success@5": "success_5", "Rprec": "Rprec", "Bpref": "bpref",
+}  # fmt: skip
+
+
+@given(qrels=graded, run=tied_runs, cutoff=st.integers(1, 15))
+def test_every_measure_agrees_with_pytrec_eval_to_a_billionth(
+    qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]], cutoff: int
+) -> None:
+    """With ties, queries that lack results, empty results, grades and negative judgements."""
+    orders = {query: sorted(own, key=lambda id_: (-own[id_], id_)) for query, own in run.items()}
+    # What removes ties: strictly falling scores in our order, ties by id ascending.
+    plain = {
+        query: {id_: float(len(order) - place) for place, id_ in enumerate(order)}
+        for query, order in orders.items()
+        if order
+    }
+    cut = {query: dict(list(own.items())[:cutoff]) for query, own in plain.items()}
+    found = measure_per_query(
+        qrels, run, [*THEIRS, f"MRR@{cutoff}", f"judged@{cutoff}", "recall(rel=2)@5"]
+    )
+    # Where all of a query's grades are negative, trec_eval writes outside of its memory.
+    safe = {
+        query: grades if max(grades.values()) >= 0 else dict.fromkeys(grades, 0)
+        for query, grades in qrels.items()
+    }
+    whole = pytrec_eval.RelevanceEvaluator(safe, set(THEIRS.values())).evaluate(plain)
+    strict = pytrec_eval.RelevanceEvaluator(safe, {"recall_5"}, relevance_level=2).evaluate(plain)
+    firsts = pytrec_eval.RelevanceEvaluator(safe, {"recip_rank"}).evaluate(cut)
+    for query, grades in qrels.items():
+        expected = {ours: whole.get(query, {}).get(name, 0.0) for ours, name in THEIRS.items()}
+        expected[f"MRR@{cutoff}"] = firsts.get(query, {}).get("recip_rank", 0.0)
+        expected["recall(rel=2)@5"] = strict.get(query, {}).get("recall_5", 0.0)
+        top = orders.get(query, [])[:cutoff]
+        expected[f"judged@{cutoff}"] = sum(id_ in grades for id_ in top) / max(len(top), 1)
+        for name, value in expected.items():
+            assert found[name][query] == pytest.approx(value, abs=1e-9), name
+
+
 def test_comparison_counts_queries_and_bounds_the_difference() -> None:
     qrels = {f"q{i}": {"good": 1} for i in range(40)}
     baseline = {q: {"bad": 2.0, "good": 1.0} for q in qrels}
@@ -181,3 +233,13 @@ def test_a_run_does_not_differ_from_itself() -> None:
 def test_comparison_refuses_settings_that_mean_nothing(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(wrong))):
         compare(QRELS, RUN, RUN, **wrong)
+
+
+def test_judgements_that_are_all_negative_do_no_harm() -> None:
+    """trec_eval's own code ends the process, or never ends, on such a query."""
+    qrels = {"q1": {"a": -2}, "q2": {"a": -1, "b": -3}, "q3": {"a": 3, "b": -2}}
+    run = {query: {"a": 2.0, "b": 1.0} for query in qrels}
+    for _ in range(50):
+        found = measure_per_query(qrels, run, ["nDCG@10", "Bpref", "Rprec", "judged@10"])
+    assert found["nDCG@10"] == {"q1": 0.0, "q2": 0.0, "q3": 1.0}
+    assert found["judged@10"] == {"q1": 0.5, "q2": 1.0, "q3": 1.0}
