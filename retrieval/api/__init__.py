@@ -3,7 +3,10 @@
 open.py             `open`: a retriever over a collection
 ingest.py           `ingest`: a source into a collection
 live.py             `FollowingRetriever`: goes on with the version that a collection is switched to
-evaluate_folder.py  `retrieval eval`: a BEIR folder, indexed, searched and measured
+evaluate_folder.py  `retrieval eval`: judged queries, searched and measured; evaluation_searches.py
+                    and evaluation_origin.py: its searches, and what it takes to repeat it
+given_runs.py       other systems' runs beside it, re-ranked by our second stage
+evaluate_service.py `retrieval eval --service`: a running service, measured by service_client.py
 case_file.py        `load_cases`: retrieval tests from TOML
 run_cases.py        `run_cases`: retrieval tests on an open collection
 make_pool.py        `make_pool`: questions, and what systems find for them, to be judged

@@ -7,11 +7,14 @@ calibration.py     scores to probabilities, thresholds that promise something
 candidate_scores.py    what judged queries' candidates scored: what is calibrated
 calibration_report.py    what a calibration found, as text and JSON
 drift.py           whether searches are still like those that were calibrated on
-report.py          what an evaluation found, as text and JSON
 settings.py        what of indexing and searching can vary, and how each value is written
 grid.py            grids of settings: lists, files, names
 comparison.py      settings that were measured, and the rule by which one is taken
 comparison_report.py, comparison_folder.py    the same as text and JSON; kept while it is measured
+rows.py            from results to a row of figures and intervals
+report.py          what an evaluation found, as text and JSON; html_report.py: as a page,
+                   with report.html.j2, svg_plots.py and svg_axes.py
+coverage.py        judged documents and queries that are missing
 cases.py           retrieval tests: what a search must find, and whether it did
 cases_report.py    what came of them, as JSON and JUnit XML
 
