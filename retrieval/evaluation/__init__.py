@@ -12,8 +12,8 @@ grid.py            grids of settings: lists, files, names
 comparison.py      settings that were measured, and the rule by which one is taken
 comparison_report.py, comparison_folder.py    the same as text and JSON; kept while it is measured
 rows.py            from results to a row of figures and intervals
-report.py          what an evaluation found, as text and JSON; html_report.py: as a page,
-                   with report.html.j2, svg_plots.py and svg_axes.py
+report.py          what an evaluation found, as text and JSON; write_report.py: as files
+html_report.py     as a page, with report.html.j2, svg_plots.py and svg_axes.py
 coverage.py        judged documents and queries that are missing
 cases.py           retrieval tests: what a search must find, and whether it did
 cases_report.py    what came of them, as JSON and JUnit XML

@@ -14,7 +14,6 @@ from retrieval.evaluation.report import (
     EvaluationReport,
     EvaluationRow,
     report_as_text,
-    write_report,
 )
 from retrieval.evaluation.rows import (
     HitKey,
@@ -25,6 +24,7 @@ from retrieval.evaluation.rows import (
     row_of_run,
 )
 from retrieval.evaluation.trec import Qrels, Run, ranking
+from retrieval.evaluation.write_report import write_report
 from retrieval.types import BlendChoice, Mode, Passage, SearchResult
 
 __all__ = [
