@@ -149,6 +149,8 @@ def evaluate_folder(
     notices = others.notices(judged)
     running |= {"encoder": encoder, "reranker": reranker if second else None, "api_key": api_key}
     with contextlib.ExitStack() as stack:
+        if not modes and not runs and not judged.typed:
+            return _runs_alone(judged, others, measures, notices, parameters)
         if collection is None:
             wanted = None if modes else others.candidates(judged, candidates)
             source = _source(judged, corpus, wanted)
@@ -174,10 +176,36 @@ def evaluate_folder(
             "pipelines": searcher.pipelines(modes, rerank, blend, candidates, report.depth),
             "manifest": retriever.index.manifest,
         }
-    files = (*(runs or {}).values(), *(beside or {}).values())
+    return _with_origin(report, judged, parameters, notices, searcher.notices())
+
+
+def _runs_alone(
+    judged: JudgedQueries,
+    others: Runs,
+    measures: Sequence[str],
+    notices: tuple[str, ...],
+    parameters: dict[str, Any],
+) -> EvaluationReport:
+    """Runs that are only measured: no document is needed, nor a model."""
+    report = evaluate(
+        None, judged.queries, judged.qrels, modes=(), measures=measures, key=judged.key,
+        runs=others.given(None, {}),
+    )  # fmt: skip
+    return _with_origin(report, judged, parameters, notices)
+
+
+def _with_origin(
+    report: EvaluationReport,
+    judged: JudgedQueries,
+    parameters: dict[str, Any],
+    before: tuple[str, ...],
+    after: tuple[str, ...] = (),
+) -> EvaluationReport:
+    """The report with what else is to be told, and where it comes from."""
+    files = [*(parameters["runs"] or {}).values(), *(parameters["beside"] or {}).values()]
     return replace(
         report,
-        notices=(*notices, *report.notices, *searcher.notices()),
+        notices=(*before, *report.notices, *after),
         origin=origin(judged, parameters, files),
     )
 

@@ -82,7 +82,7 @@ class GivenRun:
 
 
 def evaluate(
-    retriever: BatchSearch,
+    retriever: BatchSearch | None,
     queries: Mapping[str, str],
     qrels: Qrels,
     *,
@@ -103,7 +103,7 @@ def evaluate(
     that search. Judgements are of documents: a document takes the rank of its best passage.
 
     Args:
-        retriever: the searcher; results say whether it re-ranked.
+        retriever: the searcher; results say whether it re-ranked. None without modes.
         queries: query id → text; those without judgements are not searched.
         qrels: query id → document id → grade.
         modes: first stages to measure, one or two rows each.
@@ -140,10 +140,16 @@ def evaluate(
     )  # fmt: skip
     judged, ids = _judged(queries, qrels)
     depth = max(depth, candidates)
+    if retriever is None and wanted:
+        raise InvalidInput(
+            f"{', '.join(wanted)} cannot be searched without a retriever",
+            fix="Pass one, or modes=() to measure given runs alone.",
+        )
     rows: list[EvaluationRow] = []
     seen: list[SearchResult] = []
     key = key or _document
     for mode in wanted:
+        assert retriever is not None  # seen to above
         search = partial(
             retriever.search_batch, top_k=depth, candidates=candidates, fetch=depth, mode=mode,
             rerank=rerank, blend=blend,

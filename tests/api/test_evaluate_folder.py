@@ -98,6 +98,16 @@ def test_the_blend_weighs_the_runs_own_scores(beir: Path, tmp_path: Path) -> Non
     assert heavy.blend == none.blend == "scores"
 
 
+def test_a_run_is_measured_without_documents_or_models(beir: Path, tmp_path: Path) -> None:
+    (beir / "corpus.jsonl").unlink()
+    run = write_run(tmp_path / "other.run")
+    report = evaluate_folder(beir, modes=(), beside={"other": run}, measures=["MRR@10"])
+    assert [row.name for row in report.rows] == ["other"]
+    assert report.rows[0].measures["MRR@10"] == pytest.approx((1 / 4 + 1 / 3 + 1 / 2) / 3)
+    assert (report.encoder, report.reranker) == (None, None)
+    assert str(run) in report.origin["set"]["files"]
+
+
 def test_what_a_run_lacks_is_told(beir: Path, tmp_path: Path) -> None:
     part = write_run(tmp_path / "part.run", ["q1", "q9"], ["oak", "gone"])
     report = evaluate_folder(beir, modes=(), runs={"part": part}, **MINI)

@@ -13,6 +13,7 @@ import pytest
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.evaluate import (
     EvaluationReport,
+    GivenRun,
     evaluate,
     report_as_text,
     write_report,
@@ -167,6 +168,23 @@ def test_the_blend_is_passed_on_and_reported() -> None:
     report = evaluate(FakeSearcher(), QUERIES, QRELS, modes=["dense"], blend="rrf")
     assert [row.blend for row in report.rows] == ["none", "rrf"]
     assert "blended (rrf)" in report_as_text(report)
+
+
+def test_modes_need_a_retriever() -> None:
+    with pytest.raises(InvalidInput, match="dense, sparse, hybrid cannot be searched without"):
+        evaluate(None, QUERIES, QRELS)
+
+
+def test_little_that_is_judged_is_told_where_the_set_judges_much() -> None:
+    """Five judgements a query allow half of the first ten; a row with a fifth of that is named."""
+    qrels = {query: {f"judged-{n}": 1 for n in range(6)} for query in ("q1", "q2")}
+    found = {"judged-0": 2.0} | {f"other-{n}": 1.0 - n / 100 for n in range(9)}
+    run = GivenRun("new", dict.fromkeys(qrels, found))
+    report = evaluate(None, QUERIES, qrels, modes=(), runs=[run])
+    (told,) = report.notices
+    assert "few are judged (new 10%; the judgements would allow 60%)" in told
+    sparse = {query: {"judged-0": 1} for query in qrels}
+    assert evaluate(None, QUERIES, sparse, modes=(), runs=[run]).notices == ()
 
 
 def test_the_json_form_is_stable() -> None:
