@@ -125,6 +125,9 @@ def calibrate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the report to this file as JSON.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write the report to this file as a page.")
+    ] = None,
     api_key: ApiKey = None,
     *,
     search_options: dict[str, Any],
@@ -140,7 +143,7 @@ def calibrate(
     from retrieval.evaluation.trec import write_atomically
 
     key = read_api_key(api_key)
-    check_places(json_file, None)
+    check_places(json_file, None, html_file)
     with evaluation_bar() as bar:
         report = learn(
             judgements,
@@ -163,6 +166,11 @@ def calibrate(
     if json_file is not None:
         text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n"
         write_atomically(json_file, lambda file: file.write(text))
+    if html_file is not None:
+        from retrieval.evaluation.calibration_html import calibration_as_html
+
+        page = calibration_as_html(report)
+        write_atomically(html_file, lambda file: file.write(page))
 
 
 def _named(given: list[str]) -> dict[str, str]:

@@ -133,13 +133,16 @@ class Bin:
 
 
 def reliability(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> list[Bin]:
-    """Bins of equal size along the probability, for a reliability plot (DeGroot, Fienberg 1983)."""
-    order = np.argsort(probabilities, kind="stable")
-    return [
-        Bin(len(part), float(probabilities[part].mean()), float(labels[part].mean()))
-        for part in np.array_split(order, bins)
-        if len(part)
-    ]
+    """Bins of equal width along the probability, without empty ones, for a reliability plot
+    (DeGroot and Fienberg 1983)."""
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    found = []
+    for number in range(bins):
+        inside = place == number
+        if inside.any():
+            mean, share = float(probabilities[inside].mean()), float(labels[inside].mean())
+            found.append(Bin(int(inside.sum()), mean, share))
+    return found
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

@@ -10,7 +10,7 @@ The JSON keeps these keys; later versions only add to them:
     tried         one for each score and method: signal, method, absolute, brier, ece (held-out
                   queries)
     before        brier and ece of the relevance as it was; null where there was none
-    reliability   bins of equal size: count, predicted, observed (held-out queries)
+    reliability   bins of equal width: count, predicted, observed (held-out queries)
     histogram     edges, and counts of relevant and of other candidates between them
     notices       sentences
 """
@@ -107,7 +107,7 @@ class CalibrationReport:
                 ],
             ),
             "",
-            *_table(["threshold", "score", "what it promises"], self._thresholds()),
+            *_table(["threshold", "score", "what it promises"], self.thresholds()),
             "",
             "Recall holds in the mean over queries, precision with 95% confidence, both for "
             "queries drawn as the judged ones were; what nobody judged counts as not relevant.",
@@ -121,7 +121,8 @@ class CalibrationReport:
         lines.append("Stored with the collection." if self.stored else "Not stored.")
         return "\n".join([*lines, *(f"note: {notice}" for notice in self.notices)])
 
-    def _thresholds(self) -> list[list[str]]:
+    def thresholds(self) -> list[list[str]]:
+        """Name, score and promise of some thresholds, and of those that have a name."""
         made = self.calibration
         rows = []
         for kind, table in (("recall", made.recall), ("precision", made.precision)):

@@ -46,15 +46,11 @@ def report_as_html(report: EvaluationReport) -> str:
         >>> report_as_html(report).startswith("<!DOCTYPE html>")
         True
     """
-    page = Environment(
-        loader=PackageLoader("retrieval.evaluation", "."), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: _clean(value) if isinstance(value, str) else value,
-    )  # fmt: skip
     styles = _styles(report)
     pair = best_pair(report)
     origin = {name: value for name, value in report.origin.items() if name != "command"}
-    return page.get_template("report.html.j2").render(
+    return rendered(
+        "report.html.j2",
         report=report,
         title=_title(report),
         styles=styles,
@@ -66,6 +62,16 @@ def report_as_html(report: EvaluationReport) -> str:
         created=report.origin.get("created"),
         origin=json.dumps(origin, indent=2, ensure_ascii=False) if origin else "",
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of one of this folder's templates; texts are escaped, control characters dropped."""
+    page = Environment(
+        loader=PackageLoader("retrieval.evaluation", "."), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: _clean(value) if isinstance(value, str) else value,
+    )  # fmt: skip
+    return page.get_template(template).render(**values)
 
 
 def best_pair(report: EvaluationReport) -> tuple[EvaluationRow, EvaluationRow] | None:

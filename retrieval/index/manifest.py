@@ -136,7 +136,11 @@ def manifest_from_dict(values: object, *, origin: str) -> Manifest:
         try:
             parts["tuning"] = tuning_from_dict(values["tuning"])
         except ValueError as error:
-            raise _corrupt(origin, f"tuning.{error}") from None
+            raise ManifestCorrupt(
+                f"the manifest {origin} cannot be used: tuning.{error}",
+                fix="Use the version of the library that wrote it, or take its entry 'tuning' out "
+                "and choose defaults and calibrate again: nothing that is stored hangs on it.",
+            ) from None
     else:
         parts["tuning"] = NO_TUNING
     if version == 2 and "id" not in values:

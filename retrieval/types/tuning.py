@@ -122,7 +122,7 @@ class Calibration:
             relevant hits.
         brier, brier_before: mean squared error of the probability on held-out queries, and of
             the uncalibrated relevance (None where there is none).
-        ece: expected calibration error on held-out queries, ten bins of equal size.
+        ece: expected calibration error on held-out queries, ten bins of equal width.
         reference: for `retrieval drift`.
         created: when, in ISO 8601 and UTC.
     """

@@ -207,13 +207,18 @@ def test_the_command(
     own.write_text("\n".join(["query,relevant", *rows]), encoding="utf-8")
     command = ["calibrate", str(own), "--collection", "zoo", "--store", store.location]
     command += ["--reranker", "maxsim", "--mode", "dense", "--candidates", "20", "--dry-run"]
-    assert run([*command, "--name", "safe=recall:0.95", "--json", str(tmp_path / "c.json")]) == 0
+    written_to = ["--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]
+    assert run([*command, "--name", "safe=recall:0.95", *written_to]) == 0
     shown = capsys.readouterr().out
     assert "keeps 95% of the relevant candidates" in shown
     assert "Not stored." in shown
     written = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
     assert written["calibration"]["names"] == {"safe": "recall:0.95"}
     assert written["before"].keys() == {"brier", "ece"}
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 2
+    assert "keeps 95% of the relevant candidates" in page
+    assert "http" not in page
     assert sum(written["histogram"]["relevant"]) == written["calibration"]["relevant"]
     assert store.manifest("zoo").tuning.calibration == report.calibration
     assert run([*command, "--name", "safe"]) == 2
