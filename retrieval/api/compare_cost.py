@@ -24,12 +24,15 @@ least after so many seconds."""
 _SAMPLE = 200
 _PROBED = 12
 _SECONDS_A_PASSAGE = 0.0015
-"""Beside its vector: splitting, BM25 terms, writing. Measured on 5,000 abstracts."""
+"""Beside its vector: splitting, BM25 terms, writing. With hashed words for vectors, SciFact's
+abstracts took 1.3 ms (19,000 passages) to 1.7 ms (5,183) each on a busy machine."""
 
 _SECONDS_A_SEARCH = 0.008
+"""Of a first stage; on ADI and SciFact 1 ms by BM25, 5 to 20 ms by vectors and both."""
+
 _NEW_SHARE = 0.4
-"""Of a further first stage's candidates, those that none before had found; on SciFact, Cranfield
-and ADI 0.3 to 0.5 between vectors, BM25 and both."""
+"""Of a further first stage's candidates, those that none before had found: between hybrid, vectors
+and BM25 0.34 to 0.38 on 20 claims of SciFact (50 candidates), 0.23 on ADI (25)."""
 
 
 @dataclass(frozen=True, slots=True)
