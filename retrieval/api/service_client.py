@@ -80,9 +80,10 @@ class ServiceClient:
         mode: Mode | None,
         rerank: bool,
         blend: BlendChoice | None,
+        min_relevance: float | str | None,
     ) -> list[SearchResult]:
         """One result a query; numbers and blend are those that the client was made with."""
-        fields = {**self._fields, "mode": mode}
+        fields = {**self._fields, "mode": mode, "min_relevance": min_relevance}
         if self._fusion is not None and mode == "hybrid":
             fields["fusion"] = asdict(self._fusion)
         return [self._searched({**fields, "query": query}, rerank=rerank) for query in queries]

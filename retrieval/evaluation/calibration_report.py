@@ -17,11 +17,11 @@ The JSON keeps these keys; later versions only add to them:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from retrieval.evaluation.calibration import Bin, Method
+from retrieval.evaluation.text_table import text_table
 from retrieval.types import Calibration, Signal
 
 _SHOWN = (0.8, 0.9, 0.95, 0.99)
@@ -93,21 +93,24 @@ class CalibrationReport:
             "relevant",
             f"  Brier {made.brier:.4f}, ECE {made.ece:.4f} on held-out queries{before}",
             "",
-            *_table(
-                ["score", "method", "Brier", "ECE", ""],
+            *text_table(
                 [
-                    [
-                        SIGNALS[one.signal],
-                        one.method,
-                        f"{one.brier:.4f}",
-                        f"{one.ece:.4f}",
-                        "" if one.absolute else "relative to the query",
-                    ]
-                    for one in self.tried
+                    ["score", "method", "Brier", "ECE", ""],
+                    *[
+                        [
+                            SIGNALS[one.signal],
+                            one.method,
+                            f"{one.brier:.4f}",
+                            f"{one.ece:.4f}",
+                            "" if one.absolute else "relative to the query",
+                        ]
+                        for one in self.tried
+                    ],
                 ],
+                left=5,
             ),
             "",
-            *_table(["threshold", "score", "what it promises"], self.thresholds()),
+            *text_table([["threshold", "score", "what it promises"], *self.thresholds()], left=3),
             "",
             "Recall holds in the mean over queries, precision with 95% confidence, both for "
             "queries drawn as the judged ones were; what nobody judged counts as not relevant.",
@@ -141,11 +144,3 @@ class CalibrationReport:
                 )
         names = [[name, "", f"= {threshold}"] for name, threshold in made.names.items()]
         return rows + names
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, ["-" * width for width in widths], *rows)
-    ]

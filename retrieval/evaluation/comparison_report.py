@@ -30,7 +30,6 @@ The JSON form (`comparison_as_dict`) keeps these keys; later versions only add t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -42,6 +41,7 @@ from retrieval.evaluation.significance import (
     SAMPLES,
     PairedDifference,
 )
+from retrieval.evaluation.text_table import text_table
 
 CAUTION = (
     "A choice made on these judgements looks better on them than it is: show it on others, such as "
@@ -231,7 +231,10 @@ def _settings(report: ComparisonReport) -> list[str]:
                 f"{one.ms_p90:.0f} ms", _size(one.model_bytes), _size(one.index_bytes),
             ]
         )  # fmt: skip
-    return [*_table(rows), "→ to take, b the baseline; memory of the models, the index on disk"]
+    return [
+        *text_table(rows, left=rows[0].index("setting") + 1),
+        "→ to take, b the baseline; memory of the models, the index on disk",
+    ]
 
 
 def _against(report: ComparisonReport, other: SettingResult) -> list[str]:
@@ -247,22 +250,8 @@ def _against(report: ComparisonReport, other: SettingResult) -> list[str]:
                 _p(found.p), _p(found.p_holm) + (" *" if found.significant else "  "), smallest,
             ]
         )  # fmt: skip
-    return _table(rows)
+    return text_table(rows, left=rows[0].index("setting") + 1)
 
 
 def _size(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e6:,.0f} MB"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of text to the left, of figures to the right; a rule below the head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    left = rows[0].index("setting")
-    ruled = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    return [
-        "  ".join(
-            cell.ljust(width) if column <= left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in ruled
-    ]

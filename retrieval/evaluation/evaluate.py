@@ -56,8 +56,9 @@ class BatchSearch(Protocol):
         mode: Mode | None,
         rerank: bool,
         blend: BlendChoice | None,
+        min_relevance: float | str | None,
     ) -> list[SearchResult]:
-        """One result a query, in order.
+        """One result a query, in order; nothing is left out.
 
         `candidates` of a result are the first `fetch` passages in first-stage order; its `hits`
         are the first `candidates` of those re-ranked, followed by the others in their old order.
@@ -152,7 +153,7 @@ def evaluate(
         assert retriever is not None  # seen to above
         search = partial(
             retriever.search_batch, top_k=depth, candidates=candidates, fetch=depth, mode=mode,
-            rerank=rerank, blend=blend,
+            rerank=rerank, blend=blend, min_relevance=0,
         )  # fmt: skip
         report = None if progress is None else partial(progress, mode)
         found = _searched([queries[id_] for id_ in ids], search, batch_size, report)

@@ -153,7 +153,7 @@ def _searched(
         batch = ids[start : start + _BATCH]
         results = retriever.search_batch(
             [queries[id_] for id_ in batch], top_k=FETCHED, candidates=READ, fetch=FETCHED,
-            mode=mode, rerank=rerank, blend=None,
+            mode=mode, rerank=rerank, blend=None, min_relevance=0,
         )  # fmt: skip
         for id_, result in zip(batch, results, strict=True):
             notices.update(dict.fromkeys(result.notices))

@@ -41,6 +41,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retrieval.evaluation.metrics import PerQuery
+from retrieval.evaluation.text_table import text_table
 from retrieval.evaluation.trec import Qrels, Run
 from retrieval.types import Blend, Mode
 
@@ -192,14 +193,7 @@ def report_as_text(report: EvaluationReport) -> str:
         ]
         for row in report.rows
     ]
-    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
-    table = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [head, ["-" * width for width in widths], *lines]
-    ]
+    table = text_table([head, *lines], left=2)
     notes = [f"note: {notice}" for notice in report.notices[:_NOTICES_SHOWN]]
     if len(report.notices) > _NOTICES_SHOWN:
         notes.append(f"note: … and {len(report.notices) - _NOTICES_SHOWN:,} more (all in the JSON)")

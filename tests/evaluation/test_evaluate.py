@@ -47,7 +47,9 @@ class FakeSearcher:
         mode: Mode | None,
         rerank: bool,
         blend: Blend | None,
+        min_relevance: float,
     ) -> list[SearchResult]:
+        assert min_relevance == 0  # a collection's default would leave hits out
         assert candidates is not None
         assert mode is not None
         self.calls.append({"queries": list(queries), "top_k": top_k, "fetch": fetch, "mode": mode})

@@ -224,7 +224,7 @@ def test_the_command(
     more = ["--languages", "eng", "--split", "test", "--instruction", "none", "--dtype", "fp32"]
     stage = ["--reranker", "maxsim", "--candidates", "5", "--output", str(tmp_path / "a folder")]
     assert run([*command, *more, *stage]) == 0
-    head, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
+    head, _, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
     assert head[:6] == ["task", "type", "split", "measure", "encoder", "re-ranked"]
     assert first[:4] == ["LocalRetrieval", "Retrieval", "test", "ndcg_at_10"]
     assert 0 < float(first[4]) < 1

@@ -23,6 +23,7 @@ from mteb.results import TaskResult
 
 from retrieval._validate import whole_number
 from retrieval.errors import Fault, InvalidInput, first_line
+from retrieval.evaluation.text_table import text_table
 from retrieval.integrations.mteb.models import MtebCrossEncoder, MtebEncoder
 from retrieval.models.options import SETTINGS, checked, of_encoder, of_reranker
 from retrieval.types import Encoder, Reranker
@@ -319,11 +320,4 @@ def scores_as_text(scores: Iterable[TaskScore]) -> str:
         if both:
             seconds.append("-" if score.second_seconds is None else f"{score.second_seconds:.1f}")
         lines.append([*line, *second, *seconds])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < 4 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(text_table(lines, left=4))
