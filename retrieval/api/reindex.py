@@ -110,7 +110,7 @@ def reindex(
         sources: files and folders that hold everything the collection is to hold.
         collection: its name; it must exist.
         store: folder, URL or `Store`.
-        judged: folder in BEIR layout whose judged queries compare both versions (nDCG@10 of
+        judged: judged queries (see `load_judgements`) that compare both versions (nDCG@10 of
             hybrid search without second stage, paired bootstrap).
         split: which of its qrels.
         cases: retrieval tests (see `load_cases`) that both versions are searched with, as users

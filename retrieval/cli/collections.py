@@ -125,7 +125,7 @@ def reindex(
     ] = None,
     judged: Annotated[
         Path | None,
-        typer.Option(metavar="BEIR_DIR", help="Judged queries to compare both versions on."),
+        typer.Option(metavar="JUDGED", help="Judged queries to compare both versions on."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of its judgements: qrels/SPLIT.tsv.")] = "test",
     cases: Annotated[

@@ -78,6 +78,11 @@ def load_judgements(
 
 def _load_folder(root: Path, split: str, qrels: str | os.PathLike[str] | None) -> JudgedQueries:
     if _is_beir(root):
+        if qrels is not None and split != "test":
+            raise InvalidInput(
+                f"the split {split!r} was asked for, and judgements ({qrels}) in its place",
+                fix="Give one of the two.",
+            )
         return load_beir(root, split, qrels=qrels)
     if is_flag_embedding(root):
         if qrels is not None:

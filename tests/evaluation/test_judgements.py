@@ -222,6 +222,8 @@ def test_judgements_may_take_the_place_of_a_beir_folders_own(tmp_path: Path) -> 
     write(tmp_path / "set" / "queries.jsonl", '{"_id": "q1", "text": "x"}')
     qrels = write(tmp_path / "mine.txt", "q1 0 d 3")
     assert load_judgements(tmp_path / "set", qrels=qrels).qrels == {"q1": {"d": 3}}
+    with pytest.raises(InvalidInput, match="Give one of the two"):
+        load_judgements(tmp_path / "set", "dev", qrels=qrels)
 
 
 # --- a file of one's own --------------------------------------------------------------------

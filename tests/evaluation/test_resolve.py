@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
         "legal/rules.md": RULES,
         "legal/notes.txt": "Notes about law.",
         "team/notes.txt": "Notes about people.",
+        "team/Über uns.txt": "Wer wir sind.",
         "team/C#.md": "Sharp notes.\n\n# Using it\n\nPress the key.",
         "faq.csv": "id,text\n7,What is it?\n8,Who is it?\n",
     }.items():
@@ -85,6 +87,7 @@ def judged(*typed: str, grades: dict[str, int] | None = None) -> JudgedQueries:
         ("rules.md", "legal/rules.md"),
         ("team/notes.txt", "team/notes.txt"),
         ("docs/team/notes.txt", "team/notes.txt"),
+        (unicodedata.normalize("NFD", "Über uns.txt"), "team/Über uns.txt"),
         ("plain-7", "plain-7"),
         ("7", "7"),
         ("faq.csv#8", "faq.csv#8"),
