@@ -33,11 +33,12 @@ from retrieval.evaluation.calibration import (
 )
 from retrieval.evaluation.candidate_scores import Seen
 from retrieval.models.load import load_encoder, load_reranker
+from retrieval.search.options import SearchArguments
 
 CASES = (Case("scifact", "test"), Case("pubmedqa", "test"), Case("xquad-en", "test"))
 QUICK_DOCUMENTS, QUICK_QUERIES, QUICK_SPLITS = 200, 60, 20
 RECALL, PRECISION = (0.8, 0.9, 0.95), (0.6, 0.8, 0.9)
-WAYS = {
+WAYS: dict[str, tuple[str, SearchArguments]] = {
     "hybrid, reranked": ("stage2", {}),
     "vectors": ("stage1", {"mode": "dense", "rerank": False}),
 }
@@ -92,22 +93,23 @@ def rows_of(
     for level in RECALL:
         rates = [one.missed[level] for one in seen if level in one.missed]
         if rates:
-            yield Row(f"{name}, recall:{level}", OURS, "miss rate", float(np.mean(rates)), "share")
-            error = float(np.std(rates) / np.sqrt(len(rates)))
+            mean = round(float(np.mean(rates)), 4)
+            yield Row(f"{name}, recall:{level}", OURS, "miss rate", mean, "share")
+            error = round(float(np.std(rates) / np.sqrt(len(rates))), 4)
             yield Row(f"{name}, recall:{level}", OURS, "its standard error", error, "share")
     for level in PRECISION:
         shares = [one.precision[level] for one in seen if level in one.precision]
         case = f"{name}, precision:{level}"
         yield Row(case, OURS, "to be had", len(shares) / splits, "share of splits")
         if shares:
-            yield Row(case, OURS, "precision", float(np.mean(shares)), "share")
+            yield Row(case, OURS, "precision", round(float(np.mean(shares)), 4), "share")
     for metric, values in (
         ("Brier score", [one.brier for one in seen]),
         ("Brier score before", [one.before for one in seen]),
         ("ECE", [one.ece for one in seen]),
         ("splits that it is better in", [float(one.brier < one.before) for one in seen]),
     ):
-        yield Row(name, OURS, metric, float(np.mean(values)), "")
+        yield Row(name, OURS, metric, round(float(np.mean(values)), 4), "")
 
 
 def main() -> int:

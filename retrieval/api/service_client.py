@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from retrieval.errors import CollectionNotFound, Fault, InvalidInput
 from retrieval.types import (
@@ -42,6 +43,11 @@ class ServiceClient:
             raise InvalidInput(
                 f"the service is {url!r}, expected its address",
                 fix="Write it with http:// or https://, such as http://127.0.0.1:7860.",
+            )
+        if "@" in urlsplit(url).netloc:
+            raise InvalidInput(
+                "the service's address holds a name or a password, which reports would show",
+                fix="Leave it out of the address, and give a key as --api-key @FILE.",
             )
         self._url = url.rstrip("/").removesuffix("/v1")
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}

@@ -114,6 +114,7 @@ def test_keys(questions: Path, tmp_path: Path) -> None:
     [
         ("http://127.0.0.1:9", "no service answers at http://127.0.0.1:9"),
         ("127.0.0.1:7860", "expected its address"),
+        ("http://me:secret@127.0.0.1:7860", "holds a name or a password"),
         ("http://", "no service answers|cannot be called"),
     ],
 )
