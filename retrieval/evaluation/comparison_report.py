@@ -33,7 +33,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from retrieval.evaluation.comparison import ComparisonReport, SettingResult
+from retrieval.evaluation.comparison import (
+    LEAST_QUERIES,
+    ComparisonReport,
+    SettingResult,
+)
 from retrieval.evaluation.significance import (
     ALPHA,
     FLIPS_PER_TEST,
@@ -108,6 +112,13 @@ def advice(report: ComparisonReport) -> str:
         return (
             f"{_untold(report, chosen, baseline)} Take {chosen.name}, the cheaper one: a search "
             f"takes {_times(chosen, baseline)}.{risk}"
+        )
+    if report.few:
+        count = len(baseline.values)
+        too_few = "1 query is too few" if count == 1 else f"{count} queries are too few"
+        return (
+            f"Keep the baseline ({baseline.name}): {too_few} to tell that another setting is as "
+            f"good; judge {LEAST_QUERIES} or more."
         )
     if best is baseline:
         return (
@@ -246,11 +257,16 @@ def _against(report: ComparisonReport, other: SettingResult) -> list[str]:
         smallest = "-" if found.smallest is None else f"{found.smallest:.4f}"
         rows.append(
             [
-                one.name, f"{found.difference:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}",
+                one.name, _signed(found.difference),
+                f"{_signed(found.low)} to {_signed(found.high)}",
                 _p(found.p), _p(found.p_holm) + (" *" if found.significant else "  "), smallest,
             ]
         )  # fmt: skip
     return text_table(rows, left=rows[0].index("setting") + 1)
+
+
+def _signed(number: float) -> str:
+    return f"{round(number, 4) + 0.0:+.4f}"  # no minus before a zero
 
 
 def _size(count: int | None) -> str:

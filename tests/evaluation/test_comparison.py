@@ -101,6 +101,16 @@ def test_the_same_on_every_query() -> None:
     assert advice(report(*slower)).startswith("Keep the baseline (base): no setting has a better")
 
 
+def test_a_few_queries_are_no_reason_to_take_what_is_cheaper() -> None:
+    few = EASY[:20]
+    settings = (result("base", few, 300), result("same", few, 20))
+    assert choice(*settings) == ("base", "baseline")
+    assert "20 queries are too few to tell that another setting is as good" in advice(
+        report(*settings)
+    )
+    assert choice(result("base", few, 20), result("better", few + 0.2, 300)) == ("better", "better")
+
+
 def test_a_worse_baseline_is_not_kept_and_a_worse_setting_not_taken() -> None:
     made = report(result("base", EASY - 0.1, 20), result("good", EASY, 400))
     assert made.choice[0].name == "good"
@@ -151,7 +161,7 @@ def test_one_query_can_be_compared() -> None:
     made = report(result("base", [0.5], 100), result("new", [1.0], 100))
     assert made.choice[0].name == "base"
     text = comparison_as_text(made)
-    assert "p = 1.000" in text
+    assert "1 query is too few to tell that another setting is as good; judge 25" in text
     json.dumps(comparison_as_dict(made), allow_nan=False)
 
 
