@@ -135,7 +135,7 @@ def test_a_slow_cpu_reads_fewer_candidates_and_what_is_given_is_kept(
         first, second = (retriever.search("gate", top_k=12, offset=offset) for offset in (0, 12))
         assert first.reranked == second.reranked == 12  # at least top_k, on every page
         assert not any("beyond the" in one for one in second.notices)
-        strict = retriever.search("gate", min_relevance=0.0)
+        strict = retriever.search("gate", min_relevance=1e-9)
         assert len(strict.hits) == 10
         told = f"{PACE_NOTICE} The others have no relevance and are left out."
         assert told in strict.notices
