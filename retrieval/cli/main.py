@@ -2,7 +2,7 @@
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a fault of
 the machine or of this program, 2 something the caller can correct, 3 a case of `retrieval test`
-failed, 130 interrupted.
+failed or `retrieval drift --check` wants new labels, 130 interrupted.
 """
 
 from __future__ import annotations
