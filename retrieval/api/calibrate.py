@@ -25,6 +25,7 @@ from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, Stor
 from retrieval.search.cascade import DROP_RECALL, KEEP_PRECISION
 from retrieval.search.first_stage import FirstStage, encode
 from retrieval.search.options import SearchArguments
+from retrieval.search.plan import SearchPlan
 from retrieval.search.relevance import threshold_at
 from retrieval.search.rerank import read_candidates
 from retrieval.search.retriever import TwoStageRetriever
@@ -154,25 +155,13 @@ def _report(
         )
     plan = retriever.plan(**search)
     reranked = plan.reranker is not None
-    # score → whether it means the same from query to query
-    signals: dict[Signal, bool] = {"stage1": plan.mode != "hybrid" or plan.pipeline.refined}
-    if reranked:
-        signals["stage2"] = True
-        if plan.blend != "none":
-            signals["score"] = False
+    signals = _signals(plan)
     if wanted is not None and wanted not in signals:
         raise InvalidInput(
             f"the signal is {wanted!r}, and these searches have {', '.join(signals)}",
             fix="Name one of them, or leave it out.",
         )
-    tried = []
-    for signal in signals:
-        queries = seen.of(signal, read=reranked)
-        labels = statistics.pooled(queries)[1]
-        for method in METHODS:
-            guess = statistics.held_out(queries, method, seed)
-            absolute = signals[signal]
-            tried.append(Tried(signal, method, absolute, *_quality(guess, labels)))
+    tried = _tried(seen, signals, seed, reranked=reranked)
     eligible = [one for one in tried if one.absolute] or tried
     if wanted is not None:
         eligible = [one for one in tried if one.signal == wanted]
@@ -219,6 +208,28 @@ def _report(
         histogram=_histogram(scores, labels),
         notices=_notices(seen, made, asked=cascade),
     )
+
+
+def _signals(plan: SearchPlan) -> dict[Signal, bool]:
+    """The scores that the searches have, and whether each means the same from query to query."""
+    signals: dict[Signal, bool] = {"stage1": plan.mode != "hybrid" or plan.pipeline.refined}
+    if plan.reranker is not None:
+        signals["stage2"] = True
+        if plan.blend != "none":
+            signals["score"] = False
+    return signals
+
+
+def _tried(seen: Seen, signals: Mapping[Signal, bool], seed: int, *, reranked: bool) -> list[Tried]:
+    """Every score and method on held-out queries, all on the same candidates."""
+    tried = []
+    for signal, absolute in signals.items():
+        queries = seen.of(signal, read=reranked)
+        labels = statistics.pooled(queries)[1]
+        for method in METHODS:
+            guess = statistics.held_out(queries, method, seed)
+            tried.append(Tried(signal, method, absolute, *_quality(guess, labels)))
+    return tried
 
 
 def _quality(guess: Floats, labels: Any) -> tuple[float, float]:
