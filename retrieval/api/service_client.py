@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from retrieval.errors import CollectionNotFound, Fault, InvalidInput
@@ -19,6 +19,7 @@ from retrieval.types import (
     SearchResult,
     Timings,
 )
+from retrieval.types.closing import Closing
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +32,7 @@ _MOST_TRIES = 5
 """Where a key's limit of requests is reached, or the service's queue is full."""
 
 
-class ServiceClient:
+class ServiceClient(Closing):
     """Searches over HTTP, one at a time."""
 
     def __init__(
@@ -66,10 +67,8 @@ class ServiceClient:
         self.reranked = 0
         """The most candidates that a search has re-ranked."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def about(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from retrieval._files import os_errors
@@ -24,6 +23,7 @@ from retrieval.evaluation.pool_contents import PoolContents
 from retrieval.evaluation.pool_files import Origin, PoolHead, PoolQuery, ShownPassage, StoredItem
 from retrieval.evaluation.pool_judgements import GRADES, Judgements, is_grade
 from retrieval.evaluation.pool_status import PoolStatus, status_of
+from retrieval.types.closing import Closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Item:
     query_number: int
 
 
-class Pool:
+class Pool(Closing):
     """A pool that is open for judging. Its methods may be called from several threads.
 
     Args:
@@ -250,17 +250,6 @@ class Pool:
         """Let others judge."""
         if self._lock is not None:
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- what is on disk ------------------------------------------------------------------------
 
