@@ -120,10 +120,14 @@ class Plot:
 
     def _tick_x(self, tick: float) -> Markup:
         x, low = f"{self.at_x(tick):.1f}", HEIGHT - BOTTOM
+        # a long number at the right end would be cut off by the edge
+        long = len(written(tick)) > 4 and self.at_x(tick) > WIDTH - RIGHT - 1
         return Markup(
             '<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{low}"/>'
-            '<text class="tick" x="{x}" y="{y}" text-anchor="middle">{n}</text>'
-        ).format(x=x, top=TOP, low=low, y=low + 17, n=written(tick))
+            '<text class="tick" x="{x}" y="{y}" text-anchor="{anchor}">{n}</text>'
+        ).format(
+            x=x, top=TOP, low=low, y=low + 17, n=written(tick), anchor="end" if long else "middle"
+        )
 
     def _tick_y(self, tick: float) -> Markup:
         y = self.at_y(tick)
