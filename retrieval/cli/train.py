@@ -1,0 +1,14 @@
+"""`retrieval train …`: data, encoder, reranker."""
+
+from __future__ import annotations
+
+import typer
+
+train = typer.Typer(
+    name="train", help="Tune either stage on one's own data.", no_args_is_help=True
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the command line its group `train`."""
+    app.add_typer(train)

@@ -1,0 +1,4 @@
+"""Training of both stages on one's own data: examples, hard negatives, fine-tuning, merging.
+
+examples.py    `TrainingExample`: a query, passages that answer it and passages that do not
+"""
