@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import typer
 
-train = typer.Typer(
-    name="train", help="Tune either stage on one's own data.", no_args_is_help=True
-)
+train = typer.Typer(name="train", help="Tune either stage on one's own data.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
