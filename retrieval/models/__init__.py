@@ -3,6 +3,7 @@
 registry.py      finds a known model by name; known_models.py and known_modern.py hold the facts
 resolve.py       name, folder or hub id → `ResolvedModel`; describe.py settles what it declares
 model_folder.py  what a folder's files declare; weight_files.py its weights; fingerprint.py its id
+sentence_files.py  writes what a folder declares: pooling, prompts, length, activation
 hub.py           the only contact with a model hub (hub_errors.py); sources/ packages, ModelScope
 cache_dir.py     what is kept between starts
 defaults.py      which models are used when none is named

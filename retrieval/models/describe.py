@@ -159,7 +159,7 @@ def _instructions(name: str, overrides: Overrides, found: ModelFolder) -> tuple[
             fix="Pass query_instruction='…' with the one to put before queries, or '' for none "
             "(CLI: --query-instruction).",
         )
-    unsaid = query is None or (query == "" and not named)
+    unsaid = not found.no_instruction and (query is None or (query == "" and not named))
     if unsaid and origin is not None and origin.query_instruction:
         raise ModelSettingUnknown(
             f"the model {name} was made from {origin.name}, which takes the query "

@@ -57,7 +57,8 @@ class ModelFolder:
 
     root: the folder given. transformer: where config.json, tokeniser and weights are (an old
     sentence-transformers layout keeps them one level down). modules: the class names of
-    modules.json in order. prompts: as declared, empty texts included.
+    modules.json in order. prompts: as declared, empty texts included. no_instruction: whether it
+    says that queries and passages are read bare, as `sentence_files` writes it.
     """
 
     root: Path
@@ -72,6 +73,7 @@ class ModelFolder:
     saved_as: str | None
     declared_length: int | None
     base_models: tuple[str, ...]
+    no_instruction: bool = False
 
     @property
     def architecture(self) -> str:
@@ -154,6 +156,7 @@ def read_folder(root: Path) -> ModelFolder:
         declared_length=_length(sentence.get("max_seq_length"))
         or _length(tokenizer_config.get("model_max_length")),
         base_models=_base_models(root, config),
+        no_instruction=saved.get("no_instruction") is True,
     )
 
 

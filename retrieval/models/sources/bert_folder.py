@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import ModelFault
+from retrieval.models.sentence_files import write_encoder_files
 from retrieval.models.sources.packages import PackagedWeights
 from retrieval.models.sources.quantized_onnx import read_weights
-from retrieval.types import FloatArray
-
-_KINDS = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+from retrieval.types import FloatArray, ModelSpec
 
 
 def write_model(weights: PackagedWeights, source: Path, folder: Path) -> None:
@@ -44,7 +43,7 @@ def write_model(weights: PackagedWeights, source: Path, folder: Path) -> None:
         if name != "model.onnx":
             (folder / name).write_bytes((source / name).read_bytes())
     if weights.query_instruction is not None:
-        _write_encoder_files(weights, folder)
+        write_encoder_files(folder, _encoder_spec(weights, weights.config))
     (folder / "README.md").write_text(_readme(weights), "utf-8")
 
 
@@ -114,34 +113,16 @@ def _write_safetensors(path: Path, tensors: Mapping[str, FloatArray]) -> None:
             file.write(np.ascontiguousarray(tensors[name], dtype="<f4").data)
 
 
-def _write_encoder_files(weights: PackagedWeights, folder: Path) -> None:
-    """sentence-transformers' files of BGE: CLS, normalised, an instruction before queries."""
-    assert weights.config is not None
-    for part, _ in _KINDS[1:]:
-        (folder / part).mkdir()
-    modules = [
-        {
-            "idx": index,
-            "name": str(index),
-            "path": part,
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for index, (part, kind) in enumerate(_KINDS)
-    ]
-    _write_json(folder / "modules.json", modules)
-    pooling = {
-        "word_embedding_dimension": weights.config["hidden_size"],
-        "pooling_mode_cls_token": True,
-        "pooling_mode_mean_tokens": False,
-        "pooling_mode_max_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": False,
-    }
-    _write_json(folder / "1_Pooling" / "config.json", pooling)
-    length = weights.config["max_position_embeddings"]
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": length})
-    prompts = {"query": weights.query_instruction, "document": ""}
-    saved = {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    _write_json(folder / "config_sentence_transformers.json", saved)
+def _encoder_spec(weights: PackagedWeights, config: Mapping[str, Any]) -> ModelSpec:
+    """BGE's: CLS, normalised, an instruction before queries."""
+    return ModelSpec(
+        name=weights.model,
+        kind="encoder",
+        max_length=config["max_position_embeddings"],
+        dimension=config["hidden_size"],
+        pooling="cls",
+        query_instruction=weights.query_instruction or "",
+    )
 
 
 def _write_json(path: Path, value: Any) -> None:
