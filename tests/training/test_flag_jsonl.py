@@ -73,9 +73,7 @@ def test_keys_that_are_not_used_are_named(tmp_path: Path) -> None:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, rows[1]]))
     notices: list[str] = []
     assert len(list(read_flag_jsonl(path, on_notice=notices.append))) == 3
-    assert notices == [
-        f"{path}: the key 'type' is not used (2 lines have it, the first is line 2)."
-    ]
+    assert notices == [f"{path}: the key 'type' is not used (2 ×, first at {path}:2)."]
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from retrieval._files import atomic_write, os_errors
 from retrieval._validate import is_number, is_whole_number, surrogate_at
 from retrieval.errors import CorpusError, InvalidInput
-from retrieval.evaluation.lines import lines
+from retrieval.training.data.rows import Unused, bad, json_objects
 from retrieval.training.examples import TrainingExample
 
 SUFFIXES = (".jsonl", ".json")
@@ -118,64 +118,23 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _read_file(path: Path, on_notice: Callable[[str], None] | None) -> Iterator[TrainingExample]:
-    unused: dict[str, list[int]] = {}  # key → how many lines have it, and the first
-    for number, line in lines(path):
-        where = f"{path}:{number}"
-        record = _record(line, where)
-        for key in record.keys() - _KEYS:
-            unused.setdefault(key, [0, number])[0] += 1
+    unused = Unused()
+    for where, record in json_objects(path):
+        unused.count(record.keys() - _KEYS, where)
         yield _example(record, where)
-    for key, (times, first) in sorted(unused.items()):
-        if on_notice is not None:
-            on_notice(
-                f"{path}: the key {key!r} is not used ({times:,} "
-                f"{'lines have' if times > 1 else 'line has'} it, the first is line {first})."
-            )
-
-
-def _record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line, object_pairs_hook=_distinct)
-    except _Twice as twice:
-        _bad(where, f"the key {twice.key!r} is there twice", "Keep one of the two.")
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        _bad(
-            where,
-            f"the line is not JSON ({reason})",
-            "Each line holds one JSON object; an array in one file becomes lines with: jq -c '.[]'",
-        )
-    if not isinstance(record, dict):
-        _bad(
-            where,
-            f"the line is a JSON {type(record).__name__}, expected an object",
-            'Write it as {"query": "…", "pos": ["…"], "neg": ["…"]}.',
-        )
-    return record
-
-
-class _Twice(Exception):
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in made:
-            raise _Twice(key)
-        made[key] = value
-    return made
+    if on_notice is not None:
+        for sentence in unused.sentences("key"):
+            on_notice(f"{path}: {sentence}")
 
 
 def _example(record: dict[str, Any], where: str) -> TrainingExample:
     if record.get("query") is None:
         found = ", ".join(sorted(record)) or "none"
-        _bad(where, f'"query" is missing; the line has the keys {found}', "Write the line's query.")
+        bad(where, f'"query" is missing; the line has the keys {found}', "Write the line's query.")
     query = _text(record["query"], where, '"query"')
     positives = _texts(record.get("pos"), where, "pos")
     if not positives:
-        _bad(
+        bad(
             where,
             '"pos" is an empty list' if "pos" in record else '"pos" is missing',
             "Name a passage that answers the query, or remove the line.",
@@ -203,7 +162,7 @@ def _texts(value: Any, where: str, key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        _bad(
+        bad(
             where,
             f'"{key}" is a {type(value).__name__}, expected a list of texts',
             f'Write it as "{key}": ["…"].',
@@ -213,15 +172,15 @@ def _texts(value: Any, where: str, key: str) -> tuple[str, ...]:
 
 def _text(value: Any, where: str, field: str, *, blank: bool = False) -> str:
     if not isinstance(value, str):
-        _bad(
+        bad(
             where,
             f"{field} is {_shown(value)}, expected a text",
             "Write it in quotation marks, or remove it.",
         )
     if not value.strip() and not blank:
-        _bad(where, f"{field} is blank", "Write its text, or remove it.")
+        bad(where, f"{field} is blank", "Write its text, or remove it.")
     if (place := surrogate_at(value)) is not None:
-        _bad(
+        bad(
             where,
             f"{field} has a lone surrogate at character {place}, which is not Unicode text",
             "Write the character itself, or remove it.",
@@ -235,7 +194,7 @@ def _scores(record: dict[str, Any], of: str, length: int, where: str) -> tuple[f
         return None
     for at, score in enumerate(scores):
         if not is_number(score):
-            _bad(
+            bad(
                 where,
                 f'"{of}_scores"[{at}] is {_shown(score)}, expected a finite number',
                 "Have the teacher score the pair again, or remove the scores.",
@@ -255,9 +214,9 @@ def _beside(record: dict[str, Any], key: str, of: str, length: int, where: str) 
     if value is None:
         return None
     if not isinstance(value, list):
-        _bad(where, f'"{key}" is {_shown(value)}, expected a list', f'One value for each "{of}".')
+        bad(where, f'"{key}" is {_shown(value)}, expected a list', f'One value for each "{of}".')
     if len(value) != length:
-        _bad(
+        bad(
             where,
             f'"{key}" has {len(value)} values for {length} texts in "{of}"',
             f'Give one for each "{of}", in its order, or leave "{key}" out.',
@@ -273,10 +232,6 @@ def _id(value: Any, where: str, field: str) -> str:
 
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True)[:80]
-
-
-def _bad(where: str, problem: str, fix: str) -> NoReturn:
-    raise CorpusError(f"{where}: {problem}", fix=fix)
 
 
 def _as_record(example: TrainingExample) -> dict[str, Any]:
