@@ -14,6 +14,8 @@ compare.py          `retrieval compare`: a grid of settings on judged queries
 compare_job.py      its work: indexes made, settings searched and timed
 compare_models.py, remembering.py, compare_cost.py    its models; what they compute once; how long
 compare_collection.py    on an existing collection, and for one
+measure_stages.py   `measure_stages`: an encoder and rerankers on judged sets, for tuning
+gate.py             `gate`: whether tuned models are better, and nothing else worse
 reindex.py          the next version of a collection, compared and switched to
 models.py           the models that a collection was built with, or that a user names
 """

@@ -2,7 +2,8 @@
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a fault of
 the machine or of this program, 2 something the caller can correct, 3 a case of `retrieval test`
-failed or `retrieval drift --check` wants new labels, 130 interrupted.
+failed, `retrieval drift --check` wants new labels or `retrieval train gate` does not pass, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from retrieval.cli import (
     models,
     mteb,
     search,
+    train,
     tuning,
 )
 from retrieval.cli.output import ReaderGone, complain
@@ -70,6 +72,7 @@ documents.add_to(app)
 maintenance.add_to(app)
 tuning.add_to(app)
 drift.add_to(app)
+train.add_to(app)
 
 
 def _add_plugins(arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ settings.py        what of indexing and searching can vary, and how each value i
 grid.py            grids of settings: lists, files, names
 comparison.py      settings that were measured, and the rule by which one is taken
 comparison_report.py, comparison_folder.py    the same as text and JSON; kept while it is measured
+gate.py, gate_report.py    whether tuned models may take the place of those before
 rows.py            from results to a row of figures and intervals
 report.py          what an evaluation found, as text and JSON; write_report.py: as files
 html_report.py     as a page, with report.html.j2, svg_plots.py and svg_axes.py

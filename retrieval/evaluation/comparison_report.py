@@ -190,7 +190,7 @@ def _untold(report: ComparisonReport, one: SettingResult, baseline: SettingResul
         text += f"; {count:,} queries show differences from {found.smallest:.3f} on"
     more = 0 if found.queries_needed is None else found.queries_needed - count
     if more > 0:
-        text += f", and you would need about {_rounded(more)} more queries to show this one"
+        text += f", and you would need about {rounded(more)} more queries to show this one"
     return text + "."
 
 
@@ -211,10 +211,11 @@ def _difference(found: PairedDifference) -> str:
 def _chance(report: ComparisonReport, found: PairedDifference) -> str:
     many = len(report.pairs)
     after = f" after Holm over {many:,} comparisons" if many > 1 else ""
-    return f"p {_p(found.p_holm, equals=True)}{after}"
+    return f"p {p_text(found.p_holm, equals=True)}{after}"
 
 
-def _p(p: float, *, equals: bool = False) -> str:
+def p_text(p: float, *, equals: bool = False) -> str:
+    """A p-value as it is written: three digits, or that it is smaller."""
     if p < 0.001:
         return "< 0.001"
     return f"{'= ' if equals else ''}{p:.3f}"
@@ -224,7 +225,7 @@ def _times(one: SettingResult, other: SettingResult) -> str:
     return f"{one.ms:.0f} ms instead of {other.ms:.0f}"
 
 
-def _rounded(count: int) -> str:
+def rounded(count: int) -> str:
     """Two digits of a number: an estimate has no more."""
     digits = max(0, len(str(count)) - 2)
     return f"{round(count, -digits):,}"
@@ -257,15 +258,17 @@ def _against(report: ComparisonReport, other: SettingResult) -> list[str]:
         smallest = "-" if found.smallest is None else f"{found.smallest:.4f}"
         rows.append(
             [
-                one.name, _signed(found.difference),
-                f"{_signed(found.low)} to {_signed(found.high)}",
-                _p(found.p), _p(found.p_holm) + (" *" if found.significant else "  "), smallest,
+                one.name, signed(found.difference),
+                f"{signed(found.low)} to {signed(found.high)}",
+                p_text(found.p),
+                p_text(found.p_holm) + (" *" if found.significant else "  "), smallest,
             ]
         )  # fmt: skip
     return text_table(rows, left=rows[0].index("setting") + 1)
 
 
-def _signed(number: float) -> str:
+def signed(number: float) -> str:
+    """A difference with four digits and its sign."""
     return f"{round(number, 4) + 0.0:+.4f}"  # no minus before a zero
 
 

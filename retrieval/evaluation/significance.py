@@ -121,15 +121,34 @@ def compare_all(
             fix="Measure all settings on the same queries.",
         )
     table = {name: np.asarray(own, dtype=np.float64) for name, own in values.items()}
-    pairs = list(combinations(table, 2))
-    differences = np.array([table[first] - table[second] for first, second in pairs])
+    pairs = [(one, other, table[one] - table[other]) for one, other in combinations(table, 2)]
+    return compare_pairs(pairs, seed=seed)
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[str, str, Floats]], *, seed: int = 0
+) -> tuple[PairedDifference, ...]:
+    """Pairs of settings compared, each on queries of its own, all as one family of tests.
+
+    Args:
+        pairs: names of both, and (queries,) differences, first minus second, of one query or more.
+        seed: see `compare_all`.
+
+    Returns:
+        One comparison for each pair, in their order.
+    """
+    import numpy as np
+
     flips = max(LEAST_FLIPS, FLIPS_PER_TEST * len(pairs))
-    p = randomisation_test(differences, flips=flips, seed=seed)
+    p, low, high = np.ones(len(pairs)), np.zeros(len(pairs)), np.zeros(len(pairs))
+    for length in {len(own) for _, _, own in pairs}:
+        rows = [row for row, (_, _, own) in enumerate(pairs) if len(own) == length]
+        differences = np.array([pairs[row][2] for row in rows])
+        p[rows] = randomisation_test(differences, flips=flips, seed=seed)
+        low[rows], high[rows] = bootstrap_interval(differences, seed=seed)
     adjusted = holm(p.tolist())
-    low, high = bootstrap_interval(differences, seed=seed)
     compared = []
-    for row, (first, second) in enumerate(pairs):
-        own = differences[row]
+    for row, (first, second, own) in enumerate(pairs):
         deviation = float(own.std(ddof=1)) if len(own) > 1 else math.nan
         mean, level = float(own.mean()), ALPHA / len(pairs)
         one = PairedDifference(

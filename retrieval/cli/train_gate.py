@@ -1,0 +1,105 @@
+"""`retrieval train gate`: may tuned models take the place of those before?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retrieval.cli.options import MODELS as MODELS_PANEL
+from retrieval.cli.options import RUNNING, with_model_options
+from retrieval.cli.output import check_places, write
+from retrieval.evaluation.gate import MOST_LOSS, Losses, Need
+from retrieval.types import BlendChoice
+
+_RULE = "What passes"
+
+
+def add_to(train: typer.Typer) -> None:
+    """Give the group `train` its `gate`."""
+    train.command("gate")(gate_models)
+
+
+@with_model_options(*RUNNING)
+def gate_models(
+    task: Annotated[
+        Path,
+        typer.Option(metavar="JUDGED", help="Judged queries of the task, not trained on."),
+    ],
+    task_split: Annotated[str, typer.Option(help="Which of its judgements.")] = "dev",
+    general: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="JUDGED", help="What must not get worse; may be repeated."),
+    ] = None,
+    general_split: Annotated[str, typer.Option(help="Which of their judgements.")] = "test",
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="The tuned encoder. Default: not changed.", rich_help_panel=MODELS_PANEL),
+    ] = None,
+    encoder_before: Annotated[
+        str, typer.Option(help="The encoder before.", rich_help_panel=MODELS_PANEL)
+    ] = "auto",
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            help="The tuned reranker. Default: not changed.", rich_help_panel=MODELS_PANEL
+        ),
+    ] = None,
+    reranker_before: Annotated[
+        str,
+        typer.Option(help="The reranker before; none: hybrid.", rich_help_panel=MODELS_PANEL),
+    ] = "auto",
+    need: Annotated[
+        Need, typer.Option(help="On the task: better or not-worse.", rich_help_panel=_RULE)
+    ] = "better",
+    most_loss: Annotated[
+        float, typer.Option(help="Loss of a general set that passes.", rich_help_panel=_RULE)
+    ] = MOST_LOSS,
+    losses: Annotated[
+        Losses,
+        typer.Option(
+            help="Which greater losses refuse: observed, possible (by the interval), significant.",
+            rich_help_panel=_RULE,
+        ),
+    ] = "observed",
+    measure: Annotated[str, typer.Option(help="The measure that decides.")] = "nDCG@10",
+    candidates: Annotated[int, typer.Option(help="Passages that are re-ranked.", min=1)] = 50,
+    blend: Annotated[
+        BlendChoice, typer.Option(help="How both stages' orders are joined.")
+    ] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Only the first N queries.", min=1)] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")
+    ] = None,
+    *,
+    model_options: dict[str, Any],
+) -> None:
+    """Measure before and after on the task and on general sets; exit code 3 where it fails.
+
+    Dense, hybrid and two-stage search, each new model also with the other one as before.
+    """
+    from retrieval.api.gate import gate
+    from retrieval.cli.progress import comparison_bar
+    from retrieval.evaluation.gate import GateRule
+    from retrieval.evaluation.gate_report import gate_as_dict, gate_as_text
+    from retrieval.evaluation.trec import write_atomically
+
+    check_places(json_file, None)
+    old = None if reranker_before == "none" else reranker_before
+    with comparison_bar(task.name) as bar:
+        report = gate(
+            (encoder_before, old),
+            (encoder or encoder_before, reranker or old),
+            task=task, task_split=task_split, general=general or [], general_split=general_split,
+            rule=GateRule(need, most_loss, losses), measure=measure, candidates=candidates,
+            blend=blend, limit=limit, options=model_options,
+            on_index=bar.index, on_search=bar.search,
+        )  # fmt: skip
+    write(gate_as_text(report))
+    if json_file is not None:
+        text = json.dumps(gate_as_dict(report), indent=2, ensure_ascii=False)
+        write_atomically(json_file, lambda file: file.write(text + "\n"))
+    if not report.passed:
+        raise typer.Exit(3)
