@@ -18,7 +18,9 @@ from retrieval.models.model_kinds import article, wrong_kind
 from retrieval.models.score_modules import score_layers
 from retrieval.types import ModelKind, ModelSpec, Pooling, ScoreHead
 
-_GIVEN_HEADS = ("classification", "yes-logit", "chat-logit")
+GIVEN_HEADS = ("classification", "yes-logit", "chat-logit")
+"""What can be given as `score_head`, where a model's files do not say."""
+
 _LLM_HEADS = ("yes-logit", "layerwise-yes-logit", "chat-logit")
 _SHORTEST = 8  # tokens; below this nothing but special tokens and an instruction fits
 # transformers knows hundreds more, but asking it costs seconds; these need no asking.
@@ -67,7 +69,7 @@ def check_overrides(
             "pooling and instructions were given for a reranker, which has neither",
             fix="Give them for the encoder, or leave them out.",
         )
-    if score_head is not None and (kind != "reranker" or score_head not in _GIVEN_HEADS):
+    if score_head is not None and (kind != "reranker" or score_head not in GIVEN_HEADS):
         raise InvalidInput(
             f"score_head={score_head!r} was given for {article(kind)}",
             fix="Only rerankers have one, and only 'classification', 'yes-logit' and 'chat-logit' "

@@ -84,4 +84,4 @@ def transformers_scores(folder: Path, pairs: Sequence[tuple[str, str]] = PAIRS) 
             list(first), list(second), truncation="only_second", max_length=128, padding=True,
             return_tensors="pt",
         )  # fmt: skip
-        return model(**batch).logits.squeeze(-1).numpy()
+        return model(**batch).logits.squeeze(-1).float().numpy()

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import ModelFault
+from retrieval.models.safetensors_file import write_safetensors
 from retrieval.models.sentence_files import write_encoder_files
 from retrieval.models.sources.packages import PackagedWeights
 from retrieval.models.sources.quantized_onnx import read_weights
-from retrieval.types import FloatArray, ModelSpec
+from retrieval.types import ModelSpec
 
 
 def write_model(weights: PackagedWeights, source: Path, folder: Path) -> None:
@@ -37,7 +38,11 @@ def write_model(weights: PackagedWeights, source: Path, folder: Path) -> None:
             f"laid out as expected: {difference}",
             fix="Take the model from another source; this one has changed.",
         )
-    _write_safetensors(folder / "model.safetensors", found)
+    write_safetensors(
+        folder / "model.safetensors",
+        {name: ("F32", shape) for name, shape in shapes.items()},
+        lambda name: np.ascontiguousarray(found[name], dtype="<f4"),
+    )
     _write_json(folder / "config.json", dict(weights.config))
     for name in weights.files:
         if name != "model.onnx":
@@ -90,27 +95,6 @@ def _difference(
             return f"{name} has the shape {found[name]}, expected {shape}"
     unknown = sorted(set(found) - set(expected))
     return f"there is {unknown[0]}, which such a model does not have" if unknown else None
-
-
-def _write_safetensors(path: Path, tensors: Mapping[str, FloatArray]) -> None:
-    """The format's one form with names in order, so that a model's file is the same everywhere.
-
-    A length of 8 bytes, a header of JSON that ends at a multiple of 8, the values:
-    https://github.com/huggingface/safetensors#format. A library's own writer may order or pad
-    otherwise in its next version, and a collection would no longer know its encoder.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in sorted(tensors):
-        start, end = end, end + tensors[name].nbytes
-        shape = list(tensors[name].shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in sorted(tensors):
-            file.write(np.ascontiguousarray(tensors[name], dtype="<f4").data)
 
 
 def _encoder_spec(weights: PackagedWeights, config: Mapping[str, Any]) -> ModelSpec:
