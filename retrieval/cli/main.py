@@ -29,6 +29,7 @@ from retrieval.cli import (
     index,
     judge,
     maintenance,
+    merge,
     models,
     mteb,
     search,
@@ -71,6 +72,7 @@ collections.add_to(app)
 documents.add_to(app)
 maintenance.add_to(app)
 tuning.add_to(app)
+merge.add_to(app)
 drift.add_to(app)
 train.add_to(app)
 

@@ -36,6 +36,7 @@ class MergeWeights:
         losses: of each model on the examples; None where they were not asked.
         examples: how many examples the losses are of.
         temperature: of the softmax over losses.
+        rule: by which a sweep chose.
     """
 
     values: tuple[float, ...]
@@ -43,11 +44,13 @@ class MergeWeights:
     losses: tuple[float, ...] | None = None
     examples: int = 0
     temperature: float | None = None
+    rule: str = ""
 
     def told(self) -> str:
         """How the weights were found, as a clause."""
         if self.losses is None:
-            return {"equal": "equal", "sweep": "the best of a sweep"}.get(self.found, "as given")
+            told = {"equal": "equal", "sweep": "found by a sweep"}.get(self.found, "as given")
+            return f"{told}: {self.rule}" if self.rule else told
         return (
             f"softmax(-loss / {self.temperature:g}) of each model's loss on "
             f"{self.examples} examples"
