@@ -217,6 +217,8 @@ def agrees(known: ModelSpec, found: ModelFolder) -> bool:
         return False
     if found.pooling is not None and known.pooling is not None and found.pooling != known.pooling:
         return False
+    if found.no_instruction and known.query_instruction:
+        return False
     declared = found.prompts.get("query")
     return not declared or known.score_head is not None or declared == known.query_instruction
 

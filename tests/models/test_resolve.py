@@ -339,6 +339,11 @@ def test_a_name_is_not_believed_against_the_files(make, find):
     assert find(other).spec.pooling == "mean"
 
 
+def test_a_folder_that_says_it_takes_no_instruction_is_believed(make, find):
+    saved = {"prompts": {"query": "", "document": ""}, "no_instruction": True}
+    assert find(make("bge-small-en-v1.5", pooling=CLS, saved=saved)).spec.query_instruction == ""
+
+
 def test_settings_given_win(make, find):
     spec = find(
         make("bge-small-en-v1.5", pooling=CLS),
