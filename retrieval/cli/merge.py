@@ -177,7 +177,7 @@ def merge(
         sweep_as_dict,
         sweep_as_text,
     )
-    from retrieval.cli.progress import say, show_notices
+    from retrieval.cli.progress import evaluation_bar, say, show_notices
     from retrieval.training.merging.weights import TEMPERATURE
 
     given = {
@@ -197,13 +197,15 @@ def merge(
         shares = swept.weights
         if not as_json:
             write(sweep_as_text(swept) + "\n")
-    report = merge_named(
-        models, out, weights=shares, examples=examples,
-        temperature=TEMPERATURE if temperature is None else temperature, base=base, kind=kind,
-        method=method, dtype=dtype, instruction_of=instruction_of,
-        normalize_weights=normalize_weights, extrapolate=extrapolate, overwrite=overwrite,
-        options=model_options, on_notice=lambda notice: say(f"note: {notice}"),
-    )  # fmt: skip
+    with evaluation_bar() as bar:
+        report = merge_named(
+            models, out, weights=shares, examples=examples,
+            temperature=TEMPERATURE if temperature is None else temperature, base=base, kind=kind,
+            method=method, dtype=dtype, instruction_of=instruction_of,
+            normalize_weights=normalize_weights, extrapolate=extrapolate, overwrite=overwrite,
+            options=model_options, on_notice=lambda notice: say(f"note: {notice}"),
+            progress=lambda done, total: bar("tensors", done, total),
+        )  # fmt: skip
     show_notices(report.notices)
     if as_json:
         sweep_part = {} if swept is None else {"sweep": sweep_as_dict(swept)}

@@ -127,7 +127,7 @@ def test_numbers_are_averaged_in_float32_and_stored_as_asked(two, tmp_path) -> N
 
     models = two("bert", "reranker", half)
     own = merge_models(models[::-1], equal_weights(2), tmp_path / "own")
-    assert own.dtype == "F16"
+    assert own.dtype == "fp16"
     stored = load_file(own.model.path / "model.safetensors")
     first, second = (load_file(one.path / "model.safetensors") for one in models)
     for name, tensor in stored.items():

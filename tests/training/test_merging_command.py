@@ -75,7 +75,7 @@ def test_the_command(encoders: list[str], tmp_path: Path, capsys: Any) -> None:
     assert [one["weight"] for one in report["sources"]] == [0.5, 0.5]
     assert report["fingerprint"] == resolve(out, "encoder").fingerprint
     assert report["weights"] == {"found": "equal", "examples": 0, "temperature": None}
-    assert (report["method"], report["dtype"]) == ("linear", "F32")
+    assert (report["method"], report["dtype"]) == ("linear", "fp32")
     _, err = printed(capsys, *encoders, "--out", str(out), code=2)
     assert "is not empty" in err
 

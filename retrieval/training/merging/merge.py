@@ -8,6 +8,7 @@ most of what it lost elsewhere.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,7 @@ StoredDtype: TypeAlias = Literal["fp32", "fp16", "bf16"]
 """How merged weights are stored."""
 
 _CODES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+_NAMES = {code: name for name, code in _CODES.items()} | {"F64": "fp64"}
 _POOLER = ("pooler.",)
 """What transformers makes for every BERT, and no pooling of an encoder computes with."""
 
@@ -100,7 +102,7 @@ def merge_models(
         write_settings(folder, spec, work.stored)
         notices += work.notices
         report = MergeReport(
-            models[0], tuple(models), weights, method, work.stored, work.tensors,
+            models[0], tuple(models), weights, method, _NAMES[work.stored], work.tensors,
             work.collinear, tuple(notices),
         )  # fmt: skip
         write_recipe(folder, spec, report, chosen)
@@ -182,23 +184,21 @@ class _Averaging:
 
     def _file(self, place: Path, files: Sequence[Sequence[Path]]) -> None:
         with self._opened(files) as (opened, planned):
-            first = opened[0]
-            names = [*planned.averaged, *planned.copied]
-            kinds = {name: first.kinds[name] for name in names}
-            for name in planned.averaged:
-                kinds[name] = (self._code(kinds[name][0]), kinds[name][1])
-            self.stored = next((kinds[name][0] for name in planned.averaged), self.stored)
-            done = 0
+            averaged = {name: opened[0].kinds[name] for name in planned.averaged}
+            kinds = {name: (self._code(own), shape) for name, (own, shape) in averaged.items()}
+            kinds |= {name: opened[0].kinds[name] for name in planned.copied}
+            self.stored = next((kinds[name][0] for name in averaged), self.stored)
+            done = itertools.count(1)
 
             def values(name: str) -> NDArray[Any]:
-                nonlocal done
-                made = self._average(name, opened, kinds[name][0]) if name in averaged else None
-                done += 1
+                copied = name not in averaged
+                made = (
+                    opened[0].get(name) if copied else self._average(name, opened, kinds[name][0])
+                )
                 if self._progress is not None:
-                    self._progress(done, len(names))
-                return _bytes(first.get(name) if made is None else made)
+                    self._progress(next(done), len(kinds))
+                return _bytes(made)
 
-            averaged = set(planned.averaged)
             write_safetensors(place, kinds, values)
 
     def _head(self, place: Path, files: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ class MergeReport:
     Attributes:
         model: the merged one, as `resolve` finds it.
         sources: what it was made from, in order; weights: the share of each.
-        method: "linear" or "slerp". dtype: of the stored weights, such as "F32".
+        method: "linear" or "slerp". dtype: of the stored weights, such as "fp32".
         tensors: how many were averaged; collinear: how many of these slerp took linearly.
         notices: what is to be known of it, in sentences.
     """
