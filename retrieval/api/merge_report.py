@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from retrieval.api.measure_stages import StageScores, System
+from retrieval.evaluation.significance import bootstrap_interval
 from retrieval.evaluation.text_table import text_table
 from retrieval.training.merging.choosing import SweepPoint
 from retrieval.training.merging.report import MergeReport, shown_name
@@ -44,6 +47,19 @@ class SweepReport:
         """Those of the chosen merge."""
         share = self.points[self.chosen].share
         return MergeWeights((share, 1.0 - share), "sweep", rule=self.rule)
+
+    def gains(self) -> list[tuple[float, float, float]]:
+        """Of each point: what it gains over the original on the task, and the 95% interval of it
+        (paired bootstrap over queries)."""
+        original = self.scores[0][0].per_query
+        rows = [
+            [own[0].per_query[query] - original[query] for query in original] for own in self.scores
+        ]
+        differences = np.array(rows, dtype=np.float64)
+        low, high = bootstrap_interval(differences)
+        return list(
+            zip(differences.mean(axis=1).tolist(), low.tolist(), high.tolist(), strict=True)
+        )
 
     @property
     def rule(self) -> str:
@@ -132,12 +148,13 @@ def sweep_as_dict(report: SweepReport) -> dict[str, Any]:
             {
                 "share": point.share,
                 "task": point.task,
+                "gain": dict(zip(("difference", "low", "high"), gain, strict=True)),
                 "general": dict(point.general),
                 "general_loss": point.general_loss(report.points[0]),
                 "front": place in report.front,
                 "chosen": place == report.chosen,
             }
-            for place, point in enumerate(report.points)
+            for place, (point, gain) in enumerate(zip(report.points, report.gains(), strict=True))
         ],
         "notices": list(report.notices),
     }
@@ -147,12 +164,18 @@ def sweep_as_text(report: SweepReport) -> str:
     """A sweep as a table: `*` marks the Pareto front, `>` the merge that is taken."""
     names = [name for name, _ in report.general]
     several = len(names) > 1
-    head = ["", f"share of {shown_name(report.models[0])}", report.task[0], *names]
+    head = ["", f"share of {shown_name(report.models[0])}", report.task[0], "gain", "95%", *names]
     head += ["general", "worst loss"] if several else ["loss"] if names else []
     rows = [head]
-    for place, point in enumerate(report.points):
+    for place, (point, gain) in enumerate(zip(report.points, report.gains(), strict=True)):
         marks = (">" if place == report.chosen else "") + ("*" if place in report.front else "")
-        row = [marks, f"{point.share:g}", f"{point.task:.4f}"]
+        row = [
+            marks,
+            f"{point.share:g}",
+            f"{point.task:.4f}",
+            f"{gain[0]:+.4f}",
+            f"{gain[1]:+.4f} to {gain[2]:+.4f}",
+        ]
         row += [f"{point.general[name]:.4f}" for name in names]
         row += [f"{point.general_mean:.4f}"] if several else []
         row += [f"{point.general_loss(report.points[0]):+.4f}"] if names else []

@@ -167,6 +167,12 @@ def test_a_sweep_over_encoders(encoders: list[str], tmp_path: Path, capsys: Any)
     [chosen] = [one for one in sweep["points"] if one["chosen"]]
     assert chosen["task"] == max(one["task"] for one in sweep["points"])
     assert chosen["front"]
+    original = sweep["points"][0]
+    assert original["gain"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    for one in sweep["points"]:
+        gain = one["gain"]
+        assert gain["difference"] == pytest.approx(one["task"] - original["task"])
+        assert gain["low"] <= gain["difference"] <= gain["high"]
     assert report["sources"][0]["weight"] == chosen["share"]
     assert report["weights"]["found"] == "sweep"
     assert "found by a sweep: the best nDCG@10 on task (dev)" in (
