@@ -82,12 +82,7 @@ def write_flag_jsonl(path: str | os.PathLike[str], examples: Iterable[TrainingEx
         1
     """
     target = Path(path)
-    if target.suffix not in SUFFIXES:
-        raise InvalidInput(
-            f"{target} is to be written as FlagEmbedding's JSONL, and its name does not end in "
-            ".jsonl, so that FlagEmbedding would pass over it",
-            fix=f"Write it to {target.name}.jsonl, for example.",
-        )
+    check_target(target)
     number = 0
     with os_errors(f"write {target}"), atomic_write(target) as file:
         for number, example in enumerate(examples, start=1):
@@ -100,6 +95,24 @@ def write_flag_jsonl(path: str | os.PathLike[str], examples: Iterable[TrainingEx
                 )
             file.write(f"{line}\n")
     return number
+
+
+def check_target(target: Path) -> None:
+    """Refuse what could not be written, or would not be read.
+
+    Raises:
+        InvalidInput: it is a folder, its folder does not exist, or FlagEmbedding would pass over a
+            file of that name.
+    """
+    if target.suffix not in SUFFIXES:
+        raise InvalidInput(
+            f"{target} is to be written as FlagEmbedding's JSONL, and its name does not end in "
+            ".jsonl, so that FlagEmbedding would pass over it",
+            fix=f"Write it to {target.name}.jsonl, for example.",
+        )
+    if target.is_dir() or not target.parent.is_dir():
+        what = "is a folder" if target.is_dir() else f"would lie in {target.parent}, no folder"
+        raise InvalidInput(f"{target} {what}", fix="Name a file in a folder that exists.")
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from retrieval.errors import CorpusError
@@ -17,9 +17,7 @@ from retrieval.types import Document
 ABSENT = "judged documents whose text is not there"
 
 
-def read_judged(
-    folder: Path, split: str, *, on_notice: Callable[[str], None] | None = None
-) -> list[TrainingExample]:
+def read_judged(folder: Path, split: str) -> tuple[list[TrainingExample], Counter[str]]:
     """The judged queries of a folder, with the texts of what they were judged by.
 
     A grade above 0 makes a positive. What was judged and found wanting is a negative.
@@ -30,23 +28,22 @@ def read_judged(
         split: which of its judgements; of a pool `test` is people's and `synthetic` a model's
             questions.
 
+    Returns:
+        The examples, and what was dropped: reason → how many.
+
     Raises:
         CorpusError: as `load_judgements`, or the folder has no documents.
     """
     judged = load_judgements(folder, split)
-    pool = folder / POOL
-    texts = _seen(folder) if pool.is_file() else _by_document(judged, folder)
+    texts = _seen(folder) if (folder / POOL).is_file() else _by_document(judged, folder)
     absent: Counter[str] = Counter()
     merged, dropped = merge_queries(_examples(judged, texts, folder, absent))
-    for reason, number in (absent + dropped).items():
-        if on_notice is not None:
-            on_notice(f"{folder} ({split}): dropped {number:,} {reason}.")
     if not merged:
         raise CorpusError(
             f"{folder} ({split}) has no query with a positive whose text is there",
             fix="Judge more queries, or choose another split.",
         )
-    return merged
+    return merged, absent + dropped
 
 
 def content(document: Document) -> str:

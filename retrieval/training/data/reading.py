@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,31 +66,51 @@ def load_examples(
         >>> load_examples("own.csv")[0].positives
         ('At ten.', 'At noon.')
     """
+    examples, dropped = read_examples(path, split=split, columns=columns, on_notice=on_notice)
+    if on_notice is not None:
+        for reason, number in dropped.items():
+            on_notice(f"{path}: dropped {number:,} {reason}.")
+    return examples
+
+
+def read_examples(
+    path: str | os.PathLike[str],
+    *,
+    split: str = TRAIN,
+    columns: Columns | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> tuple[list[TrainingExample], Counter[str]]:
+    """As `load_examples`, which see, and what was dropped: reason → how many."""
     root = Path(path)
     if not root.exists():
         raise CorpusError(f"{root} is not there", fix=f"{UNDERSTOOD}.")
     own = Columns() if columns is None else columns
+    notice = on_notice or (lambda sentence: None)
     if not root.is_dir():
         if split != TRAIN:
             raise InvalidInput(
                 f"the split {split!r} was asked for, and {root} is a file, which has no splits",
                 fix="Leave the split out, or give the folder that has it.",
             )
-        examples = _read_file(root, own, on_notice)
+        examples, dropped = _read_file(root, own, notice)
     elif _is_judged(root):
-        examples = read_judged(root, split, on_notice=on_notice)
+        examples, dropped = read_judged(root, split)
     elif files := _files_of(root, split):
-        examples = [one for file in files for one in _read_file(file, own, on_notice)]
+        examples, dropped = [], Counter()
+        for file in files:
+            found, left_out = _read_file(file, own, notice)
+            examples += found
+            dropped += left_out
     else:  # the judged set in its only sub-folder; or an error that says what was found
-        examples = _read_inner(root, split, on_notice)
+        examples, dropped = _read_inner(root, split)
     if not examples:
         raise CorpusError(f"{root} holds no examples", fix="Write a line for each query.")
-    return examples
+    return examples, dropped
 
 
 def _read_file(
-    path: Path, columns: Columns, on_notice: Callable[[str], None] | None
-) -> list[TrainingExample]:
+    path: Path, columns: Columns, on_notice: Callable[[str], None]
+) -> tuple[list[TrainingExample], Counter[str]]:
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise CorpusError(
@@ -97,13 +118,13 @@ def _read_file(
             fix=f"{UNDERSTOOD}. Pairs are made from documents with --pairs titles,headings; a data "
             "set of the hub is written with Dataset.to_parquet.",
         )
-    if suffix in (".csv", ".tsv", ".parquet") or columns != Columns():
-        return read_table(path, columns, on_notice=on_notice)
-    _, first = next(json_objects(path), ("", {}))
-    # Of a table `pos` may be a column of texts; in FlagEmbedding's files it is a list of them.
-    if first and not isinstance(first.get("pos"), list) and is_table_of_pairs(first):
-        return read_table(path, columns, on_notice=on_notice)
-    return list(read_flag_jsonl(path, on_notice=on_notice))
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        _, first = next(json_objects(path), ("", {})) if not columns.header else ("", {})
+        # Of a table `pos` may be a column of texts; in FlagEmbedding's files it is a list of them.
+        lists = isinstance(first.get("pos"), list) and not (columns.query or columns.positive)
+        if lists or (columns == Columns() and not is_table_of_pairs(first)):
+            return list(read_flag_jsonl(path, on_notice=on_notice)), Counter()
+    return read_table(path, columns, on_notice)
 
 
 def _is_judged(root: Path) -> bool:
@@ -111,12 +132,10 @@ def _is_judged(root: Path) -> bool:
     return beir or is_flag_embedding(root)
 
 
-def _read_inner(
-    root: Path, split: str, on_notice: Callable[[str], None] | None
-) -> list[TrainingExample]:
+def _read_inner(root: Path, split: str) -> tuple[list[TrainingExample], Counter[str]]:
     inner = [one for one in sorted(root.iterdir()) if one.is_dir() and _is_judged(one)]
     if len(inner) == 1:
-        return read_judged(inner[0], split, on_notice=on_notice)
+        return read_judged(inner[0], split)
     if inner:
         names = ", ".join(one.name for one in inner)
         raise CorpusError(

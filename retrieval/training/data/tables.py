@@ -12,6 +12,7 @@ Which columns those are is found by their usual names, or said; what could be ei
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,22 +65,22 @@ class _Layout:
 
 
 def read_table(
-    path: Path, columns: Columns, *, on_notice: Callable[[str], None] | None = None
-) -> list[TrainingExample]:
+    path: Path, columns: Columns, on_notice: Callable[[str], None]
+) -> tuple[list[TrainingExample], Counter[str]]:
     """The examples of a table; rows of the same query are one example.
+
+    Returns:
+        The examples, and what was dropped: reason → how many.
 
     Raises:
         CorpusError: the file cannot be read, it is not clear which columns hold query and
             positive, or a row is bad; the message names it, and the column.
         MissingExtra: a parquet file, without pyarrow.
     """
-    notices = on_notice or (lambda sentence: None)
-    merged, dropped = merge_queries(_rows_as_examples(path, columns, notices))
-    for reason, number in dropped.items():
-        notices(f"{path}: dropped {number:,} {reason}.")
+    merged, dropped = merge_queries(_rows_as_examples(path, columns, on_notice))
     if not merged:
         bad(str(path), "the table has no rows with a positive", "Write a row for each pair.")
-    return merged
+    return merged, dropped
 
 
 def is_table_of_pairs(names: Iterable[str]) -> bool:
