@@ -25,7 +25,7 @@ def data(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE…",
+            metavar="SOURCE",
             help="FlagEmbedding's JSONL; CSV, TSV, JSONL or parquet of pairs or triplets; a folder "
             "of them; judged folders (BEIR, FlagEmbedding's, of `retrieval judge`). With --pairs: "
             "documents.",
@@ -107,7 +107,7 @@ def data(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    json: AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read training data of any format, check it, and write it as FlagEmbedding's JSONL.
 
@@ -149,7 +149,7 @@ def data(
     )
     for notice in report.notices:
         complain(f"note: {notice}")
-    if json:
+    if as_json:
         write_json(data_report_as_dict(report))
     else:
         write(data_report_as_text(report))

@@ -38,12 +38,14 @@ OVER_CAP = "pairs over the most for one document"
 _LEAST_SHINGLES = 2  # words, or three characters of Chinese and the like
 _LEAST_CHARACTERS = 80
 _LEAST_CHARACTERS_UNSPACED = 30
+# What numbers a heading, and is no part of what it says: "10 ways" and "C. elegans" stay.
 _NUMBERING = re.compile(
-    r"\A(?:(?:chapter|section|part|appendix|kapitel|abschnitt|chapitre|cap[ií]tulo)\s+)?"
-    r"(?:[\divxlc]+(?:[.:)]\s*\d*)*\.?\s+|\d+(?:\.\d+)*[、.\s)]*|第[\d一二三四五六七八九十百]+[章节條条部]\s*"
-    r"|[一二三四五六七八九十]+[、.]\s*|[（(][\d一二三四五六七八九十]+[)）]\s*)",
-    re.IGNORECASE,
+    r"\A(?:(?:(?:[Cc]hapter|[Ss]ection|[Pp]art|Kapitel|Abschnitt|[Cc]hapitre|[Cc]ap[ií]tulo)\s+)?"
+    r"(?:\d{1,3}(?:\.\d{1,3})+[.:)]?|(?:\d{1,3}|[IVX]{2,5})[.:)])\s+|\d{1,3}、\s*"
+    r"|第[\d一二三四五六七八九十百]+[章节節条條部]\s*|[一二三四五六七八九十]+、\s*"
+    r"|[（(][\d一二三四五六七八九十]{1,3}[)）]\s*)(?=\S)"
 )
+_MARK = re.compile(r"\A(?:[\W\d_]+|(?:[a-z]|[ivx]+)\s+)")
 
 
 def pairs_from_documents(
@@ -160,7 +162,7 @@ def _cut(text: str) -> str:
 def _fault(query: str, text: str) -> str:
     """Why a pair is worth nothing; "" where it is."""
     known = normalised(query)
-    if known in GENERIC_HEADINGS:
+    if known in GENERIC_HEADINGS or _MARK.sub("", known) in GENERIC_HEADINGS:
         return GENERIC
     if len(shingles(query, 1)) < _LEAST_SHINGLES or not any(map(str.isalpha, known)):
         return SHORT_QUERY
