@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.errors import CorpusError, InvalidInput, StoreFault
+from retrieval.errors import CorpusError, InvalidInput
 from retrieval.training.data.flag_jsonl import read_flag_jsonl, write_flag_jsonl
 from retrieval.training.examples import TrainingExample
 
@@ -130,5 +130,5 @@ def test_writing_leaves_an_older_file_where_it_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(InvalidInput, match="FlagEmbedding would pass over it"):
         write_flag_jsonl(tmp_path / "x.jsonl.gz", [PLAIN])
-    with pytest.raises(StoreFault):
+    with pytest.raises(InvalidInput, match="no folder"):
         write_flag_jsonl(tmp_path / "none" / "x.jsonl", [PLAIN])

@@ -72,7 +72,7 @@ def write_flag_jsonl(path: str | os.PathLike[str], examples: Iterable[TrainingEx
         How many were written.
 
     Raises:
-        InvalidInput: FlagEmbedding would pass over a file of that name, or a text is not Unicode.
+        InvalidInput: as `check_target`, or a text is not Unicode.
         DiskFull, StoreDenied, StoreFault: it cannot be written; an older file is unchanged.
 
     Example:
