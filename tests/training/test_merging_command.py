@@ -54,7 +54,7 @@ def encoders(tiny_bert_encoder: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def rerankers(tiny_bert_reranker: Path, tmp_path: Path) -> list[str]:
-    folders = [tuned(tiny_bert_reranker, tmp_path / f"model-{seed}", seed=seed) for seed in (0, 1)]
+    folders = [tuned(tiny_bert_reranker, tmp_path / f"head-{seed}", seed=seed) for seed in (0, 1)]
     return list(map(str, folders))
 
 
@@ -231,3 +231,42 @@ def test_kinds(
     assert report.weights.values == (0.25, 0.75)
     with pytest.raises(InvalidInput, match="the weights do not come from losses"):
         merge(encoders, tmp_path / "out", examples=examples)
+
+
+def test_sweeps_that_are_refused(
+    encoders: list[str], rerankers: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    task, _ = judged_for_choosing(judged_folder(tmp_path / "task", "dev"), None)
+    for models, message, options in (
+        (encoders, "a share of the sweep is 1.5", {"shares": [0.5, 1.5]}),
+        (encoders, "most_loss is -1", {"most_loss": -1}),
+        (encoders, "by 'two-stage' needs a reranker", {"system": "two-stage"}),
+        (rerankers, "'dense' was asked for a sweep over rerankers", {"system": "dense"}),
+        (encoders, "two general sets are called 'task'", {"general": [task, task]}),
+        (encoders, "fish", {"measure": "fish"}),
+    ):
+        given = {"shares": [1.0], **options}
+        with pytest.raises(InvalidInput, match=message):
+            sweep_merges(models[0], models[1], task=task, **given)
+    out = str(tmp_path / "out")
+    bare = judged_folder(tmp_path / "bare", "test")
+    arguments = (*encoders, "--out", out, "--sweep", "0,1", "--task", str(bare))
+    _, err = printed(capsys, *arguments, code=2)
+    assert "no dev split to choose on; it has test" in err
+    assert "--task-split" in err
+
+
+def test_a_sweep_of_encoders_by_the_whole_pipeline(
+    encoders: list[str], tiny_bert_reranker: Path, tmp_path: Path
+) -> None:
+    task, _ = judged_for_choosing(judged_folder(tmp_path / "task", "dev"), None)
+    report = sweep_merges(
+        encoders[0], encoders[1], [1.0], task=task, system="two-stage",
+        reranker=tiny_bert_reranker, options={"engine": "transformers"},
+    )  # fmt: skip
+    assert [own[0].system for own in report.scores] == ["two-stage"] * 2
+    assert report.rule == "the best nDCG@10 on task (dev); no general set was given"
+    assert report.weights.values == (
+        report.points[report.chosen].share,
+        1 - report.weights.values[0],
+    )
