@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +111,8 @@ def _opened(path: Path, stack: contextlib.ExitStack) -> tuple[Any, dict[str, Kin
             name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()
         }
     # weights_only: a pickle could run code, tensors cannot.
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    mapped = zipfile.is_zipfile(path)  # files older than torch 1.6 are not, and are read whole
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     tensors = {name: one for name, one in state.items() if isinstance(one, torch.Tensor)}
     return tensors, {
         name: (_CODES.get(str(one.dtype).removeprefix("torch."), "?"), tuple(one.shape))
