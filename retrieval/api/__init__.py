@@ -17,6 +17,7 @@ compare_collection.py    on an existing collection, and for one
 measure_stages.py   `measure_stages`: an encoder and rerankers on judged sets, for tuning
 gate.py             `gate`: whether tuned models are better, and nothing else worse
 merge.py            `merge`: models by name into one; merge_sweep.py, merge_report.py: sweeps
-reindex.py          the next version of a collection, compared and switched to
+reindex.py          the next version of a collection, compared and switched to; reencode.py: from
+                    its own passages, with another encoder
 models.py           the models that a collection was built with, or that a user names
 """

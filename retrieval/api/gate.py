@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from retrieval.api.measure_stages import (
     EncoderLike,
+    JudgedCollection,
     RerankerLike,
     StageScores,
     System,
@@ -29,8 +30,8 @@ from retrieval.types import BlendChoice, Encoder
 Models: TypeAlias = "tuple[EncoderLike, RerankerLike | None]"
 """An encoder and a reranker: names, folders or loaded ones; None for no second stage."""
 
-SetLike: TypeAlias = "str | os.PathLike[str] | JudgedQueries"
-"""A judged set, or where `load_judgements` finds one."""
+SetLike: TypeAlias = "str | os.PathLike[str] | JudgedQueries | JudgedCollection"
+"""A judged set, or where `load_judgements` finds one; a collection is searched as it is."""
 
 
 def gate(
@@ -81,7 +82,7 @@ def gate(
         )
     sets = [_read(task, task_split), *(_read(one, general_split) for one in general)]
     sets = [one.first(limit) for one in sets]
-    _check_each_once(sets)
+    _check_each_once([_queries(one) for one in sets])
     notices: list[str] = []
     if not general:
         notices.append(
@@ -100,7 +101,7 @@ def gate(
             )  # fmt: skip
         notices += [notice for own in found.values() for one in own for notice in one.notices]
         return gate_report(
-            pair.compared(found, sets[0]), measure=found["before"][0].measure,
+            pair.compared(found, _queries(sets[0])), measure=found["before"][0].measure,
             before=pair.names("before"), after=pair.names("after"), changed=pair.changed,
             system=systems[-1], rule=rule, notices=notices,
         )  # fmt: skip
@@ -196,8 +197,14 @@ class _Pair:
             yield (next(order) if one.system == "two-stage" else "before"), one
 
 
-def _read(given: SetLike, split: str) -> JudgedQueries:
-    return given if isinstance(given, JudgedQueries) else load_judgements(given, split)
+def _read(given: SetLike, split: str) -> JudgedQueries | JudgedCollection:
+    if isinstance(given, JudgedQueries | JudgedCollection):
+        return given
+    return load_judgements(given, split)
+
+
+def _queries(given: JudgedQueries | JudgedCollection) -> JudgedQueries:
+    return given.judged if isinstance(given, JudgedCollection) else given
 
 
 def _check_each_once(sets: Sequence[JudgedQueries]) -> None:

@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -43,6 +43,44 @@ _SCRATCH = "measured"
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedCollection:
+    """Judged queries of a collection, searched in the version that an encoder built.
+
+    Attributes:
+        judged: its queries; what they name is looked up in the collection.
+        store: where it is.
+        versions: by the engine's own names, such as docs@v1, one for each encoder.
+        tenant: whose passages, where the collection keeps tenants apart.
+    """
+
+    judged: JudgedQueries
+    store: Store
+    versions: tuple[str, ...]
+    tenant: str | None = None
+
+    @contextlib.contextmanager
+    def index(self, encoder: Encoder) -> Iterator[Index]:
+        """The version that an encoder built, until the block ends.
+
+        Raises:
+            InvalidInput: none of them.
+        """
+        for version in self.versions:
+            if self.store.manifest(version).encoder.fingerprint == encoder.info.fingerprint:
+                with self.store.open(version) as index:
+                    yield index
+                return
+        raise InvalidInput(
+            f"{encoder.info.model} built none of {', '.join(self.versions)}",
+            fix="Build a version with it (retrieval reindex --encoder), and name that, too.",
+        )
+
+    def first(self, most: int | None) -> JudgedCollection:
+        """Only the first so many queries; all for None."""
+        return replace(self, judged=self.judged.first(most))
+
+
+@dataclass(frozen=True, slots=True)
 class StageScores:
     """One system on one judged set.
 
@@ -71,7 +109,7 @@ class StageScores:
 
 
 def measure_stages(
-    sets: Sequence[JudgedQueries],
+    sets: Sequence[JudgedQueries | JudgedCollection],
     *,
     encoder: EncoderLike,
     reranker: RerankerLike | Sequence[RerankerLike] | None = None,
@@ -89,7 +127,8 @@ def measure_stages(
     share their documents share it. The candidates of two-stage are hybrid's.
 
     Args:
-        sets: with their documents, as `load_judgements` reads them.
+        sets: with their documents, as `load_judgements` reads them; or of a collection, which is
+            searched as it is.
         encoder: a name, a folder, or an encoder.
         reranker: likewise; several are each measured on the same candidates. A
             `RememberingReranker` keeps its scores from call to call.
@@ -135,9 +174,12 @@ def measure_stages(
         for group in _sharing(sets):
             with _indexed(sets[group[0]], loaded, on_index) as index:
                 for place in group:
-                    judged = resolve(sets[place], index)
-                    notices = missing_documents(judged, index)
-                    search = _Search(judged, index, loaded, name, candidates, blend, on_search)
+                    judged, tenant = _judged(sets[place])
+                    judged = resolve(judged, index, tenant=tenant)
+                    notices = missing_documents(judged, index, tenant=tenant)
+                    search = _Search(
+                        judged, index, loaded, tenant, name, candidates, blend, on_search
+                    )
                     for system in systems:
                         own = rerankers if system == "two-stage" else [None]
                         found[place, system] = [search(system, one, notices) for one in own]
@@ -151,6 +193,7 @@ class _Search:
     judged: JudgedQueries
     index: Index
     encoder: Encoder
+    tenant: str | None
     measure: str
     candidates: int
     blend: BlendChoice
@@ -160,7 +203,7 @@ class _Search:
         self, system: System, reranker: Reranker | None, notices: tuple[str, ...]
     ) -> StageScores:
         judged, progress = self.judged, self.progress
-        retriever = TwoStageRetriever(self.encoder, self.index, reranker)
+        retriever = TwoStageRetriever(self.encoder, self.index, reranker, tenant=self.tenant)
         retriever.tuning = Tuning()
         report = evaluate(
             retriever, judged.queries, judged.qrels, key=judged.key, measures=[self.measure],
@@ -228,8 +271,17 @@ def _rerankers(given: RerankerLike | Sequence[RerankerLike] | None) -> list[Rera
     return list(given) if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
 
 
+def _judged(given: JudgedQueries | JudgedCollection) -> tuple[JudgedQueries, str | None]:
+    """The queries of a set, and the tenant that they are of."""
+    if isinstance(given, JudgedCollection):
+        return given.judged, given.tenant
+    return given, None
+
+
 def _check(
-    sets: Sequence[JudgedQueries], systems: Sequence[System], rerankers: Sequence[RerankerLike]
+    sets: Sequence[JudgedQueries | JudgedCollection],
+    systems: Sequence[System],
+    rerankers: Sequence[RerankerLike],
 ) -> None:
     if not sets or not systems:
         raise InvalidInput(
@@ -243,8 +295,9 @@ def _check(
             "two-stage was to be measured, and no reranker was given",
             fix="Give a reranker, or leave two-stage out of the systems.",
         )
-    for one in sets:
-        if one.documents() is None:
+    for given in sets:
+        one, _ = _judged(given)
+        if one is given and one.documents() is None:
             raise CorpusError(
                 f"the judged queries of {one.name!r} come without documents",
                 fix="Give a set that has them, such as a BEIR folder with its corpus.jsonl.",
@@ -253,19 +306,27 @@ def _check(
             raise InvalidInput(f"{one.name!r} has no judged query", fix="Choose another split.")
 
 
-def _sharing(sets: Sequence[JudgedQueries]) -> list[list[int]]:
+def _sharing(sets: Sequence[JudgedQueries | JudgedCollection]) -> list[list[int]]:
     """Places of sets, those together that have the same file of documents."""
     groups: dict[Path | int, list[int]] = {}
     for place, one in enumerate(sets):
-        groups.setdefault(one.corpus_file or place, []).append(place)
+        file = one.corpus_file if isinstance(one, JudgedQueries) else None
+        groups.setdefault(file or place, []).append(place)
     return list(groups.values())
 
 
 @contextlib.contextmanager
 def _indexed(
-    judged: JudgedQueries, encoder: Encoder, progress: IngestProgressCallback | None
+    judged: JudgedQueries | JudgedCollection,
+    encoder: Encoder,
+    progress: IngestProgressCallback | None,
 ) -> Iterator[Index]:
-    """The documents in a collection of their own, which is deleted after the block."""
+    """The documents in a collection of their own, which is deleted after the block; or the
+    collection that was judged."""
+    if isinstance(judged, JudgedCollection):
+        with judged.index(encoder) as index:
+            yield index
+        return
     source = judged.corpus_file or judged.documents()
     assert source is not None  # checked before
     with tempfile.TemporaryDirectory(prefix="retrieval-measure-") as folder:

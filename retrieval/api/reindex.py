@@ -1,7 +1,9 @@
 """Builds a new version of a collection, and switches to it if it is not worse.
 
 Searches go on with the current version all the while; the switch is one step and can be taken
-back (`Store.rollback`). A build that was cut off is continued by the next call.
+back (`Store.rollback`). A build that was cut off is continued by the next call. The new version
+is searched by the same defaults; what was learned from scores (`retrieval calibrate`) goes with it
+only where encoder, passages and terms are made as before.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from retrieval.api.case_file import CaseFile, load_cases
 from retrieval.api.evaluate_folder import evaluate_folder
 from retrieval.api.ingest import ingest
 from retrieval.api.open import open
+from retrieval.api.reencode import reencode
 from retrieval.api.run_cases import needs_reranker, run_cases
 from retrieval.errors import InvalidInput, StoreLocked
 from retrieval.evaluation.cases_report import CasesReport
@@ -25,6 +28,7 @@ from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, Stor
 from retrieval.models.options import SHARED
 from retrieval.serialization import report_as_dict
 from retrieval.types import Encoder, IngestReport, Manifest
+from retrieval.types.tuning import NO_TUNING
 
 LEAST_SHARE = 0.9
 """Documents that a new version must hold, as a share of the current one's, to be switched to."""
@@ -39,7 +43,7 @@ class ReindexReport:
     documents_before, documents_after: in the current and the new version; None where the current
     one is open in another process. quality: of hybrid first-stage search, new against current,
     where judged queries were given. cases: of the new version, where a file of them was given.
-    kept_because: why searches were not switched, in sentences.
+    kept_because: why searches were not switched, in sentences. notices: what else there is to say.
     """
 
     collection: str
@@ -52,6 +56,7 @@ class ReindexReport:
     switched: bool
     kept_because: tuple[str, ...] = ()
     cases: CasesReport | None = None
+    notices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, described in docs/json.md."""
@@ -64,6 +69,7 @@ class ReindexReport:
             "cases": None if self.cases is None else self.cases.as_dict(),
             "switched": self.switched,
             "kept_because": list(self.kept_because),
+            "notices": list(self.notices),
             "ingested": [report_as_dict(report) for report in self.ingested],
         }
 
@@ -79,6 +85,7 @@ class ReindexReport:
             )
         if self.cases is not None:
             lines.append(self.cases.summary())
+        lines += [f"note: {notice}" for notice in self.notices]
         if self.switched:
             lines.append(
                 f"Searches of {self.collection} use {self.after} now. Take it back with: "
@@ -107,7 +114,8 @@ def reindex(
     """Build the next version of a collection from its sources, compare, and switch to it.
 
     Args:
-        sources: files and folders that hold everything the collection is to hold.
+        sources: files and folders that hold everything the collection is to hold. None: the
+            passages that the current version holds, with another encoder's vectors.
         collection: its name; it must exist.
         store: folder, URL or `Store`.
         judged: judged queries (see `load_judgements`) that compare both versions (nDCG@10 of
@@ -130,10 +138,15 @@ def reindex(
     before = place.current(collection)
     built = place.manifest(before)
     after = _target(place, collection, before)
-    settings = {**_as_built(built, options), **options}
-    ingested = tuple(
-        ingest(source, collection, store=place, version=after, **settings) for source in sources
-    )
+    ingested: tuple[IngestReport, ...] = ()
+    if sources:
+        settings = {**_as_built(built, options), **options}
+        ingested = tuple(
+            ingest(source, collection, store=place, version=after, **settings) for source in sources
+        )
+    else:
+        _reencoded(place, before, after, options)
+    notices = _keep_tuning(place, before, after)
     documents_after = _documents(place, after)
     reasons: list[str] = []
     documents_before, quality, tested = None, None, None
@@ -170,6 +183,7 @@ def reindex(
         switched=wanted,
         kept_because=() if wanted else tuple(reasons),
         cases=tested,
+        notices=notices,
     )
 
 
@@ -209,6 +223,39 @@ def _as_built(manifest: Manifest, given: dict[str, Any]) -> dict[str, Any]:
         "max_tokens": splitter.max_tokens,
         "overlap_tokens": splitter.overlap_tokens,
     }
+
+
+def _reencoded(place: Store, before: str, after: str, options: dict[str, Any]) -> None:
+    """The passages of the current version, with another encoder's vectors."""
+    own = ("encoder", "progress", "on_notice", *SHARED)
+    others = sorted(name for name in options if name not in own)
+    if "encoder" not in options or others:
+        what = f"{', '.join(others)} given" if others else "no other encoder named"
+        raise InvalidInput(
+            f"no source was given to build {after} from, and {what}: stored passages can get "
+            "another encoder's vectors, and stay as they are",
+            fix="Give --encoder alone, or name the files and folders that the collection holds.",
+        )
+    running = {name: options[name] for name in SHARED if name in options}
+    reencode(before, options["encoder"], after, store=place, options=running)
+
+
+def _keep_tuning(place: Store, before: str, after: str) -> tuple[str, ...]:
+    """Let the new version be searched as the old one, where nobody has said otherwise since."""
+    old, new = place.manifest(before), place.manifest(after)
+    if new.tuning != NO_TUNING or old.tuning == NO_TUNING:
+        return ()
+    place.set_defaults(after, old.tuning.defaults)
+    if old.tuning.calibration is None:
+        return ()
+    parts = ("encoder", "splitter", "bm25", "layout")
+    if all(getattr(old, part) == getattr(new, part) for part in parts):
+        place.set_calibration(after, old.tuning.calibration)
+        return ()
+    return (
+        f"The calibration of {before} does not hold for {after}, whose scores mean something else: "
+        "retrieval calibrate makes a new one.",
+    )
 
 
 def _documents(place: Store, version: str) -> int:

@@ -95,9 +95,12 @@ def versions(
 @with_model_options(*RUNNING, *CUTTING)
 def reindex(
     sources: Annotated[
-        list[str],
-        typer.Argument(metavar="PATH…", help="Everything that the collection will hold."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH…]",
+            help="Everything that the collection will hold; with --encoder alone, what it holds.",
+        ),
+    ] = None,
     collection: Collection = "docs",
     store: Store = ".retrieval",
     encoder: Annotated[
@@ -174,7 +177,7 @@ def reindex(
         options["fields"] = options["storage"].fields or "auto"
     with indexing_bar(collection) as progress:
         report = build(
-            sources, collection, store=place, judged=judged, split=split, cases=cases,
+            sources or [], collection, store=place, judged=judged, split=split, cases=cases,
             switch=switch, progress=progress,
             on_notice=lambda notice: show_notices([notice]),
             **options, **model_options,
