@@ -231,7 +231,7 @@ def with_search_options(*names: str, given_only: bool = False) -> _Decorator:
     offered = [option for option in search_options("cli") if not names or option.name in names]
     if given_only:
         offered = [replace(option, default=None) for option in offered]
-    table = {name: one for option in offered for name, one in _declared(option).items()}
+    table = {name: one for option in offered for name, one in declared(option).items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -243,8 +243,8 @@ def with_search_options(*names: str, given_only: bool = False) -> _Decorator:
     return decorate
 
 
-def _declared(option: Option) -> dict[str, tuple[Any, Any]]:
-    """An option of a search as `with_options` takes it; the fusion is several."""
+def declared(option: Option) -> dict[str, tuple[Any, Any]]:
+    """An option as `with_options` takes it; the fusion of a search is several."""
     kind, default, flags, help_ = option.type, option.default, [], option.summary
     panel = option.panel
     if option.name == "where":

@@ -362,11 +362,12 @@ class SearchArguments(TypedDict, total=False):
 
 def search_options(surface: Surface = "python") -> tuple[Option, ...]:
     """The options that a surface offers, in the order of `SearchOptions`."""
-    return _offered(SearchOptions, surface)
+    return declared_options(SearchOptions, surface)
 
 
 @cache
-def _offered(options: type[SearchOptions], surface: Surface) -> tuple[Option, ...]:
+def declared_options(options: type[Any], surface: Surface = "python") -> tuple[Option, ...]:
+    """What the fields of a dataclass declare in their metadata's `option`, for a surface."""
     types = get_type_hints(options, localns={"Where": dict[str, Any]})
     offered = []
     for one in fields(options):
