@@ -30,6 +30,7 @@ from retrieval.cli import (
     judge,
     maintenance,
     merge,
+    mine,
     models,
     mteb,
     search,
@@ -73,6 +74,7 @@ documents.add_to(app)
 maintenance.add_to(app)
 tuning.add_to(app)
 merge.add_to(app)
+mine.add_to(app)
 drift.add_to(app)
 train.add_to(app)
 

@@ -16,6 +16,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -75,6 +76,42 @@ def evaluation_bar() -> Iterator[Callable[[str, int, int], None]]:
             if what not in tasks:
                 tasks[what] = bar.add_task(escape(what), total=total)
             bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield show
+
+
+@contextmanager
+def rate_bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for long work, called as (what, done, total); it shows so many `unit` a second."""
+    console = Console(stderr=True)
+    began: dict[str, tuple[float, int]] = {}
+    last = time.monotonic()
+
+    def rate(what: str, done: int) -> str:
+        # what an earlier run has done does not count
+        start, before = began.setdefault(what, (time.monotonic(), done))
+        seconds = time.monotonic() - start
+        return f"{_short((done - before) / seconds)} {unit}/s" if done > before else ""
+
+    if not console.is_terminal:
+
+        def line(what: str, done: int, total: int) -> None:
+            nonlocal last
+            shown, now = rate(what, done), time.monotonic()
+            if now - last >= SECONDS_BETWEEN_LINES:
+                last = now
+                say(f"{what}: {done:,} of {total:,}" + (f", {shown}" if shown else ""))
+
+        yield line
+        return
+    columns = (TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    with _bar(console, *columns) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(escape(what), total=total, rate="")
+            bar.update(tasks[what], completed=done, total=total, rate=rate(what, done))
 
         yield show
 

@@ -83,14 +83,16 @@ class MiningQuery:
     where: str = ""
 
     @staticmethod
-    def of(example: TrainingExample) -> MiningQuery:
-        """A training example as what is to be mined for."""
+    def of(example: TrainingExample, *, judged: bool = False) -> MiningQuery:
+        """A training example as what is to be mined for; whether its negatives were judged."""
         positives = _texts(example.positives, example.positive_ids)
+        negatives = _texts(example.negatives, example.negative_ids)
         return MiningQuery(
             text=example.query,
             positives=tuple((one,) for one in positives),
             relevant=keys_of(positives),
-            given=_texts(example.negatives, example.negative_ids),
+            negatives=tuple((one,) for one in negatives) if judged else (),
+            given=() if judged else negatives,
             id=example.query_id,
             prompt=example.prompt,
             where=example.where,

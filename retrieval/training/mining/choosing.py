@@ -190,7 +190,7 @@ def _score(teacher: Teacher | None, asked: Sequence[tuple[_Work, Sequence[str]]]
 
 def _ordered(found: Sequence[Found], query: str, settings: MiningSettings) -> list[Found]:
     """The candidates within the ranks, each passage once, in the order they are looked at."""
-    shares: dict[str, int] = dict(settings.shares())
+    shares = settings.shares()
     by_source: dict[str, list[Found]] = {source: [] for source in shares}
     for one in found:
         if settings.rank_from < one.rank <= settings.rank_to:

@@ -80,8 +80,8 @@ class MiningJob:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with os_errors(f"delete {self.folder}"):
-            if {path.name for path in self.folder.iterdir()} == {LOCK}:
+        if not (self.folder / RUN).exists():  # without it, nothing is gone on with
+            with os_errors(f"delete {self.folder}"):
                 shutil.rmtree(self.folder)
         self._lock.close()
 

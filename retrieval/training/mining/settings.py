@@ -128,9 +128,9 @@ class MiningSettings:
                 "210.",
             )
 
-    def shares(self) -> dict[Mode, int]:
+    def shares(self) -> dict[str, int]:
         """The sources, and how many candidates are taken of each in turn."""
-        shares: dict[Mode, int] = {}
+        shares: dict[str, int] = {}
         for part in self.sources.split(","):
             name, colon, written = part.strip().partition(":")
             share = int(written) if written.isascii() and written.isdigit() else 0
@@ -142,7 +142,7 @@ class MiningSettings:
                     f"{', '.join(get_args(Mode))}, each once, with or without a share",
                     fix="Write, for example, dense,sparse or dense:2,sparse:1.",
                 )
-            shares[name] = share  # type: ignore[index]  # checked above
+            shares[name] = share
         return shares
 
     @property

@@ -164,10 +164,7 @@ class EnsembleTeacher:
     def score(self, groups: Sequence[Group]) -> list[Floats]:
         """See `Teacher`."""
         each = [[_normalised(own) for own in one.score(groups)] for one in self._members]
-        return [
-            np.round(sum(own, np.zeros(len(own[0]))) / len(own), _DECIMALS)
-            for own in zip(*each, strict=True)
-        ]
+        return [np.round(np.stack(own).mean(axis=0), _DECIMALS) for own in zip(*each, strict=True)]
 
     def relevance(self, scores: Floats) -> Floats:
         """The sigmoid: 0.5 is the mean of the query's passages."""
