@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from retrieval.api.mine_collection import CollectionCandidates, judged_queries
@@ -105,12 +106,20 @@ def mine(
     """
     chosen = settings or MiningSettings()
     _check(chosen, collection, corpus, encoder, teacher)
+    for read in (source, corpus):
+        if isinstance(read, str | os.PathLike) and Path(read).resolve() == Path(output).resolve():
+            raise InvalidInput(
+                f"the output {str(output)!r} would overwrite what is mined from",
+                fix="Give it another name.",
+            )
     options = dict(model_options or {})
     with MiningJob(output, restart=restart) as job, contextlib.ExitStack() as models:
         if collection is None:
             queries = examples_of(source, split, on_notice)
             loaded = _encoder(encoder, options, models)
-            pool = PlainPool(passages_of(corpus, source, queries), job.folder, loaded, chosen)
+            texts = passages_of(corpus, source, queries)
+            pool = PlainPool(texts, job.folder, loaded, chosen)
+            models.callback(pool.close)
             judge = _teacher(teacher, loaded, pool, None, options, models)
             return job.run(queries, loaded, pool, chosen, judge, progress=progress)
         retriever = models.enter_context(

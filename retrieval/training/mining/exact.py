@@ -18,6 +18,7 @@ from retrieval.types import FloatArray
 
 BLOCK_BYTES = 32 * 2**20
 """Of the float32 vectors of a block, and of the scores of two blocks."""
+_DECIMALS = 6
 QUERIES = 1024
 """Queries of a block: the file of passages is read once for each."""
 
@@ -113,6 +114,8 @@ def nearest(
     at = np.zeros((len(queries), 0), dtype=np.int32)
     for start, block in passages.blocks(rows):
         scores = queries @ block.T
+        # the last digits depend on what else is in the blocks: equal texts tie wherever they are
+        np.round(scores, _DECIMALS, out=scores)
         keep = min(k, scores.shape[1])
         places = np.argpartition(scores, scores.shape[1] - keep, axis=1)[:, -keep:]
         best = np.concatenate([best, np.take_along_axis(scores, places, 1)], axis=1)

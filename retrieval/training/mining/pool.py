@@ -83,6 +83,10 @@ class PlainPool:
             answers.append((query, found))
         return answers
 
+    def close(self) -> None:
+        """Close its files."""
+        self._texts.close()
+
     def sample(self, most: int) -> Iterator[str]:
         """At most so many of the texts, at equal distances."""
         step = max(1, -(-len(self._texts) // most))
@@ -145,6 +149,10 @@ class _TextFile:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def at(self, row: int) -> Text:
         """The text with that number."""

@@ -141,7 +141,8 @@ class Bm25Teacher:
             own = self._terms.passage(text)
             parts = zip(own.indices, own.values, strict=True)
             scores.append(sum(value * weights.get(term, 0.0) for term, value in parts))
-        return np.round(np.array(scores, dtype=np.float64), _DECIMALS)
+        found: Floats = np.array(scores, dtype=np.float64)
+        return np.round(found, _DECIMALS)
 
     def _idf(self, term: int) -> float:
         have = self._documents.get(term, 0)
@@ -164,7 +165,8 @@ class EnsembleTeacher:
     def score(self, groups: Sequence[Group]) -> list[Floats]:
         """See `Teacher`."""
         each = [[_normalised(own) for own in one.score(groups)] for one in self._members]
-        return [np.round(np.stack(own).mean(axis=0), _DECIMALS) for own in zip(*each, strict=True)]
+        means: list[Floats] = [np.stack(own).mean(axis=0) for own in zip(*each, strict=True)]
+        return [np.round(own, _DECIMALS) for own in means]
 
     def relevance(self, scores: Floats) -> Floats:
         """The sigmoid: 0.5 is the mean of the query's passages."""
