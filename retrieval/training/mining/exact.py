@@ -117,7 +117,9 @@ def nearest(
         # the last digits depend on what else is in the blocks: equal texts tie wherever they are
         np.round(scores, _DECIMALS, out=scores)
         keep = min(k, scores.shape[1])
-        places = np.argpartition(scores, scores.shape[1] - keep, axis=1)[:, -keep:]
+        # of equal ones the first: far below the last digit, the place in the block decides
+        keys = scores - np.arange(scores.shape[1]) * 1e-12
+        places = np.argpartition(keys, scores.shape[1] - keep, axis=1)[:, -keep:]
         best = np.concatenate([best, np.take_along_axis(scores, places, 1)], axis=1)
         at = np.concatenate([at, (places + start).astype(np.int32)], axis=1)
         order = np.lexsort((at, -best), axis=1)[:, :k]
