@@ -80,9 +80,9 @@ def gate(
             "a reranker was given on one side only: before and after would be different pipelines",
             fix="Give a reranker for both, or for neither; the same one where it is unchanged.",
         )
-    sets = [_read(task, task_split), *(_read(one, general_split) for one in general)]
+    sets = [read_set(task, task_split), *(read_set(one, general_split) for one in general)]
     sets = [one.first(limit) for one in sets]
-    _check_each_once([_queries(one) for one in sets])
+    _check_each_once([queries_of(one) for one in sets])
     notices: list[str] = []
     if not general:
         notices.append(
@@ -101,7 +101,7 @@ def gate(
             )  # fmt: skip
         notices += [notice for own in found.values() for one in own for notice in one.notices]
         return gate_report(
-            pair.compared(found, _queries(sets[0])), measure=found["before"][0].measure,
+            pair.compared(found, queries_of(sets[0])), measure=found["before"][0].measure,
             before=pair.names("before"), after=pair.names("after"), changed=pair.changed,
             system=systems[-1], rule=rule, notices=notices,
         )  # fmt: skip
@@ -197,13 +197,15 @@ class _Pair:
             yield (next(order) if one.system == "two-stage" else "before"), one
 
 
-def _read(given: SetLike, split: str) -> JudgedQueries | JudgedCollection:
+def read_set(given: SetLike, split: str) -> JudgedQueries | JudgedCollection:
+    """A judged set: the split of one that is given by its path, others as they are."""
     if isinstance(given, JudgedQueries | JudgedCollection):
         return given
     return load_judgements(given, split)
 
 
-def _queries(given: JudgedQueries | JudgedCollection) -> JudgedQueries:
+def queries_of(given: JudgedQueries | JudgedCollection) -> JudgedQueries:
+    """The queries and judgements of a set."""
     return given.judged if isinstance(given, JudgedCollection) else given
 
 

@@ -109,6 +109,7 @@ def describe(name: str, kind: ModelKind, overrides: Overrides, found: ModelFolde
             query_instruction=query,
             passage_instruction=passage,
             normalize=not dot_product,
+            matryoshka=found.matryoshka,
             note="declares the dot product of vectors that are not normalised; searched by cosine"
             if dot_product
             else "",

@@ -58,7 +58,8 @@ class ModelFolder:
     root: the folder given. transformer: where config.json, tokeniser and weights are (an old
     sentence-transformers layout keeps them one level down). modules: the class names of
     modules.json in order. prompts: as declared, empty texts included. no_instruction: whether it
-    says that queries and passages are read bare, as `sentence_files` writes it.
+    says that queries and passages are read bare, and matryoshka: the shorter dimensions that it was
+    trained for, both as `sentence_files` writes them.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class ModelFolder:
     declared_length: int | None
     base_models: tuple[str, ...]
     no_instruction: bool = False
+    matryoshka: tuple[int, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -157,7 +159,14 @@ def read_folder(root: Path) -> ModelFolder:
         or _length(tokenizer_config.get("model_max_length")),
         base_models=_base_models(root, config),
         no_instruction=saved.get("no_instruction") is True,
+        matryoshka=_dimensions(saved.get("matryoshka_dimensions")),
     )
+
+
+def _dimensions(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        return ()
+    return tuple(one for one in value if isinstance(one, int) and one > 0)
 
 
 def own_config(path: Path) -> dict[str, Any]:

@@ -82,6 +82,9 @@ def write_encoder_files(folder: Path, spec: ModelSpec) -> None:
     saved.pop("no_instruction", None)
     if not any(saved["prompts"].values()):
         saved["no_instruction"] = True
+    saved.pop("matryoshka_dimensions", None)
+    if spec.matryoshka:
+        saved["matryoshka_dimensions"] = list(spec.matryoshka)
     _write_json(path, saved)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import mteb
-from datasets.exceptions import DatasetNotFoundError  # type: ignore[import-untyped]
+from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from mteb.abstasks import AbsTask, AbsTaskRetrieval
 from mteb.results import TaskResult
