@@ -46,7 +46,5 @@ def test_two_processes_are_one(
     np.testing.assert_allclose(losses, [loss for _, loss in one.losses], atol=1e-4)
     ours = load_file(tmp_path / "two" / "model.safetensors")
     for name, tensor in load_file(tmp_path / "one" / "model.safetensors").items():
-        if not name.endswith(
-            "key.bias"
-        ):  # no loss depends on it
+        if not name.endswith("key.bias"):  # no loss depends on it
             np.testing.assert_allclose(ours[name], tensor, atol=2e-4, err_msg=name)
