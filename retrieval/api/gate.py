@@ -25,6 +25,8 @@ from retrieval.evaluation.gate import BeforeAfter, GateReport, GateRule, New, ga
 from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.judgements import load_judgements
 from retrieval.ingestion import IngestProgressCallback
+from retrieval.training.data.leaks import check_leaks
+from retrieval.training.examples import TrainingExample
 from retrieval.types import BlendChoice, Encoder
 
 Models: TypeAlias = "tuple[EncoderLike, RerankerLike | None]"
@@ -42,6 +44,8 @@ def gate(
     general: Sequence[SetLike] = (),
     task_split: str = "dev",
     general_split: str = "test",
+    trained_on: Sequence[TrainingExample] = (),
+    allow_leaks: bool = False,
     rule: GateRule | None = None,
     measure: str = "nDCG@10",
     candidates: int = 50,
@@ -62,6 +66,8 @@ def gate(
         task: what the models were tuned for; queries that they were not trained on.
         general: what else they must still be good at.
         task_split, general_split: of sets that are given as paths.
+        trained_on: what the new models were trained on, to find judged queries among it.
+        allow_leaks: measure also where there are some.
         rule: what passes, see `retrieval.evaluation.gate`.
         measure, candidates, blend, options, on_index, on_search: see `measure_stages`.
         limit: only the first queries of each set, for a quick look.
@@ -70,7 +76,8 @@ def gate(
         A table of what was won and lost, the verdict, and which models to take.
 
     Raises:
-        InvalidInput: nothing is new, a set is given twice, or one reranker is None alone.
+        InvalidInput: nothing is new, a set is given twice, one reranker is None alone, or judged
+            queries were trained on.
         CorpusError: a set cannot be read, or has no documents.
         ModelNotFound, ModelFault: see `retrieval.open`.
     """
@@ -82,8 +89,15 @@ def gate(
         )
     sets = [read_set(task, task_split), *(read_set(one, general_split) for one in general)]
     sets = [one.first(limit) for one in sets]
-    _check_each_once([queries_of(one) for one in sets])
+    judged = [queries_of(one) for one in sets]
+    _check_each_once(judged)
     notices: list[str] = []
+    leaks = check_leaks(trained_on, judged, allow=allow_leaks)
+    if leaks.queries:
+        notices.append(
+            f"{leaks.examples:,} training queries are queries of these sets, or nearly: figures "
+            "are too good."
+        )
     if not general:
         notices.append(
             "No general set was given: nothing here says what the models lost elsewhere."
@@ -101,7 +115,7 @@ def gate(
             )  # fmt: skip
         notices += [notice for own in found.values() for one in own for notice in one.notices]
         return gate_report(
-            pair.compared(found, queries_of(sets[0])), measure=found["before"][0].measure,
+            pair.compared(found, judged[0]), measure=found["before"][0].measure,
             before=pair.names("before"), after=pair.names("after"), changed=pair.changed,
             system=systems[-1], rule=rule, notices=notices,
         )  # fmt: skip

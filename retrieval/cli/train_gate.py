@@ -51,6 +51,15 @@ def gate_models(
         str,
         typer.Option(help="The reranker before; none: hybrid.", rich_help_panel=MODELS_PANEL),
     ] = "auto",
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="What was trained on, to refuse sets that have its queries."
+        ),
+    ] = None,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Measure on such sets all the same.")
+    ] = False,
     need: Annotated[
         Need, typer.Option(help="On the task: better or not-worse.", rich_help_panel=_RULE)
     ] = "better",
@@ -85,15 +94,18 @@ def gate_models(
     from retrieval.evaluation.gate import GateRule
     from retrieval.evaluation.gate_report import gate_as_dict, gate_as_text
     from retrieval.evaluation.trec import write_atomically
+    from retrieval.training.data.reading import load_examples
 
     check_places(json_file, None)
     old = None if reranker_before == "none" else reranker_before
+    trained_on = [one for path in train or [] for one in load_examples(path)]
     with comparison_bar(task.name) as bar:
         report = gate(
             (encoder_before, old),
             (encoder or encoder_before, reranker or old),
             task=task, task_split=task_split, general=general or [], general_split=general_split,
-            rule=GateRule(need, most_loss, losses), measure=measure, candidates=candidates,
+            trained_on=trained_on, allow_leaks=allow_leaks, rule=GateRule(need, most_loss, losses),
+            measure=measure, candidates=candidates,
             blend=blend, limit=limit, options=model_options,
             on_index=bar.index, on_search=bar.search,
         )  # fmt: skip

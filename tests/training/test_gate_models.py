@@ -17,6 +17,7 @@ from retrieval.cli.main import run
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.evaluation.gate import GateReport, GateRule
 from retrieval.evaluation.judged import JudgedQueries
+from retrieval.training.examples import TrainingExample
 from retrieval.types import Document, FloatArray, RerankerInfo, Scores
 
 WORDS = [f"{first}{second}" for first in "bcdfghklmnprst" for second in ("ana", "olo", "ixi")]
@@ -173,7 +174,20 @@ def test_the_command_exits_with_3_where_it_does_not_pass(
     assert (report["passed"], report["system"]) == (False, "hybrid")
     assert run([*command, "--need", "not-worse", "--most-loss", "1"]) == 0
     assert "Take the new encoder." in capsys.readouterr().out
+    lines = json.dumps({"query": "where is bolo", "pos": ["here bolo sleeps"], "neg": []})
+    (tmp_path / "train.jsonl").write_text(f"{lines}\n", "utf-8")
+    assert run([*command, "--train", str(tmp_path / "train.jsonl")]) == 2
+    assert "of 1 training queries are queries of the" in capsys.readouterr().err
     assert run([*command[:-4], "--limit", "3", "--measure", "accuracy"]) == 2
+
+
+def test_sets_that_were_trained_on_are_refused() -> None:
+    example = TrainingExample("Where is BANA?", ("here bana sleeps",), where="own.jsonl:3")
+    pair: dict[str, Any] = {"before": (BlindEncoder(), None), "after": (HashingEncoder(), None)}
+    with pytest.raises(InvalidInput, match=r"own\.jsonl:3: 'Where is BANA"):
+        gate(**pair, task=judged("own"), trained_on=[example])
+    report = gate(**pair, task=judged("own"), trained_on=[example], allow_leaks=True)
+    assert "1 training queries are queries of these sets" in report.notices[0]
 
 
 @pytest.mark.parametrize(
