@@ -30,6 +30,7 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\U00020000-\U0003ffff"
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 
 
 def normalised(text: str) -> str:
@@ -42,8 +43,12 @@ def normalised(text: str) -> str:
         >>> normalised("What’s a ＢＭ25 score?")
         'what s a bm25 score'
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(_words().findall(folded)) or " ".join(folded.split())
+    if text.isascii():  # the same, several times as fast
+        folded, words = text.lower(), _ASCII_WORD
+    else:
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        words = _words()
+    return " ".join(words.findall(folded)) or " ".join(folded.split())
 
 
 def shingles(text: str, words: int = PASSAGE_WORDS) -> frozenset[int]:

@@ -29,6 +29,11 @@ def test_marks_are_parts_of_words() -> None:
     assert shingles("किताब", 1).isdisjoint(shingles("कितब", 1))
 
 
+@given(st.text(st.characters(max_codepoint=127)).filter(lambda text: any(map(str.isalnum, text))))
+def test_ascii_is_no_case_of_its_own(text: str) -> None:
+    assert normalised(f"{text} é") == f"{normalised(text)} é"
+
+
 def test_punctuation_alone_is_a_text_and_blanks_are_none() -> None:
     assert jaccard(shingles("?!"), shingles("?!")) == 1.0
     assert shingles(" \n") == frozenset()

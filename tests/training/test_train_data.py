@@ -84,7 +84,7 @@ def test_the_command(
     ]
     assert run([*command, "--allow-leaks", "--dev", "0.1"]) == 0
     shown = capsys.readouterr()
-    assert "leaks: 1 training queries are queries of the evaluation, or nearly" in shown.out
+    assert "leaks: training queries that are the evaluation's, or nearly: 1\n" in shown.out
     assert f"{out}: 20 queries" in shown.out
     assert f"{tmp_path / 'train.dev.jsonl'}: 2 queries" in shown.out
     assert "note: " in shown.err

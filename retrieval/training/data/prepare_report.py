@@ -36,7 +36,7 @@ def data_report_as_text(report: DataReport) -> str:
     if report.leaks is not None:
         leaks = report.leaks
         lines.append(
-            f"leaks: {leaks.examples:,} training queries are queries of the evaluation, or nearly"
+            f"leaks: training queries that are the evaluation's, or nearly: {leaks.examples:,}"
         )
         lines += [f"  {leak}" for leak in leaks.queries[:_SHOWN]]
         if len(leaks.queries) > _SHOWN:

@@ -20,7 +20,8 @@ from retrieval.training.examples import TrainingExample
 UNDERSTOOD = (
     "What is understood: FlagEmbedding's JSONL (query, pos, neg), a CSV, TSV, JSONL or parquet "
     "file of pairs or triplets (query, positive, negative), a folder of such files, a BEIR folder "
-    "or one of FlagEmbedding's evaluation with a training split, and a folder of `retrieval judge`"
+    "or one of FlagEmbedding's evaluation with a training split, a folder of `retrieval judge`, "
+    "and with --pairs titles,headings any documents"
 )
 TRAIN = "train"
 _OF_SPLIT = re.compile(r"(train|test|dev|validation|valid|eval)[-_.]", re.IGNORECASE)
@@ -115,8 +116,7 @@ def _read_file(
     if suffix not in SUFFIXES:
         raise CorpusError(
             f"{path} has the suffix {suffix or 'none'!r}, expected one of {', '.join(SUFFIXES)}",
-            fix=f"{UNDERSTOOD}. Pairs are made from documents with --pairs titles,headings; a data "
-            "set of the hub is written with Dataset.to_parquet.",
+            fix=f"{UNDERSTOOD}. A data set of `datasets` is written with Dataset.to_parquet.",
         )
     if suffix not in (".csv", ".tsv", ".parquet"):
         _, first = next(json_objects(path), ("", {})) if not columns.header else ("", {})

@@ -84,8 +84,9 @@ def _json_rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
             bad(
                 where,
                 f"the line is a JSON {type(value).__name__}, expected an object",
-                'Write it as {"query": "…", "pos": ["…"], "neg": ["…"]}; where every line is an '
-                "array, name its columns: --columns query,positive,negative",
+                'Write it as {"query": "…", "pos": ["…"], "neg": ["…"]}; an array of objects '
+                "becomes lines with: jq -c '.[]'; of arrays of texts, name the columns: "
+                "--columns query,positive,negative",
             )
         yield where, value
 

@@ -79,7 +79,12 @@ def read_table(
     """
     merged, dropped = merge_queries(_rows_as_examples(path, columns, on_notice))
     if not merged:
-        bad(str(path), "the table has no rows with a positive", "Write a row for each pair.")
+        bad(
+            str(path),
+            "the table has no rows with a positive",
+            "Write a row for each pair below the columns' names; of a file without a header, name "
+            "all columns: --columns query,positive",
+        )
     return merged, dropped
 
 
