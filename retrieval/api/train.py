@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from retrieval.api.gate import SetLike, gate, queries_of, read_set
+from retrieval.errors import InvalidInput
 from retrieval.evaluation.gate import GateReport, GateRule
+from retrieval.models.resolve import resolve
 from retrieval.training.data.leaks import check_leaks
 from retrieval.training.data.reading import load_examples
+from retrieval.training.merging.merge import merge_models
+from retrieval.training.merging.weights import equal_weights
 from retrieval.training.report import TrainingReport
 from retrieval.training.run import train_encoder, train_reranker
 from retrieval.training.settings import EncoderTraining, RerankerTraining
@@ -61,6 +65,8 @@ def train(
     if gated is not None:
         _check_gate(settings, gated)
     run: Any = train_encoder if isinstance(settings, EncoderTraining) else train_reranker
+    if isinstance(settings, EncoderTraining) and settings.two_variants:
+        run = _two_variants
     report: TrainingReport = run(settings, restart=restart, on_notice=on_notice, on_line=on_line)
     if gated is None:
         return report, None
@@ -79,6 +85,46 @@ def train(
         rule=gated.rule,
         **progress,
     )
+
+
+def _two_variants(
+    settings: EncoderTraining,
+    *,
+    restart: bool,
+    on_notice: Callable[[str], None] | None,
+    on_line: Callable[[str], None] | None,
+) -> TrainingReport:
+    """Train with the query instruction and without it, and average both, as bge-large-zh-v1.5.
+
+    The merged model takes the instruction, and needs it less. Both variants lie beside it.
+    """
+    found = resolve(
+        settings.model, "encoder", query_instruction=settings.query_instruction_for_retrieval
+    )
+    instruction = found.spec.query_instruction
+    if not instruction:
+        raise InvalidInput(
+            f"two_variants was asked for, and {found.spec.name} takes no query instruction",
+            fix="Give query_instruction_for_retrieval, or leave two_variants out.",
+        )
+    output = Path(settings.output_dir)
+    variants = [
+        replace(
+            settings,
+            output_dir=str(output.with_name(f"{output.name}-{name}")),
+            query_instruction_for_retrieval=own,
+            two_variants=False,
+        )
+        for name, own in (("instructed", instruction), ("bare", ""))
+    ]
+    reports = []
+    for one in variants:
+        if on_notice is not None:
+            on_notice(f"{Path(one.output_dir).name}:")
+        reports.append(train_encoder(one, restart=restart, on_notice=on_notice, on_line=on_line))
+    models = [resolve(one.output, "encoder") for one in reports]
+    merge_models(models, equal_weights(2), output, overwrite=restart)
+    return replace(reports[0], output=output, seconds=sum(one.seconds for one in reports))
 
 
 def _check_gate(settings: EncoderTraining | RerankerTraining, gated: Gate) -> None:

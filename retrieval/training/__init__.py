@@ -3,6 +3,14 @@
 examples.py    `TrainingExample`: a query, passages that answer it and passages that do not
 data/          from any file to examples, checked; FlagEmbedding's JSONL
 near_duplicates.py  which texts say nearly the same
+settings.py    what a run is asked for: a TOML file, options and card follow
+run.py         `train_encoder`, `train_reranker`: data read, forecast, trained, resumed, written
+encoder.py, reranker.py    a stage ready to be trained: model, batches, loss, measure
+groups.py      which passages a query meets in a batch; micro_batches.py: computed in parts, cached
+objectives.py  the losses; encoder_objective.py: in-batch and cross-device negatives, a guide
+loop.py        sentence-transformers' trainer around them; progress.py the curve; report.py
+identity.py    whether a run that was cut off is the one that is asked for
+probe.py       time and memory of a run, beforehand; dev_set.py the measure during it; lora.py
 saving.py      the files and the model card of a folder that was trained or merged
 merging/       one model from the weighted average of several: LM-Cocktail
 """

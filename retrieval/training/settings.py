@@ -138,6 +138,9 @@ class EncoderTraining(TrainingSettings):
         None, "Before queries, verbatim; the model's own."
     )
     passage_instruction_for_retrieval: str | None = _set(None, "Before passages, likewise.")
+    two_variants: bool = _set(
+        False, "Train with and without the query instruction, and average both."
+    )
     in_batch_negatives: bool = _set(True, "Other queries' passages are negatives, too.")
     negatives_cross_device: bool = _set(True, "And those of other devices, under torchrun.")
     mrl_dims: tuple[int, ...] = _set((), "Shorter dimensions to train for (Matryoshka).")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training import loaders
 from training.training_data import run, settings_for, write_examples
 
 from retrieval import BiEncoder, CrossEncoderReranker
+from retrieval.api.train import train
 from retrieval.errors import InvalidInput
 from retrieval.models.resolve import resolve
 
@@ -68,6 +70,42 @@ def test_a_run_learns_and_its_folder_loads(
         ours = CrossEncoderReranker(out).score(pairs).values
         theirs = CrossEncoder(str(out), device="cpu").predict(pairs)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_flag_embedding_and_transformers_read_our_folders(
+    data: Path, tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path
+) -> None:
+    instruction = "Represent this sentence for searching relevant passages: "
+    more = {"max_steps": 3, "query_instruction_for_retrieval": instruction}
+    encoder, reranker = tmp_path / "encoder", tmp_path / "reranker"
+    run(settings_for("encoder", tiny_bert_encoder, data, encoder, **more))
+    run(settings_for("reranker", tiny_bert_reranker, data, reranker, max_steps=3))
+    queries = loaders.QUERIES
+    ours = loaders.our_encoder(encoder).encode_queries(queries)
+    theirs = loaders.flag_vectors(encoder, queries, instruction, "cls")
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    np.testing.assert_allclose(ours, loaders.sentence_vectors(encoder, queries, "query"), atol=1e-4)
+    scores = loaders.our_reranker(reranker).score(loaders.PAIRS).values
+    np.testing.assert_allclose(scores, loaders.flag_scores(reranker), atol=1e-4)
+    np.testing.assert_allclose(scores, loaders.transformers_scores(reranker), atol=1e-4)
+
+
+def test_two_variants_are_averaged(data: Path, tmp_path: Path, tiny_bert_encoder: Path) -> None:
+    from safetensors.numpy import load_file
+
+    out = tmp_path / "both"
+    more = {"max_steps": 2, "query_instruction_for_retrieval": "Find: ", "two_variants": True}
+    train(settings_for("encoder", tiny_bert_encoder, data, out, **more))
+    parts = [
+        load_file(tmp_path / f"both-{one}" / "model.safetensors") for one in ("instructed", "bare")
+    ]
+    for name, tensor in load_file(out / "model.safetensors").items():
+        np.testing.assert_allclose(tensor, (parts[0][name] + parts[1][name]) / 2, atol=1e-6)
+    assert resolve(out, "encoder").spec.query_instruction == "Find: "
+    assert resolve(tmp_path / "both-bare", "encoder").spec.query_instruction == ""
+    more = {"max_steps": 2, "query_instruction_for_retrieval": "", "two_variants": True}
+    with pytest.raises(InvalidInput, match="takes no query instruction"):
+        train(settings_for("encoder", tiny_bert_encoder, data, tmp_path / "none", **more))
 
 
 @pytest.mark.parametrize("stage", ["encoder", "reranker"])
