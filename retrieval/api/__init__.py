@@ -16,6 +16,7 @@ compare_models.py, remembering.py, compare_cost.py    its models; what they comp
 compare_collection.py    on an existing collection, and for one
 measure_stages.py   `measure_stages`: an encoder and rerankers on judged sets, for tuning
 gate.py             `gate`: whether tuned models are better, and nothing else worse
+mine.py             `mine`: hard negatives; mine_collection.py, mine_source.py: where from
 merge.py            `merge`: models by name into one; merge_sweep.py, merge_report.py: sweeps
 reindex.py          the next version of a collection, compared and switched to; reencode.py: from
                     its own passages, with another encoder

@@ -12,5 +12,6 @@ loop.py        sentence-transformers' trainer around them; progress.py the curve
 identity.py    whether a run that was cut off is the one that is asked for
 probe.py       time and memory of a run, beforehand; dev_set.py the measure during it; lora.py
 saving.py      the files and the model card of a folder that was trained or merged
+mining/        hard negatives: candidates, false negatives, teachers, resumable runs
 merging/       one model from the weighted average of several: LM-Cocktail
 """

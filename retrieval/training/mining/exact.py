@@ -19,6 +19,8 @@ from retrieval.types import FloatArray
 BLOCK_BYTES = 32 * 2**20
 """Of the float32 vectors of a block, and of the scores of two blocks."""
 _DECIMALS = 6
+_FIRST = 256
+"""Rows of the first block, all of which are the best so far."""
 QUERIES = 1024
 """Queries of a block: the file of passages is read once for each."""
 
@@ -85,13 +87,14 @@ class VectorFile:
         return found.astype(np.float32)
 
     def blocks(self, rows: int) -> Iterator[tuple[int, FloatArray]]:
-        """(first row, float32 (at most `rows`, dimension)) from the beginning to the end."""
+        """(first row, float32 (at most `rows`, dimension)) from the beginning to the end; the first
+        blocks are small, and each is twice as large as the one before."""
         with os_errors(f"read {self.path}"), self.path.open("rb") as file:
-            start = 0
-            while len(raw := file.read(rows * self._row)):
+            start, size = 0, min(rows, _FIRST)
+            while len(raw := file.read(size * self._row)):
                 found = np.frombuffer(raw, dtype=self._dtype).reshape(-1, self.dimension)
                 yield start, found.astype(np.float32)
-                start += len(found)
+                start, size = start + len(found), min(rows, 2 * size)
 
 
 def nearest(
@@ -108,21 +111,34 @@ def nearest(
     Returns:
         Rows int32 (n, k) and inner products float32 (n, k); best first, ties by row.
     """
-    dimension = queries.shape[1]
-    rows = max(1, min(block_bytes // (4 * dimension), block_bytes // (4 * max(len(queries), 1))))
-    best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
+    room = block_bytes // 4
+    rows = max(1, min(room // queries.shape[1], room // len(queries)))
     at = np.zeros((len(queries), 0), dtype=np.int32)
+    best = np.zeros((len(queries), 0), dtype=np.float32)
     for start, block in passages.blocks(rows):
         scores = queries @ block.T
         # the last digits depend on what else is in the blocks: equal texts tie wherever they are
         np.round(scores, _DECIMALS, out=scores)
-        keep = min(k, scores.shape[1])
-        # of equal ones the first: far below the last digit, the place in the block decides
-        keys = scores - np.arange(scores.shape[1]) * 1e-12
-        places = np.argpartition(keys, scores.shape[1] - keep, axis=1)[:, -keep:]
-        best = np.concatenate([best, np.take_along_axis(scores, places, 1)], axis=1)
-        at = np.concatenate([at, (places + start).astype(np.int32)], axis=1)
-        order = np.lexsort((at, -best), axis=1)[:, :k]
-        best = np.take_along_axis(best, order, 1)
-        at = np.take_along_axis(at, order, 1)
+        least = best[:, -1:] if best.shape[1] == k else -np.inf
+        row, column = np.nonzero(scores >= least)
+        at, best = _merged(at, best, row, column + start, scores[row, column], k)
     return at, best
+
+
+def _merged(
+    at: NDArray[np.int32],
+    best: FloatArray,
+    row: NDArray[np.intp],
+    places: NDArray[np.intp],
+    scores: FloatArray,
+    k: int,
+) -> tuple[NDArray[np.int32], FloatArray]:
+    """The best k of each row, of those so far and of new ones: of every row as many, or enough."""
+    rows = np.concatenate([np.repeat(np.arange(len(at)), at.shape[1]), row])
+    all_places = np.concatenate([at.ravel(), places.astype(np.int32)])
+    values = np.concatenate([best.ravel(), scores])
+    order = np.lexsort((all_places, -values, rows))
+    counts = np.bincount(rows, minlength=len(at))
+    firsts = np.cumsum(counts) - counts
+    kept = order[firsts[:, None] + np.arange(min(k, int(counts.min())))]
+    return all_places[kept], values[kept]

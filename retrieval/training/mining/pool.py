@@ -122,12 +122,12 @@ class _TextFile:
 
     def __init__(self, passages: Iterable[Text], folder: Path) -> None:
         self._ends = array("Q", [0])
-        known: set[str] = set()
+        known: set[bytes] = set()
         digest = hashlib.sha256()
         fresh = folder / "texts.new"
         with os_errors(f"write {fresh}"), fresh.open("wb") as file:
             for one in passages:
-                key = text_key(one.text)
+                key = bytes.fromhex(text_key(one.text)[1:])
                 if key in known or not one.text.strip():
                     continue
                 known.add(key)
