@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from retrieval._files import atomic_write, os_errors
 from retrieval.errors import InvalidInput, StoreLocked
 from retrieval.evaluation.lines import records
@@ -25,7 +27,7 @@ from retrieval.training.mining.false_negatives import OtherPositives
 from retrieval.training.mining.report import MiningReport, Tally
 from retrieval.training.mining.settings import MiningSettings
 from retrieval.training.mining.teachers import Teacher
-from retrieval.types import Encoder
+from retrieval.types import Encoder, FloatArray
 
 BATCH = 32
 """Queries that are mined together. A run that was killed goes on at the beginning of a batch, so
@@ -228,7 +230,9 @@ class MiningJob:
         file = VectorFile(self.folder / "queries.f32", encoder.info.dimension, dtype="float32")
         file.fill(
             len(queries),
-            lambda start, stop: encoder.encode_queries([one.text for one in queries[start:stop]]),
+            lambda start, stop: _unit(
+                encoder.encode_queries([one.text for one in queries[start:stop]])
+            ),
             block=QUERIES,
             progress=None if progress is None else partial(progress, "encoding queries"),
         )
@@ -268,6 +272,13 @@ def _example(query: MiningQuery, mined: Mined) -> TrainingExample:
         positive_ids=_ids(mined.positives),
         negative_ids=_ids(mined.negatives),
     )
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    """Vectors of length 1: the order of passages stays, and queries compare by their cosine."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: FloatArray = vectors / np.maximum(lengths, 1e-12)
+    return unit
 
 
 def _ids(passages: Sequence[Text]) -> tuple[str, ...]:
