@@ -17,7 +17,7 @@ from retrieval._files import os_errors
 from retrieval.types import FloatArray
 
 BLOCK_BYTES = 32 * 2**20
-"""Of the float32 vectors of a block, and of the scores of two blocks."""
+"""Of the float64 vectors of a block, and of the scores of two blocks."""
 _DECIMALS = 6
 _FIRST = 256
 """Rows of the first block, all of which are the best so far."""
@@ -106,19 +106,20 @@ def nearest(
         queries: float32 (n, dimension).
         passages: at least one.
         k: of each query; fewer where there are fewer passages.
-        block_bytes: of the passages' float32 vectors, and of the scores, that are held at once.
+        block_bytes: of the passages' float64 vectors, and of the scores, that are held at once.
 
     Returns:
         Rows int32 (n, k) and inner products float32 (n, k); best first, ties by row.
     """
-    room = block_bytes // 4
+    room = block_bytes // 8
     rows = max(1, min(room // queries.shape[1], room // len(queries)))
+    wide = queries.astype(np.float64)
     at = np.zeros((len(queries), 0), dtype=np.int32)
     best = np.zeros((len(queries), 0), dtype=np.float32)
     for start, block in passages.blocks(rows):
-        scores = queries @ block.T
-        # the last digits depend on what else is in the blocks: equal texts tie wherever they are
-        np.round(scores, _DECIMALS, out=scores)
+        # The last digits depend on what else is in the blocks. Those of float64 are far behind
+        # the rounding, so that what ties does so wherever it is.
+        scores = np.round(wide @ block.T.astype(np.float64), _DECIMALS).astype(np.float32)
         least = best[:, -1:] if best.shape[1] == k else -np.inf
         row, column = np.nonzero(scores >= least)
         at, best = _merged(at, best, row, column + start, scores[row, column], k)
