@@ -20,6 +20,7 @@ import typer
 
 from retrieval import __version__
 from retrieval.cli import (
+    adapt,
     cases,
     collections,
     compare,
@@ -77,6 +78,7 @@ merge.add_to(app)
 mine.add_to(app)
 drift.add_to(app)
 train.add_to(app)
+adapt.add_to(app)
 
 
 def _add_plugins(arguments: Sequence[str]) -> None:

@@ -1,0 +1,232 @@
+"""An adaptation from labels to a switched collection, killed and gone on with, on tiny models."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retrieval
+from retrieval import Store
+from retrieval.api import adapt_steps
+from retrieval.api.adapt import AdaptReport, adapt, plan
+from retrieval.api.adapt_settings import AdaptSettings
+from retrieval.cli.main import run
+from retrieval.errors import InvalidInput
+from retrieval.evaluation.gate import GateRule
+from retrieval.types import SearchDefaults
+
+RUNNING: dict[str, Any] = {"engine": "transformers", "device": "cpu", "dtype": "fp32"}
+SHORT: dict[str, Any] = {
+    "mine": {"negatives": 3, "rank_to": 30, "relative_margin": 0.0},
+    "encoder": {"max_steps": 2, "per_device_train_batch_size": 4, "train_group_size": 3,
+                "device": "cpu", "tensorboard": False, "warmup_ratio": 0},
+    "reranker": {"max_steps": 2, "per_device_train_batch_size": 2, "train_group_size": 3,
+                 "device": "cpu", "tensorboard": False, "warmup_ratio": 0},
+}  # fmt: skip
+ANYTHING = GateRule("not-worse", 1.0)
+NOUNS = ["fox", "dog", "path", "tree", "city", "model", "text"]
+PLACES = ["place", "capital", "directory", "index", "vector"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with a collection, its labels, and where the adaptation works."""
+
+    store: Store
+    labels: Path
+    folder: Path
+    reranker: Path
+
+    def settings(self, **changes: Any) -> AdaptSettings:
+        given: dict[str, Any] = {
+            "reranker": str(self.reranker), "recipe": SHORT, "rule": ANYTHING,
+            "model_options": RUNNING, "candidates": 5, "dev_share": 0.3,
+        }  # fmt: skip
+        return AdaptSettings(**{**given, **changes})
+
+    def adapt(self, **changes: Any) -> AdaptReport:
+        return adapt(
+            "docs", self.labels, settings=self.settings(**changes), folder=self.folder,
+            store=self.store,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path) -> Bench:
+    source, rows = tmp_path / "source", []
+    source.mkdir()
+    for number, (noun, place) in enumerate((n, p) for n in NOUNS for p in PLACES):
+        name = f"d{number}.txt"
+        more = " ".join(random.Random(number).choices(NOUNS + PLACES, k=12))
+        (source / name).write_text(f"The {noun} sleeps in the {place}. 北京 {more}.", "utf-8")
+        rows.append(f"where does the {noun} of the {place} sleep?,{name}")
+    random.Random(0).shuffle(rows)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\ufeffquery,relevant\r\n" + "".join(f"{row}\r\n" for row in rows), "utf-8")
+    store = Store(tmp_path / "store")
+    retrieval.ingest(source, "docs", store=store, encoder=str(tiny_bert_encoder), **RUNNING)
+    return Bench(store, labels, tmp_path / "adapt", tiny_bert_reranker)
+
+
+def states(report: AdaptReport) -> dict[str, str]:
+    return {one.step: one.state for one in report.steps}
+
+
+def test_labels_become_models_that_are_searched_with(bench: Bench) -> None:
+    bench.store.set_defaults("docs", SearchDefaults(candidates=9))
+    report = bench.adapt()
+    assert set(states(report).values()) == {"done"}
+    assert report.recommended is not None
+    # the labels' parts have nothing in common, and are all there is
+    split = report.steps[0].result
+    assert not set(split["train"]) & set(split["dev"])
+    assert len(split["train"]) + len(split["dev"]) == len(NOUNS) * len(PLACES)
+    assert {"encoder", "reranker", "both"} == {row["new"] for row in report.gate["rows"]}
+    taken = report.steps[-1].result["models"]
+    manifest = bench.store.manifest("docs")
+    if "encoder" in taken:
+        assert bench.store.current("docs") == report.version == "docs@v2"
+        assert manifest.encoder.model == taken["encoder"]
+        assert manifest.encoder.fingerprint != bench.store.manifest("docs@v1").encoder.fingerprint
+    assert manifest.tuning.defaults.candidates == 9
+    assert manifest.tuning.defaults.reranker == taken.get("reranker")
+    with retrieval.open("docs", store=bench.store, **RUNNING) as retriever:
+        result = retriever.search("where does the fox sleep?")
+    assert result.encoder == manifest.encoder.model
+    text = report.as_text()
+    assert "95% interval" in text
+    assert "split           done" in text
+    json.dumps(report.as_dict())
+    again = bench.adapt()
+    assert set(states(again).values()) == {"unchanged"}
+    assert again.gate == report.gate
+    assert [one.state for one in plan("docs", bench.labels, settings=bench.settings(),
+            folder=bench.folder, store=bench.store)] == ["done"] * 9  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["train_encoder", "reencode"])
+def test_a_killed_run_goes_on_where_it_was(
+    bench: Bench, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step's work is done, and the process dies before it is noted."""
+    work = getattr(adapt_steps, where)
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        work(*arguments, **options)
+        raise KeyboardInterrupt
+
+    skip = ["train-reranker"] if where != "train_encoder" else ["train-reranker", "merge"]
+    with monkeypatch.context() as patch:
+        patch.setattr(adapt_steps, where, dies)
+        with pytest.raises(KeyboardInterrupt):
+            bench.adapt(skip=skip)
+    assert bench.store.current("docs") == "docs@v1"
+    report = bench.adapt(skip=skip)
+    step = {"train_encoder": "train-encoder", "reencode": "encode"}.get(where, where)
+    expected = states(report)
+    names = list(expected)
+    before = [name for name in names[: names.index(step)] if expected[name] != "skipped"]
+    assert {expected[name] for name in before} == {"unchanged"}
+    assert expected[step] == "done"
+    assert expected["switch"] == "done"
+    assert bench.store.versions("docs") == ["docs@v1", "docs@v2"]
+    assert bench.store.current("docs") == "docs@v2"
+
+
+def test_changed_inputs_do_again_what_hangs_on_them(bench: Bench) -> None:
+    skip = ["train-reranker", "switch"]
+    bench.adapt(skip=skip)
+    again = bench.adapt(skip=skip, merge_share=0.25)
+    found = states(again)
+    assert [found[one] for one in ("split", "mine", "train-encoder")] == ["unchanged"] * 3
+    assert [found[one] for one in ("merge", "encode", "gate")] == ["done"] * 3
+    assert len(bench.store.versions("docs")) == 2  # the one of before is gone
+    stricter = states(bench.adapt(skip=skip, merge_share=0.25, rule=GateRule("better", 0.0)))
+    assert stricter["encode"] == "unchanged"
+    assert stricter["gate"] == "done"
+
+
+def test_what_the_gate_refuses_is_never_searched_with(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "\n".join(
+            f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in own.items())
+            for name, own in SHORT.items()
+        ),
+        "utf-8",
+    )
+    command = [
+        "adapt", "docs", "--labels", str(bench.labels), "--store", str(bench.store.location),
+        "--folder", str(bench.folder), "--recipe", str(recipe), "--reranker", str(bench.reranker),
+        "--skip", "train-encoder", "--dev-share", "0.3", "--candidates", "5",
+        "--engine", "transformers", "--dtype", "fp32",
+    ]  # fmt: skip
+    assert run([*command, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "train-encoder   left out" in shown
+    assert "mine            to do, about" in shown
+    assert not bench.folder.exists()
+    code = run([*command, "--json", str(tmp_path / "adapt.json")])
+    written = json.loads((tmp_path / "adapt.json").read_text("utf-8"))
+    assert code == (3 if written["recommended"] is None else 0)
+    assert written["recommended"] is None
+    assert [one["state"] for one in written["steps"]][-2:] == ["stopped", "stopped"]
+    assert bench.store.manifest("docs").tuning.defaults.reranker is None
+    assert bench.store.versions("docs") == ["docs@v1"]
+    assert "Keep the models before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"skip": ["gate"]}, "a step to skip is 'gate'"),
+        ({"skip": ["train-encoder", "train-reranker"]}, "nothing would be new"),
+        ({"merge_share": 0.0}, "merge_share is 0.0"),
+        ({"recipe": {"gate": {}}}, "a table of the recipe is 'gate'"),
+        ({"recipe": {"encoder": {"model": "x"}}}, r"\[encoder\] of the recipe has model"),
+        ({"recipe": {"mine": 3}}, "expected a table"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        AdaptSettings(**changes)
+
+
+def test_a_folder_is_of_one_collection_and_version(
+    bench: Bench, make_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.folder.mkdir()
+    (bench.folder / "mine.txt").write_text("something else", "utf-8")
+    with pytest.raises(InvalidInput, match="holds something else than an adaptation"):
+        bench.adapt()
+    (bench.folder / "mine.txt").unlink()
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapt_steps, "mine", dies)
+        with pytest.raises(KeyboardInterrupt):
+            bench.adapt()
+    retrieval.ingest(
+        [retrieval.Document("a", "Soup.")], "other", store=bench.store,
+        encoder=str(make_tiny_model("bert", "encoder", seed=4)), **RUNNING,
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="is of the collection 'docs', and 'other' was named"):
+        adapt("other", bench.labels, settings=bench.settings(), folder=bench.folder,
+              store=bench.store)  # fmt: skip
+    bench.store.delete("docs")
+    retrieval.ingest(
+        [retrieval.Document("d0.txt", "Soup.")], "docs", store=bench.store,
+        encoder=str(make_tiny_model("bert", "encoder", seed=4)), **RUNNING,
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="made anew since the adaptation"):
+        bench.adapt()
