@@ -101,7 +101,8 @@ def mine(
         >>> report = mine(examples, "mined.jsonl", encoder="starter", teacher="none")
         >>> report.negatives
         2
-        >>>         >>> Path("mined.jsonl").read_text().splitlines()[1][:81]
+        >>> from pathlib import Path
+        >>> Path("mined.jsonl").read_text().splitlines()[1][:81]
         '{"query": "when is lunch?", "pos": ["Soup is served at noon."], "neg": ["The gate'
     """
     chosen = settings or MiningSettings()
