@@ -47,8 +47,8 @@ def gate_as_text(report: GateReport) -> str:
         f"after   {_models(report.after)}",
         "",
         *_table(report),
-        "* significant after Holm's correction for the whole table; more: queries that would show "
-        "such a difference",
+        f"{report.measure}; * significant after Holm's correction for the whole table; more: "
+        "queries that would show such a difference",
         "",
     ]
     for new in reversed(report.variants):
@@ -140,8 +140,8 @@ def _row_as_dict(row: GateRow) -> dict[str, Any]:
 
 
 def _table(report: GateReport) -> list[str]:
-    head = ["set", "queries", "system", "new", report.measure, "after", "difference"]
-    rows = [[head[0], *head[2:4], head[1], *head[4:], "95% interval", "p (Holm)", "", "more"]]
+    head = ["set", "system", "new", "queries", "before", "after", "difference", "95% interval"]
+    rows = [[*head, "p (Holm)", "", "more"]]
     for row in report.rows:
         found = row.found
         rows.append(
