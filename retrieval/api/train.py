@@ -16,7 +16,7 @@ from retrieval.training.data.reading import load_examples
 from retrieval.training.merging.merge import merge_models
 from retrieval.training.merging.weights import equal_weights
 from retrieval.training.report import TrainingReport
-from retrieval.training.run import train_encoder, train_reranker
+from retrieval.training.run import is_first_process, train_encoder, train_reranker
 from retrieval.training.settings import EncoderTraining, RerankerTraining
 
 
@@ -68,7 +68,7 @@ def train(
     if isinstance(settings, EncoderTraining) and settings.two_variants:
         run = _two_variants
     report: TrainingReport = run(settings, restart=restart, on_notice=on_notice, on_line=on_line)
-    if gated is None:
+    if gated is None or not is_first_process():
         return report, None
     start, tuned = settings.model, str(report.output)
     if isinstance(settings, EncoderTraining):

@@ -192,6 +192,7 @@ def _train(
         show_notices(notices)
         return
     from retrieval.api.train import train as run_training
+    from retrieval.training.run import is_first_process
 
     gated = _gate(gate)
     if gated is None:
@@ -207,7 +208,8 @@ def _train(
                 on_index=bar.index,
                 on_search=bar.search,
             )
-    _show(report, found, as_json)
+    if is_first_process():
+        _show(report, found, as_json)
     if found is not None and not found.passed:
         raise typer.Exit(3)
 

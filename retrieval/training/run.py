@@ -89,6 +89,8 @@ def _train(
     check_packages()
     from retrieval.training.loop import Loop  # its packages take seconds to import
 
+    if not is_first_process():
+        on_notice = on_line = None
     notice = on_notice or (lambda sentence: None)
     data = read_data(settings, notice)
     place = Place.of(settings.output_dir)
