@@ -24,6 +24,7 @@ from retrieval.training.encoder import prepare_encoder
 from retrieval.training.examples import TrainingExample
 from retrieval.training.identity import Place, data_hash, identify
 from retrieval.training.lora import add_adapter
+from retrieval.training.precision import check_deepspeed
 from retrieval.training.probe import Forecast, forecast
 from retrieval.training.report import TrainingReport
 from retrieval.training.reranker import prepare_reranker
@@ -97,6 +98,7 @@ def _train(
     base = resolve(settings.model, settings.stage)
     identity = identify(settings, base.fingerprint, data.train, data.dev, world_size())
     goes_on = place.check(identity, restart=restart)
+    check_deepspeed(settings)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads or cpu_cores())
     trainable = _prepared(settings, data)
