@@ -1,0 +1,210 @@
+"""What is won on a task, and lost elsewhere, when either stage is tuned and merged?
+
+SciFact's training claims, less those that nearly are test claims, with hard negatives mined from
+its documents, tune the starter's encoder and the starter's cross-encoder, each from its original.
+Both are merged with their originals, half and half, which was settled beforehand. Shown are test
+sets that nothing was chosen on: of an encoder vectors alone, of a reranker its order of hybrid
+search's candidates, alone and joined with the first stage's. Differences are against the original,
+or for a reranker against the first stage, with 95% intervals (paired bootstrap over queries).
+
+    python benchmarks/tuning.py --stage encoder --work DIR --json FILE
+
+What lies in DIR is not made again, and a training that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _judged import add_data_option
+from _report import OURS, Row, machine, parser, report
+
+from retrieval.api.ingest import ingest
+from retrieval.api.measure_stages import StageScores, System, measure_stages
+from retrieval.api.mine import mine
+from retrieval.evaluation.judged import JudgedQueries
+from retrieval.evaluation.judgements import load_judgements
+from retrieval.evaluation.significance import bootstrap_interval
+from retrieval.models.load import load_encoder
+from retrieval.models.resolve import resolve
+from retrieval.training.data.prepare import prepare_data
+from retrieval.training.merging.merge import merge_models
+from retrieval.training.merging.weights import equal_weights
+from retrieval.training.mining.settings import MiningSettings
+from retrieval.training.run import train_encoder, train_reranker
+from retrieval.training.settings import EncoderTraining, RerankerTraining
+
+TASK = ("scifact", "train", "test")
+GENERAL: dict[str, tuple[tuple[str, str], ...]] = {
+    "encoder": (("cranfield", "test"), ("cisi", "test")),
+    "reranker": (("msmarco-dl20-pool", "test"), ("cranfield", "test")),
+}
+COLLECTION = "task"
+NEGATIVES = 8
+SETTINGS: dict[str, dict[str, Any]] = {
+    "encoder": {
+        "learning_rate": 2e-5,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 32,
+        "train_group_size": 2,
+        "passage_max_len": 320,
+        "query_max_len": 64,
+    },
+    "reranker": {
+        "learning_rate": 2e-5,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "train_group_size": 4,
+        "max_len": 320,
+    },
+}
+
+
+def note(text: str) -> None:
+    """Say how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def mined(stage: str, work: Path, data: Path) -> tuple[Path, Path]:
+    """Training and dev examples with hard negatives; test claims are no part of them."""
+    folder, train, test = TASK
+    store = work / "store"
+    if not (work / "examples.jsonl").exists():
+        judged = load_judgements(data / folder, test)
+        prepare_data(
+            [data / folder], work / "examples.jsonl", split=train, evaluation=[judged],
+            with_leaks="drop", dev=0.1, dev_out=work / "examples.dev.jsonl",
+        )  # fmt: skip
+    if not (work / "indexed").exists():
+        note("indexing the task's documents")
+        ingest(data / folder / "corpus.jsonl", COLLECTION, store=str(store), encoder="starter",
+               max_tokens=None)  # fmt: skip
+        (work / "indexed").touch()
+    settings = MiningSettings(
+        negatives=NEGATIVES,
+        rank_to=50,
+        sources="dense" if stage == "encoder" else "hybrid",
+        relative_margin=0.05,
+    )
+    out = []
+    for part in ("examples.jsonl", "examples.dev.jsonl"):
+        lines = (work / part).read_text("utf-8").splitlines()
+        kept = {json.loads(line)["query_id"] for line in lines}
+        judged = load_judgements(data / folder, train)
+        own = replace(
+            judged,
+            queries={key: text for key, text in judged.queries.items() if key in kept},
+            qrels={key: grades for key, grades in judged.qrels.items() if key in kept},
+        )
+        output = work / f"{stage}.{part}"
+        note(f"mining {output.name}")
+        # cosines suffice for an encoder; what a cross-encoder learns from, the starter's has read
+        teacher = "encoder" if stage == "encoder" else "starter"
+        mine(own, output, collection=COLLECTION, store=str(store), teacher=teacher,
+             settings=settings)  # fmt: skip
+        out.append(output)
+    return out[0], out[1]
+
+
+def tuned(stage: str, work: Path, data: Path) -> tuple[str, Path, Path]:
+    """The folders of the original, tuned and merged model."""
+    train, dev = mined(stage, work, data)
+    common: dict[str, Any] = {
+        "model": "starter",
+        "train_data": (str(train),),
+        "dev_data": str(dev),
+        "output_dir": str(work / f"{stage}-tuned"),
+        **SETTINGS[stage],
+    }
+    if stage == "encoder":
+        found = train_encoder(EncoderTraining(**common), on_notice=note, on_line=note)
+    else:
+        found = train_reranker(RerankerTraining(**common), on_notice=note, on_line=note)
+    note(found.as_text())
+    merged = work / f"{stage}-merged"
+    if not merged.exists():
+        models = [resolve(name, found.stage) for name in (found.output, "starter")]
+        merge_models(models, equal_weights(2), merged)
+    (work / f"{stage}.json").write_text(json.dumps(found.as_dict(), indent=2))
+    return "starter", found.output, merged
+
+
+def encoder_rows(models: Mapping[str, Any], sets: list[JudgedQueries]) -> Iterator[Row]:
+    """Vectors alone, of each model on each set, against the original."""
+    found: dict[str, list[StageScores]] = {}
+    for name, model in models.items():
+        note(f"measuring {name}")
+        with load_encoder(model) as encoder:
+            found[name] = measure_stages(sets, encoder=encoder, systems=("dense",))
+    for place, judged in enumerate(sets):
+        before = found["original"][place]
+        for name in models:
+            yield from rows_of(judged, name, found[name][place], before)
+
+
+def reranker_rows(models: Mapping[str, Any], sets: list[JudgedQueries]) -> Iterator[Row]:
+    """Each reranker's order of the same hybrid candidates, alone and joined, against hybrid."""
+    rerankers = list(models.values())
+    with load_encoder("starter") as encoder:
+        for blend in ("none", "auto"):
+            note(f"measuring with blend {blend}")
+            systems: tuple[System, ...] = ("hybrid", "two-stage")
+            found = measure_stages(
+                sets, encoder=encoder, reranker=rerankers, systems=systems, blend=blend
+            )  # type: ignore[arg-type]
+            for judged in sets:
+                own = [one for one in found if one.set == judged.name]
+                first = next(one for one in own if one.system == "hybrid")
+                yield from rows_of(judged, "first stage", first, first)
+                seconds = [one for one in own if one.system == "two-stage"]
+                for name, one in zip(models, seconds, strict=True):
+                    yield from rows_of(judged, f"{name}, blend {blend}", one, first)
+
+
+def rows_of(
+    judged: JudgedQueries, system: str, found: StageScores, before: StageScores
+) -> Iterator[Row]:
+    """The mean, and the difference with its interval."""
+    case = f"{judged.name}/{judged.split}, {len(judged.queries)} queries"
+    differences = np.array([found.per_query[key] - before.per_query[key] for key in judged.queries])
+    yield Row(case, system, found.measure, round(found.value, 4), "")
+    yield Row(case, system, "difference", round(float(differences.mean()), 4), "")
+    low, high = bootstrap_interval(differences[None])
+    yield Row(case, system, "low", round(float(low[0]), 4), "")
+    yield Row(case, system, "high", round(float(high[0]), 4), "")
+
+
+def main() -> None:
+    """Tune, measure, print and write."""
+    options = parser(__doc__ or "")
+    add_data_option(options)
+    options.add_argument("--stage", choices=("encoder", "reranker"), default="encoder")
+    options.add_argument("--work", type=Path, required=True, help="folder of what is made")
+    args: argparse.Namespace = options.parse_args()
+    started = machine()
+    args.work.mkdir(parents=True, exist_ok=True)
+    original, best, merged = tuned(args.stage, args.work, args.data)
+    models = {"original": original, "tuned": best, "merged": merged}
+    sets = [load_judgements(args.data / TASK[0], TASK[2])]
+    sets += [load_judgements(args.data / name, split) for name, split in GENERAL[args.stage]]
+    if args.quick:
+        sets = [one.first(20) for one in sets[:2]]
+    make = encoder_rows if args.stage == "encoder" else reranker_rows
+    run = json.loads((args.work / f"{args.stage}.json").read_text())
+    notes = {key: run[key] for key in ("queries", "steps", "best_step", "seconds", "before")}
+    notes |= {"after": run["after"], "settings": SETTINGS[args.stage], "system": OURS}
+    packages = ("sentence-transformers", "accelerate")
+    report(list(make(models, sets)), file=args.json, packages=packages, at_start=started,
+           notes=notes)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
