@@ -17,8 +17,8 @@ from retrieval.models.resolve import resolve
 from retrieval.search.retriever import close_models
 from retrieval.training.data.reading import load_examples
 from retrieval.training.examples import TrainingExample
+from retrieval.training.folder import check_place
 from retrieval.training.merging.average import Method
-from retrieval.training.merging.folder import check_place
 from retrieval.training.merging.merge import StoredDtype, merge_models
 from retrieval.training.merging.report import MergeReport
 from retrieval.training.merging.weights import (

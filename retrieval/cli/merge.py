@@ -228,7 +228,7 @@ def _swept(
 ) -> SweepReport:
     from retrieval.api.merge_sweep import judged_for_choosing, sweep_merges
     from retrieval.cli.progress import evaluation_bar, say, show_notices
-    from retrieval.training.merging.folder import check_place
+    from retrieval.training.folder import check_place
 
     check_place(out, overwrite=overwrite, sources=[])  # now: not after all the work
     found = [judged_for_choosing(task, task_split)]

@@ -11,7 +11,7 @@ objectives.py  the losses; encoder_objective.py: in-batch and cross-device negat
 loop.py        sentence-transformers' trainer around them; progress.py the curve; report.py
 identity.py    whether a run that was cut off is the one that is asked for
 probe.py       time and memory of a run, beforehand; dev_set.py the measure during it; lora.py
-saving.py      the files and the model card of a folder that was trained or merged
+folder.py      a new folder in one rename; saving.py what stands in it beside weights, and the card
 mining/        hard negatives: candidates, false negatives, teachers, resumable runs
 merging/       one model from the weighted average of several: LM-Cocktail
 """

@@ -20,10 +20,10 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
+from retrieval.training.folder import copy_files, new_folder, write_settings
 from retrieval.training.groups import draws
 from retrieval.training.identity import Place
 from retrieval.training.lora import merge_adapter, network_of
-from retrieval.training.merging.folder import copy_files, new_folder, write_settings
 from retrieval.training.micro_batches import MicroBatches
 from retrieval.training.precision import precision
 from retrieval.training.progress import METRIC, Progress

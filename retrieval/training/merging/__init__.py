@@ -6,5 +6,4 @@ weights.py  how much of each model: given, equal, or from its loss on examples
 checks.py   whether models can be averaged: architecture, settings, tokeniser
 tensors.py  the weights of a folder, one tensor at a time; which of them are averaged
 average.py  linear and spherical averages of one tensor
-folder.py    the folder of a merged model, in one rename
 """

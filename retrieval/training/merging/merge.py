@@ -23,6 +23,7 @@ from retrieval.models.resolve import resolve
 from retrieval.models.safetensors_file import write_safetensors
 from retrieval.models.score_modules import layer_weights, score_layers
 from retrieval.models.weight_files import weight_files
+from retrieval.training.folder import copy_files, new_folder, root_of, write_settings
 from retrieval.training.merging.average import Method, linear, slerp
 from retrieval.training.merging.checks import (
     check_same,
@@ -30,7 +31,6 @@ from retrieval.training.merging.checks import (
     setting_notices,
     ties_weights,
 )
-from retrieval.training.merging.folder import copy_files, new_folder, root_of, write_settings
 from retrieval.training.merging.report import MergeReport, write_recipe
 from retrieval.training.merging.tensors import Plan, Weights, open_weights, plan
 from retrieval.training.merging.weights import MergeWeights

@@ -20,7 +20,7 @@ from retrieval.training.mining.exact import QUERIES, VectorFile, nearest
 from retrieval.training.mining.settings import MiningSettings
 from retrieval.types import Encoder, FloatArray
 
-_ENCODED_AT_ONCE = 2048
+_ENCODED_AT_ONCE = 512
 """Passages of a call of the encoder, which sorts them by length; what a killed run loses."""
 
 

@@ -1,4 +1,4 @@
-"""The folder of a merged model: a new one in one rename, with the files of a source."""
+"""The folder of a trained or merged model: new in one rename, with the files of its source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEPT = (
     "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.jinja",
     "sentence_bert_config.json", "config_sentence_transformers.json", "modules.json",
 )  # fmt: skip
-"""What a merged model takes from a folder; not its weights, card, or the state of a training."""
+"""What a new model takes from a folder; not its weights, card, or the state of a training."""
 
 _NOTICES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
 """Taken from the first model that has one: folders of trained models often have none."""
@@ -65,7 +65,7 @@ def check_place(out: Path, *, overwrite: bool, sources: Sequence[Path]) -> None:
     for source in sources:
         if source.resolve().is_relative_to(out.resolve()):
             raise InvalidInput(
-                f"the merged model would replace {source}, which it is made from",
+                f"the new model would replace {source}, which it is made from",
                 fix="Name another folder.",
             )
 
@@ -104,7 +104,7 @@ def copy_files(models: Sequence[ResolvedModel], folder: Path) -> None:
 
 
 def write_settings(folder: Path, spec: ModelSpec, dtype: str) -> None:
-    """Write how the merged model is run, and the number type of its weights.
+    """Write how the new model is run, and the number type of its weights.
 
     Raises:
         OSError: a file cannot be written.
