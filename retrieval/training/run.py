@@ -168,11 +168,7 @@ def read_data(settings: TrainingSettings, notice: Notice) -> Data:
         hashes[Path(settings.dev_data).name] = data_hash(dev)
         _check_dev(examples, dev, settings)
     elif settings.dev_share:
-        examples, dev = split_dev(examples, settings.dev_share, settings.seed)
-        notice(
-            f"{len(dev)} of {len(dev) + len(examples)} queries are held out to choose the best "
-            "checkpoint (dev_share)"
-        )
+        examples, dev = _held_out(examples, settings, notice)
     if not examples:
         raise InvalidInput(
             f"{', '.join(settings.train_data)} has no examples to train on",
@@ -188,6 +184,25 @@ def read_data(settings: TrainingSettings, notice: Notice) -> Data:
                 fix="Let a teacher score them: retrieval mine … --teacher MODEL.",
             )
     return Data(tuple(examples), tuple(dev), hashes)
+
+
+def _held_out(
+    examples: list[TrainingExample], settings: TrainingSettings, notice: Notice
+) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """The examples, and a part of them to choose the best checkpoint by; few are all trained on."""
+    try:
+        train, dev = split_dev(examples, settings.dev_share, settings.seed)
+    except InvalidInput:
+        notice(
+            f"of {len(examples)} queries none can be held out (dev_share {settings.dev_share:g}): "
+            "the last checkpoint is kept, and nothing says whether it is better"
+        )
+        return examples, []
+    notice(
+        f"{len(dev)} of {len(examples)} queries are held out to choose the best checkpoint "
+        "(dev_share)"
+    )
+    return train, dev
 
 
 def check_packages() -> None:

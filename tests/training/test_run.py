@@ -252,6 +252,17 @@ def test_what_cannot_be_trained_is_refused(
         run(settings_for("encoder", tiny_bert_encoder, data, tmp_path / "t", dtype="fp16"))
 
 
+def test_few_examples_are_all_trained_on(tmp_path: Path, tiny_bert_encoder: Path) -> None:
+    notices: list[str] = []
+    few = write_examples(tmp_path / "few.jsonl", queries=3)
+    report = run(
+        settings_for("encoder", tiny_bert_encoder, few, tmp_path / "t", dev_share=0.1),
+        on_notice=notices.append,
+    )
+    assert (report.queries, report.dev_queries) == (3, 0)
+    assert notices[0].startswith("of 3 queries none can be held out (dev_share 0.1)")
+
+
 def test_pairs_alone_train_an_encoder(tmp_path: Path, tiny_bert_encoder: Path) -> None:
     """Without any negative but those of the batch: FlagEmbedding divides by zero there."""
     pairs = tmp_path / "pairs.jsonl"
