@@ -6,7 +6,8 @@ near_duplicates.py  which texts say nearly the same
 settings.py    what a run is asked for: a TOML file, options and card follow
 run.py         `train_encoder`, `train_reranker`: data read, forecast, trained, resumed, written
 encoder.py, reranker.py    a stage ready to be trained: model, batches, loss, measure
-groups.py      which passages a query meets in a batch; micro_batches.py: computed in parts, cached
+groups.py      which passages a query meets; collators.py, batches.py: as token ids of a batch
+micro_batches.py    a batch computed in parts, and large ones in little memory
 objectives.py  the losses; encoder_objective.py: in-batch and cross-device negatives, a guide
 loop.py        sentence-transformers' trainer around them; progress.py the curve; report.py
 identity.py    whether a run that was cut off is the one that is asked for

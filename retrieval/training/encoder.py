@@ -16,10 +16,12 @@ from retrieval.models.encoders.settings import encoder_info
 from retrieval.models.resolve import resolve
 from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.training import objectives
+from retrieval.training.batches import Rows
+from retrieval.training.collators import EncoderCollator, GuideVectors, Template
 from retrieval.training.dev_set import DevSet
 from retrieval.training.encoder_objective import EncoderObjective
 from retrieval.training.examples import TrainingExample
-from retrieval.training.groups import EncoderCollator, GuideVectors, Rows, Template, Texts
+from retrieval.training.groups import Texts
 from retrieval.training.micro_batches import compute
 from retrieval.training.settings import EncoderTraining
 from retrieval.training.trainable import Trainable, quietly

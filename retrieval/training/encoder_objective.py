@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 from retrieval.training import objectives
-from retrieval.training.groups import GroupBatch
+from retrieval.training.batches import GroupBatch
 from retrieval.training.settings import KdLoss
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval.models.engines.base import TokenBatch
-from retrieval.training.groups import GroupBatch, Inputs
+from retrieval.training.batches import GroupBatch, Inputs
 
 Output = Callable[[dict[str, Tensor]], Tensor]
 """What is taken of the model's answer: a vector of each text, or a score of each pair."""

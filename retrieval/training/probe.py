@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from retrieval.errors import InvalidInput
+from retrieval.training.batches import Inputs
 from retrieval.training.micro_batches import features, parts_of
 from retrieval.training.settings import TrainingSettings
 from retrieval.training.trainable import Trainable
@@ -119,12 +120,9 @@ def forecast(
 
 
 def _measured(
-    trainable: Trainable, inputs: object, settings: TrainingSettings
+    trainable: Trainable, inputs: Inputs, settings: TrainingSettings
 ) -> tuple[float, float]:
     """Seconds a padded token, forward and backward, and bytes a token of the graph in between."""
-    from retrieval.training.groups import Rows
-
-    assert isinstance(inputs, Rows)
     model, device = trainable.model, trainable.model.device
     parts = parts_of(inputs.lengths, settings.micro_batch_tokens)
     states = torch.get_rng_state()

@@ -14,9 +14,11 @@ from retrieval.errors import InvalidInput, MissingExtra, ModelSettingUnknown
 from retrieval.models.resolve import resolve
 from retrieval.models.tokenization.tokenizer import Tokenizer
 from retrieval.training import objectives
+from retrieval.training.batches import GroupBatch, Rows
+from retrieval.training.collators import PairCollator
 from retrieval.training.dev_set import DevSet
 from retrieval.training.examples import TrainingExample
-from retrieval.training.groups import GroupBatch, PairCollator, Rows, Texts
+from retrieval.training.groups import Texts
 from retrieval.training.micro_batches import compute
 from retrieval.training.settings import KdLoss, RerankerLoss, RerankerTraining
 from retrieval.training.trainable import Trainable, quietly

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from retrieval.training.groups import GroupBatch
+from retrieval.training.batches import GroupBatch
 from retrieval.training.micro_batches import Output
 from retrieval.types import ResolvedModel
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from retrieval.training import objectives
+from retrieval.training.batches import GroupBatch
 from retrieval.training.encoder_objective import EncoderObjective
-from retrieval.training.groups import GroupBatch
 from retrieval.training.reranker import PairObjective
 
 
