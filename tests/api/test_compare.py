@@ -110,16 +110,16 @@ def test_texts_are_encoded_once_and_pairs_scored_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoded: list[str] = []
-    scored: list[tuple[str, str]] = []
+    encoded: list[tuple[str, str]] = []
+    scored: list[tuple[str, tuple[str, str]]] = []
     encode, score = BiEncoder.encode_passages, CrossEncoderReranker.score
 
     def encoding(self: BiEncoder, passages: Any, **more: Any) -> Any:
-        encoded.extend(passages)
+        encoded.extend((self.engine, text) for text in passages)
         return encode(self, passages, **more)
 
     def scoring(self: CrossEncoderReranker, pairs: Any, **more: Any) -> Any:
-        scored.extend(pairs)
+        scored.extend((self.engine, pair) for pair in pairs)
         return score(self, pairs, **more)
 
     monkeypatch.setattr(BiEncoder, "encode_passages", encoding)
@@ -140,11 +140,13 @@ def test_texts_are_encoded_once_and_pairs_scored_once(
     )
     report = run(judged, settings, tmp_path / "out")
     assert len(report.results) == 96
-    texts = [text for text in encoded if "costs of a journey" not in text]
-    assert set(Counter(texts).values()) == {2}  # once in each number format
-    assert sum(text.startswith("Birch ") for text in texts) > 1  # whole, and in parts
-    pairs = [pair for pair in scored if "costs of a journey" not in pair[0]]
-    assert set(Counter(pairs).values()) == {2}
+    texts = [one for one in encoded if "costs of a journey" not in one[1]]
+    assert set(Counter(texts).values()) == {1}  # once in each number format
+    assert set(Counter(text for _, text in texts).values()) == {2}
+    assert sum(text.startswith("Birch ") for _, text in texts) > 1  # whole, and in parts
+    pairs = [one for one in scored if "costs of a journey" not in one[1][0]]
+    assert set(Counter(pairs).values()) == {1}  # whose candidates may differ from the other's
+    assert len({engine for engine, _ in pairs}) == 2
     assert len(pairs) < 2 * 8 * 3 * len(QUERIES)
 
 
