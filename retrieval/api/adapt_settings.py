@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from retrieval._files import os_errors
 from retrieval._validate import number, one_of
 from retrieval.api.adapt_state import Values, digest_of
 from retrieval.api.gate import queries_of, read_set
@@ -99,20 +97,6 @@ class AdaptSettings:
                     "before decide",
                     fix="Leave it out.",
                 )
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The tables of a recipe.
-
-    Raises:
-        InvalidInput: it is not TOML.
-    """
-    with os_errors(f"read {path}"):
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    try:
-        return tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not TOML: {error}", fix="Correct that place.") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,17 +98,18 @@ def adapt(
     lets nothing pass; searches then go on as before.
     """
     from retrieval.api import adapt as work
-    from retrieval.api.adapt_settings import AdaptSettings, read_recipe
+    from retrieval.api.adapt_settings import AdaptSettings
     from retrieval.cli.progress import evaluation_bar, say
     from retrieval.evaluation.gate import GateRule
     from retrieval.evaluation.trec import write_atomically
+    from retrieval.training.settings import read_toml
 
     check_places(json_file, None)
     settings = AdaptSettings(
         split=split, dev_split=dev_split, dev_share=dev_share, general=general or [],
         general_split=general_split, reranker=reranker, merge_share=merge_share,
         rule=GateRule(need, most_loss, losses), candidates=candidates,
-        recipe={} if recipe is None else read_recipe(recipe), skip=listed(skip),
+        recipe={} if recipe is None else read_toml(recipe), skip=listed(skip),
         model_options=model_options,
     )  # fmt: skip
     place = open_store(store, api_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -19,6 +20,7 @@ from retrieval.training.settings import (
     RerankerTraining,
     TrainingSettings,
     default_of,
+    make_settings,
     read_settings,
     settings_of,
 )
@@ -129,38 +131,34 @@ def _option(cls: type[TrainingSettings], name: str, kind: Any, bounds: Bounds) -
     return Annotated[plain | None, shown]
 
 
-@train.command("encoder")
-@with_options(settings=_options(EncoderTraining), gate=_GATE_OPTIONS)
-def encoder(
-    data: _Data = None,
-    out: _Out = None,
-    run: _Run = None,
-    dry_run: _DryRun = False,
-    restart: _Restart = False,
-    as_json: AsJson = False,
-    *,
-    settings: dict[str, Any],
-    gate: dict[str, Any],
-) -> None:
-    """Fine-tune a bi-encoder: contrastive, with hard negatives; goes on where it was cut off."""
-    _train(EncoderTraining, data, out, run, settings, gate, dry_run, restart, as_json)
+def _command(cls: type[EncoderTraining] | type[RerankerTraining]) -> Callable[..., None]:
+    """The command that trains a stage."""
+
+    @with_options(settings=_options(cls), gate=_GATE_OPTIONS)
+    def command(
+        data: _Data = None,
+        out: _Out = None,
+        run: _Run = None,
+        dry_run: _DryRun = False,
+        restart: _Restart = False,
+        as_json: AsJson = False,
+        *,
+        settings: dict[str, Any],
+        gate: dict[str, Any],
+    ) -> None:
+        _train(cls, data, out, run, settings, gate, dry_run, restart, as_json)
+
+    return command
 
 
-@train.command("reranker")
-@with_options(settings=_options(RerankerTraining), gate=_GATE_OPTIONS)
-def reranker(
-    data: _Data = None,
-    out: _Out = None,
-    run: _Run = None,
-    dry_run: _DryRun = False,
-    restart: _Restart = False,
-    as_json: AsJson = False,
-    *,
-    settings: dict[str, Any],
-    gate: dict[str, Any],
-) -> None:
-    """Fine-tune a cross-encoder on queries with hard negatives; goes on where it was cut off."""
-    _train(RerankerTraining, data, out, run, settings, gate, dry_run, restart, as_json)
+train.command(
+    "encoder",
+    help="Fine-tune a bi-encoder: contrastive, with hard negatives; goes on where it was cut off.",
+)(_command(EncoderTraining))
+train.command(
+    "reranker",
+    help="Fine-tune a cross-encoder on queries with hard negatives; goes on where it was cut off.",
+)(_command(RerankerTraining))
 
 
 def _train(
@@ -174,8 +172,6 @@ def _train(
     restart: bool,
     as_json: bool,
 ) -> None:
-    from retrieval.training.settings import make_settings
-
     if data:
         given["train_data"] = data
     if out:

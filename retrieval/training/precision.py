@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from retrieval._files import os_errors
 from retrieval.errors import InvalidInput
 from retrieval.models.engines.hardware import cpu_multiplies_bf16
 from retrieval.training.settings import TrainingSettings
@@ -37,9 +36,8 @@ def check_deepspeed(settings: TrainingSettings) -> None:
     """Refuse a configuration of DeepSpeed that cannot be run.
 
     Raises:
-        InvalidInput: DeepSpeed is not installed, the file is not JSON, or it divides the weights
-            among devices (ZeRO stage 3), which are then not there to be written.
-        StoreDenied, StoreFault: the file cannot be read.
+        InvalidInput: DeepSpeed is not installed, the file is not there or not JSON, or it divides
+            the weights among devices (ZeRO stage 3), which are then not there to be written.
     """
     if settings.deepspeed is None:
         return
@@ -49,11 +47,9 @@ def check_deepspeed(settings: TrainingSettings) -> None:
             fix="Install it (pip install deepspeed), or leave deepspeed out.",
         )
     path = Path(settings.deepspeed)
-    with os_errors(f"read {path}"):
-        text = path.read_text("utf-8")
     try:
-        stage = json.loads(text).get("zero_optimization", {}).get("stage", 0)
-    except (ValueError, AttributeError) as error:
+        stage = json.loads(path.read_text("utf-8")).get("zero_optimization", {}).get("stage", 0)
+    except (OSError, ValueError, AttributeError) as error:
         raise InvalidInput(
             f"{path} is not a configuration of DeepSpeed: {error}",
             fix="Give its JSON file.",

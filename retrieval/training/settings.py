@@ -12,7 +12,6 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from retrieval._files import os_errors
 from retrieval._validate import number, one_of, true_or_false, unicode_text, whole_number
 from retrieval.errors import InvalidInput
 
@@ -192,18 +191,29 @@ def read_settings(cls: type[T], path: Path, given: Mapping[str, Any]) -> T:
         given: settings that replace the file's.
 
     Raises:
-        InvalidInput: it is not TOML, or has a setting that there is not.
+        InvalidInput: it cannot be read, is not TOML, or has a setting that there is not.
     """
-    with os_errors(f"read {path}"):
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    try:
-        found = tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not TOML: {error}", fix="Correct that place.") from error
+    found = read_toml(path)
     stages = {
         name: found.pop(name) for name in get_args(Stage) if isinstance(found.get(name), dict)
     }
     return make_settings(cls, {**found, **stages.get(cls.stage, {}), **given}, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        InvalidInput: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}", fix="Name a TOML file with settings."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not TOML: {error}", fix="Correct that place.") from error
 
 
 def make_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from retrieval.api.adapt_settings import AdaptSettings, read_labels, read_recipe
+from retrieval.api.adapt_settings import AdaptSettings, read_labels
 from retrieval.api.adapt_state import AdaptFolder, digest_of
 from retrieval.errors import CorpusError, InvalidInput
+from retrieval.training.settings import read_toml
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_labels_and_recipes_that_cannot_be_read_are_told(tmp_path: Path) -> None
     bad = tmp_path / "recipe.toml"
     bad.write_text("[mine\n", "utf-8")
     with pytest.raises(InvalidInput, match="is not TOML"):
-        read_recipe(bad)
+        read_toml(bad)
     bad.write_bytes(b'\xef\xbb\xbf[mine]\r\nsources = "dense"\r\n')
-    assert read_recipe(bad) == {"mine": {"sources": "dense"}}
-    assert json.dumps(read_recipe(bad))
+    assert read_toml(bad) == {"mine": {"sources": "dense"}}
+    assert json.dumps(read_toml(bad))

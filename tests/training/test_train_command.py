@@ -77,6 +77,8 @@ def test_what_it_would_take(
         (["TRAIN", "--out", "OUT", "--general", "x"], "--general was given without --gate"),
         (["none.jsonl", "--out", "OUT"], "none.jsonl is not there"),
         (["TRAIN", "--out", "OUT", "--model", "no/such/model"], "no/such/model"),
+        (["--run", "none.toml"], "none.toml cannot be read: No such file"),
+        (["--run", "TRAIN"], "is not TOML"),
         (["TRAIN", "--out", "OUT", "--deepspeed", "x.json"], "deepspeed"),
     ],
 )
