@@ -15,10 +15,11 @@ What lies in DIR is not made again, and a training that was killed goes on.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,33 +28,37 @@ import numpy as np
 from _judged import add_data_option
 from _report import OURS, Row, machine, parser, report
 
+from retrieval.api import lent_models
 from retrieval.api.ingest import ingest
-from retrieval.api.measure_stages import StageScores, System, measure_stages
+from retrieval.api.measure_stages import JudgedCollection, StageScores, System, measure_stages
+from retrieval.api.merge import merge
 from retrieval.api.mine import mine
 from retrieval.evaluation.judged import JudgedQueries
 from retrieval.evaluation.judgements import load_judgements
 from retrieval.evaluation.significance import bootstrap_interval
-from retrieval.models.load import load_encoder
-from retrieval.models.resolve import resolve
+from retrieval.index.store import Store
 from retrieval.training.data.prepare import prepare_data
-from retrieval.training.merging.merge import merge_models
-from retrieval.training.merging.weights import equal_weights
 from retrieval.training.mining.settings import MiningSettings
 from retrieval.training.run import train_encoder, train_reranker
-from retrieval.training.settings import EncoderTraining, RerankerTraining
+from retrieval.training.settings import EncoderTraining, RerankerTraining, Stage
+from retrieval.types import BlendChoice
 
 TASK = ("scifact", "train", "test")
 GENERAL: dict[str, tuple[tuple[str, str], ...]] = {
     "encoder": (("cranfield", "test"), ("cisi", "test")),
     "reranker": (("msmarco-dl20-pool", "test"), ("cranfield", "test")),
 }
-COLLECTION = "task"
 NEGATIVES = 8
+BLENDS: tuple[BlendChoice, ...] = ("none", "auto")
+CANDIDATES = {"scifact": 20, "cranfield": 20, "msmarco-dl20-pool": 50}
+"""How many are re-ranked: with two cores and no bf16, fifty abstracts take minutes a hundred
+queries."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "encoder": {
-        "learning_rate": 2e-5,
-        "num_train_epochs": 2,
+        "learning_rate": 3e-5,
+        "num_train_epochs": 4,
         "per_device_train_batch_size": 32,
+        "dropout": 0.0,
         "train_group_size": 2,
         "passage_max_len": 320,
         "query_max_len": 64,
@@ -62,6 +67,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-5,
         "num_train_epochs": 2,
         "per_device_train_batch_size": 8,
+        "dropout": 0.0,
         "train_group_size": 4,
         "max_len": 320,
     },
@@ -73,21 +79,35 @@ def note(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
+def indexed(judged: JudgedQueries, work: Path) -> str:
+    """The collection of a set's documents, whole, by the original encoder; made once."""
+    mark = work / f"{judged.name}.indexed"
+    if not mark.exists():
+        note(f"indexing {judged.name}")
+        assert judged.corpus_file is not None
+        ingest(judged.corpus_file, judged.name, store=str(work / "store"), encoder="starter",
+               max_tokens=None)  # fmt: skip
+        mark.touch()
+    return judged.name
+
+
+def in_collections(sets: Sequence[JudgedQueries], work: Path) -> list[JudgedCollection]:
+    """The sets, each in its collection by the original encoder."""
+    store = Store(str(work / "store"))
+    return [JudgedCollection(one, store, (indexed(one, work),)) for one in sets]
+
+
 def mined(stage: str, work: Path, data: Path) -> tuple[Path, Path]:
     """Training and dev examples with hard negatives; test claims are no part of them."""
     folder, train, test = TASK
-    store = work / "store"
+    store = str(work / "store")
     if not (work / "examples.jsonl").exists():
         judged = load_judgements(data / folder, test)
         prepare_data(
             [data / folder], work / "examples.jsonl", split=train, evaluation=[judged],
             with_leaks="drop", dev=0.1, dev_out=work / "examples.dev.jsonl",
         )  # fmt: skip
-    if not (work / "indexed").exists():
-        note("indexing the task's documents")
-        ingest(data / folder / "corpus.jsonl", COLLECTION, store=str(store), encoder="starter",
-               max_tokens=None)  # fmt: skip
-        (work / "indexed").touch()
+    collection = indexed(load_judgements(data / folder, test), work)
     settings = MiningSettings(
         negatives=NEGATIVES,
         rank_to=50,
@@ -108,13 +128,12 @@ def mined(stage: str, work: Path, data: Path) -> tuple[Path, Path]:
         note(f"mining {output.name}")
         # cosines suffice for an encoder; what a cross-encoder learns from, the starter's has read
         teacher = "encoder" if stage == "encoder" else "starter"
-        mine(own, output, collection=COLLECTION, store=str(store), teacher=teacher,
-             settings=settings)  # fmt: skip
+        mine(own, output, collection=collection, store=store, teacher=teacher, settings=settings)
         out.append(output)
     return out[0], out[1]
 
 
-def tuned(stage: str, work: Path, data: Path) -> tuple[str, Path, Path]:
+def tuned(stage: Stage, work: Path, data: Path) -> tuple[str, Path, Path]:
     """The folders of the original, tuned and merged model."""
     train, dev = mined(stage, work, data)
     common: dict[str, Any] = {
@@ -131,40 +150,49 @@ def tuned(stage: str, work: Path, data: Path) -> tuple[str, Path, Path]:
     note(found.as_text())
     merged = work / f"{stage}-merged"
     if not merged.exists():
-        models = [resolve(name, found.stage) for name in (found.output, "starter")]
-        merge_models(models, equal_weights(2), merged)
+        merge(
+            [found.output, "starter"], merged, kind=stage
+        )
     (work / f"{stage}.json").write_text(json.dumps(found.as_dict(), indent=2))
     return "starter", found.output, merged
 
 
-def encoder_rows(models: Mapping[str, Any], sets: list[JudgedQueries]) -> Iterator[Row]:
+def encoder_rows(models: Mapping[str, Any], sets: list[JudgedQueries], work: Path) -> Iterator[Row]:
     """Vectors alone, of each model on each set, against the original."""
     found: dict[str, list[StageScores]] = {}
     for name, model in models.items():
         note(f"measuring {name}")
-        with load_encoder(model) as encoder:
-            found[name] = measure_stages(sets, encoder=encoder, systems=("dense",))
+        given: Sequence[JudgedQueries | JudgedCollection] = sets
+        if name == "original":
+            given = in_collections(sets, work)
+        found[name] = measure_stages(given, encoder=model, systems=("dense",))
     for place, judged in enumerate(sets):
         before = found["original"][place]
         for name in models:
             yield from rows_of(judged, name, found[name][place], before)
 
 
-def reranker_rows(models: Mapping[str, Any], sets: list[JudgedQueries]) -> Iterator[Row]:
+def reranker_rows(
+    models: Mapping[str, Any], sets: list[JudgedQueries], work: Path
+) -> Iterator[Row]:
     """Each reranker's order of the same hybrid candidates, alone and joined, against hybrid."""
-    rerankers = list(models.values())
-    with load_encoder("starter") as encoder:
-        for blend in ("none", "auto"):
-            note(f"measuring with blend {blend}")
-            systems: tuple[System, ...] = ("hybrid", "two-stage")
-            found = measure_stages(
-                sets, encoder=encoder, reranker=rerankers, systems=systems, blend=blend
-            )  # type: ignore[arg-type]
-            for judged in sets:
-                own = [one for one in found if one.set == judged.name]
-                first = next(one for one in own if one.system == "hybrid")
-                yield from rows_of(judged, "first stage", first, first)
-                seconds = [one for one in own if one.system == "two-stage"]
+    collections = in_collections(sets, work)
+    systems: tuple[System, ...] = ("hybrid", "two-stage")
+    with contextlib.ExitStack() as stack:
+        encoder = stack.enter_context(lent_models.loaded_encoder("starter", {}))
+        rerankers = [
+            stack.enter_context(lent_models.loaded_reranker(one, encoder, {}))
+            for one in models.values()
+        ]
+        for judged, collection in zip(sets, collections, strict=True):
+            for blend in BLENDS:  # each pair is scored once
+                note(f"measuring {judged.name} with blend {blend}")
+                first, *seconds = measure_stages(
+                    [collection], encoder=encoder, reranker=rerankers, systems=systems,
+                    blend=blend, candidates=CANDIDATES[judged.name],
+                )  # fmt: skip
+                if blend == BLENDS[0]:
+                    yield from rows_of(judged, "first stage", first, first)
                 for name, one in zip(models, seconds, strict=True):
                     yield from rows_of(judged, f"{name}, blend {blend}", one, first)
 
@@ -197,12 +225,16 @@ def main() -> None:
     sets += [load_judgements(args.data / name, split) for name, split in GENERAL[args.stage]]
     if args.quick:
         sets = [one.first(20) for one in sets[:2]]
-    make = encoder_rows if args.stage == "encoder" else reranker_rows
+    rows = (
+        encoder_rows(models, sets, args.work)
+        if args.stage == "encoder"
+        else reranker_rows(models, sets, args.work)
+    )
     run = json.loads((args.work / f"{args.stage}.json").read_text())
     notes = {key: run[key] for key in ("queries", "steps", "best_step", "seconds", "before")}
     notes |= {"after": run["after"], "settings": SETTINGS[args.stage], "system": OURS}
     packages = ("sentence-transformers", "accelerate")
-    report(list(make(models, sets)), file=args.json, packages=packages, at_start=started,
+    report(list(rows), file=args.json, packages=packages, at_start=started,
            notes=notes)  # fmt: skip
 
 

@@ -14,7 +14,8 @@ compare.py          `retrieval compare`: a grid of settings on judged queries
 compare_job.py      its work: indexes made, settings searched and timed
 compare_models.py, remembering.py, compare_cost.py    its models; what they compute once; how long
 compare_collection.py    on an existing collection, and for one
-measure_stages.py   `measure_stages`: an encoder and rerankers on judged sets, for tuning
+measure_stages.py   `measure_stages`: an encoder and rerankers on judged sets, for tuning;
+                    lent_models.py: models by name or given, for as long as it takes
 gate.py             `gate`: whether tuned models are better, and nothing else worse
 mine.py             `mine`: hard negatives; mine_collection.py, mine_source.py: where from
 merge.py            `merge`: models by name into one; merge_sweep.py, merge_report.py: sweeps

@@ -9,16 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from retrieval.api.measure_stages import (
-    EncoderLike,
-    JudgedCollection,
-    RerankerLike,
-    StageScores,
-    System,
-    loaded_encoder,
-    loaded_reranker,
-    measure_stages,
-)
+from retrieval.api.lent_models import EncoderLike, RerankerLike, loaded_encoder, loaded_reranker
+from retrieval.api.measure_stages import JudgedCollection, StageScores, System, measure_stages
 from retrieval.api.remembering import RememberingReranker
 from retrieval.errors import InvalidInput
 from retrieval.evaluation.gate import BeforeAfter, GateReport, GateRule, New, gate_report

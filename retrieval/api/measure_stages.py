@@ -7,7 +7,6 @@ value for each query, and nothing computed twice that has not changed.
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from retrieval._validate import one_of, whole_number
 from retrieval.api.ingest import ingest
-from retrieval.api.models import load_encoder_named, load_reranker_named
-from retrieval.api.remembering import RememberingReranker
+from retrieval.api.lent_models import EncoderLike, RerankerLike, loaded_encoder, loaded_reranker
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.evaluation.coverage import missing_documents
 from retrieval.evaluation.evaluate import evaluate
@@ -27,17 +25,13 @@ from retrieval.evaluation.metrics import display_name
 from retrieval.evaluation.resolve import resolve
 from retrieval.index.store import Store
 from retrieval.ingestion import IngestProgressCallback
-from retrieval.models.options import of_encoder, of_reranker
-from retrieval.search.retriever import TwoStageRetriever, close_models
+from retrieval.search.retriever import TwoStageRetriever
 from retrieval.types import BlendChoice, Encoder, Index, Reranker, Tuning
 
 System: TypeAlias = Literal["dense", "hybrid", "two-stage"]
 """What is searched with: the encoder alone; with BM25; and that re-ranked."""
 
 SYSTEMS: tuple[System, ...] = get_args(System)
-
-EncoderLike: TypeAlias = "str | os.PathLike[str] | Encoder"
-RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker"
 
 _SCRATCH = "measured"
 
@@ -222,47 +216,6 @@ class _Search:
             per_query=report.rows[-1].per_query[self.measure],
             notices=(*notices, *report.notices),
         )
-
-
-@contextlib.contextmanager
-def loaded_encoder(encoder: EncoderLike, options: Mapping[str, Any]) -> Iterator[Encoder]:
-    """An encoder until the block ends; one that was given stays open."""
-    if not isinstance(encoder, str | os.PathLike):
-        yield encoder
-        return
-    loaded, _ = load_encoder_named(os.fspath(encoder), **of_encoder(options))
-    try:
-        yield loaded
-    finally:
-        close_models([loaded])
-
-
-@contextlib.contextmanager
-def loaded_reranker(
-    reranker: RerankerLike, encoder: Encoder, options: Mapping[str, Any]
-) -> Iterator[RememberingReranker]:
-    """A reranker that scores each pair once, until the block ends; one that was given stays open.
-
-    Raises:
-        InvalidInput: the name means no reranker, such as "none".
-    """
-    if isinstance(reranker, RememberingReranker):
-        yield reranker
-        return
-    if not isinstance(reranker, str | os.PathLike):
-        yield RememberingReranker(reranker)
-        return
-    name = os.fspath(reranker)
-    loaded, notices = load_reranker_named(name, encoder, **of_reranker(options))
-    if loaded is None:
-        raise InvalidInput(
-            f"the reranker {name!r} means none here" + "".join(f" ({one})" for one in notices),
-            fix="Name one, such as starter, or give its folder.",
-        )
-    try:
-        yield RememberingReranker(loaded)
-    finally:
-        close_models([loaded])
 
 
 def _rerankers(given: RerankerLike | Sequence[RerankerLike] | None) -> list[RerankerLike]:

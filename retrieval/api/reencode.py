@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from retrieval.api.measure_stages import EncoderLike, loaded_encoder
+from retrieval.api.lent_models import EncoderLike, loaded_encoder
 from retrieval.errors import InvalidInput, StoreFault
 from retrieval.index.payload import payload_to_passage
 from retrieval.index.point_store import PointData

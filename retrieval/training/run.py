@@ -20,6 +20,7 @@ from retrieval.models.engines.hardware import cpu_cores
 from retrieval.models.resolve import resolve
 from retrieval.training.data.reading import load_examples
 from retrieval.training.data.split import split_dev
+from retrieval.training.dropout import set_dropout
 from retrieval.training.encoder import prepare_encoder
 from retrieval.training.examples import TrainingExample
 from retrieval.training.identity import Place, data_hash, identify
@@ -248,6 +249,8 @@ def _prepared(settings: EncoderTraining | RerankerTraining, data: Data) -> Train
         trainable = prepare_encoder(settings, data.train, data.dev, device)
     else:
         trainable = prepare_reranker(settings, data.train, data.dev, device)
+    if settings.dropout is not None:
+        set_dropout(trainable.model, settings.dropout)
     if settings.lora_rank is not None:
         add_adapter(trainable.model, settings)
     if settings.gradient_checkpointing:

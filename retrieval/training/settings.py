@@ -72,6 +72,12 @@ class TrainingSettings:
     weight_decay: float = _set(0.01, "AdamW's.", least=0, most=1)
     max_grad_norm: float = _set(1.0, "Longer gradients are cut to it.", above=0)
     lr_scheduler_type: str = _set("linear", "How the rate falls: linear, cosine, constant …")
+    dropout: float | None = _set(
+        None,
+        "Share of activations set to zero, attention's too; the model's own.",
+        least=0,
+        most=0.9,
+    )
     seed: int = _set(42, "Of order, choice of passages, dropout.", least=0, most=2**31)
     dtype: Dtype = _set("auto", "auto, fp32, bf16 or fp16 (mixed precision).")
     gradient_checkpointing: bool = _set(False, "Less memory for more time.")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -133,12 +134,17 @@ def test_lora_is_merged(
 def test_a_killed_run_ends_as_an_unkilled_one(
     stage: str, data: Path, tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path
 ) -> None:
-    """SIGKILL after a checkpoint, twice: losses and weights are those of one run."""
+    """SIGKILL right after two checkpoints and between two: losses and weights of one run."""
     model = _models(tiny_bert_encoder, tiny_bert_reranker)[stage]
     more = {"eval_steps": 4, "gradient_cache": "on" if stage == "encoder" else "off"}
     whole = run(settings_for(stage, model, data, tmp_path / "whole", **more))
-    for after in (4, 12):
-        _killed(stage, model, data, tmp_path / "cut", more, after)
+    work = tmp_path / "cut.training"
+    for reached in (
+        lambda: (work / "checkpoint-4" / "trainer_state.json").exists(),
+        lambda: _logged(work / "log.jsonl", step=10),
+        lambda: (work / "checkpoint-12" / "trainer_state.json").exists(),
+    ):
+        _killed(stage, model, data, tmp_path / "cut", more, reached)
     resumed = run(settings_for(stage, model, data, tmp_path / "cut", **more))
     assert [step for step, _ in resumed.losses] == [step for step, _ in whole.losses]
     np.testing.assert_allclose(
@@ -150,15 +156,22 @@ def test_a_killed_run_ends_as_an_unkilled_one(
     assert ours == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
-def _killed(stage: str, model: Path, data: Path, out: Path, more: dict, step: int) -> None:
-    """Train in another process, and kill it once the checkpoint of a step is whole."""
+def _logged(log: Path, step: int) -> bool:
+    """Whether the loss of a step has been written down."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return any(json.loads(line).get("step") == step for line in lines)
+
+
+def _killed(
+    stage: str, model: Path, data: Path, out: Path, more: dict, reached: Callable[[], bool]
+) -> None:
+    """Train in another process, and kill it once it is so far."""
     command = [sys.executable, str(Path(__file__).with_name("training_data.py"))]
     command += [stage, str(model), str(data), str(out), json.dumps(more)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    mark = Path(f"{out}.training") / f"checkpoint-{step}" / "trainer_state.json"
     deadline = time.monotonic() + 120
-    while not mark.exists():
+    while not reached():
         assert process.poll() is None, process.communicate()[1].decode()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
