@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,21 +61,46 @@ class Bench:
         )  # fmt: skip
 
 
-@pytest.fixture
-def bench(tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path) -> Bench:
+def make_bench(tmp_path: Path, encoder: Path, reranker: Path, *, rounds: int = 1) -> Bench:
+    """`rounds` times 35 documents, and a question for each."""
     source, rows = tmp_path / "source", []
     source.mkdir()
-    for number, (noun, place) in enumerate((n, p) for n in NOUNS for p in PLACES):
+    pairs = [(noun, place) for noun in NOUNS for place in PLACES]
+    for number, (noun, place) in enumerate(pairs * rounds):
         name = f"d{number}.txt"
         more = " ".join(random.Random(number).choices(NOUNS + PLACES, k=12))
         (source / name).write_text(f"The {noun} sleeps in the {place}. 北京 {more}.", "utf-8")
-        rows.append(f"where does the {noun} of the {place} sleep?,{name}")
+        asked = f"where does the {noun} of the {place} sleep?"
+        rows.append((asked if rounds == 1 else f"{asked} {more}") + f",{name}")
     random.Random(0).shuffle(rows)
     labels = tmp_path / "labels.csv"
     labels.write_text("\ufeffquery,relevant\r\n" + "".join(f"{row}\r\n" for row in rows), "utf-8")
     store = Store(tmp_path / "store")
-    retrieval.ingest(source, "docs", store=store, encoder=str(tiny_bert_encoder), **RUNNING)
-    return Bench(store, labels, tmp_path / "adapt", tiny_bert_reranker)
+    retrieval.ingest(source, "docs", store=store, encoder=str(encoder), **RUNNING)
+    return Bench(store, labels, tmp_path / "adapt", reranker)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path) -> Bench:
+    return make_bench(tmp_path, tiny_bert_encoder, tiny_bert_reranker)
+
+
+def write_recipe(path: Path, tables: dict[str, Any]) -> Path:
+    lines = []
+    for name, own in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in own.items()]
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+def adapt_command(bench: Bench, recipe: Path, *more: str) -> list[str]:
+    return [
+        "adapt", "docs", "--labels", str(bench.labels), "--store", str(bench.store.location),
+        "--folder", str(bench.folder), "--recipe", str(recipe), "--reranker", str(bench.reranker),
+        "--dev-share", "0.3", "--candidates", "5", "--engine", "transformers", "--dtype", "fp32",
+        *more,
+    ]  # fmt: skip
 
 
 def states(report: AdaptReport) -> dict[str, str]:
@@ -152,23 +181,67 @@ def test_changed_inputs_do_again_what_hangs_on_them(bench: Bench) -> None:
     assert stricter["gate"] == "done"
 
 
+def test_the_next_version_is_calibrated_by_what_was_held_out(
+    tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path
+) -> None:
+    """Enough labels: relevance is a probability for the new models; the old ones keep theirs."""
+    bench = make_bench(tmp_path, tiny_bert_encoder, tiny_bert_reranker, rounds=5)
+    report = bench.adapt(dev_share=0.5, skip=["train-reranker"], candidates=30)
+    found = next(one for one in report.steps if one.step == "calibrate")
+    assert found.result["calibrated"], found.text
+    assert "relevance is a probability" in found.text
+    new, old = (bench.store.manifest(name).tuning for name in ("docs", "docs@v1"))
+    assert new.calibration is not None
+    assert new.calibration.queries >= 50
+    assert old.calibration is None
+    with retrieval.open("docs", store=bench.store, reranker=str(bench.reranker),
+                        **RUNNING) as retriever:  # fmt: skip
+        hits = retriever.search("where does the fox of the place sleep?", candidates=30).hits
+    assert all(0 <= hit.relevance <= 1 for hit in hits)
+
+
+def test_sigkill_in_training_and_in_encoding(
+    tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path
+) -> None:
+    """The command is killed in two of its steps; run a third time it ends as one never killed."""
+    made = {}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        made[name] = make_bench(tmp_path / name, tiny_bert_encoder, tiny_bert_reranker)
+    recipe = write_recipe(tmp_path / "recipe.toml", {**SHORT, "encoder": {
+        **SHORT["encoder"], "max_steps": 12, "eval_steps": 2}})  # fmt: skip
+    more = ["--skip", "train-reranker", "--need", "not-worse", "--most-loss", "1"]
+    killed = made["killed"]
+    for reached in (
+        lambda: list(killed.folder.glob("train-encoder/*.training/checkpoint-4/*state.json")),
+        lambda: (killed.folder / "encode" / "begun.json").exists(),
+    ):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "retrieval.cli", *adapt_command(killed, recipe, *more)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        deadline = time.monotonic() + 180
+        while not reached():
+            assert process.poll() is None, process.communicate()[1].decode()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert killed.store.current("docs") == "docs@v1"
+    for one in made.values():
+        assert run(adapt_command(one, recipe, *more)) == 0
+        assert one.store.current("docs") == "docs@v2"
+    models = [one.store.manifest("docs").encoder for one in made.values()]
+    assert models[0].fingerprint == models[1].fingerprint
+    gates = [json.loads((one.folder / "gate" / "done.json").read_text()) for one in made.values()]
+    assert gates[0]["result"]["report"]["rows"] == gates[1]["result"]["report"]["rows"]
+
+
 def test_what_the_gate_refuses_is_never_searched_with(
     bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        "\n".join(
-            f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in own.items())
-            for name, own in SHORT.items()
-        ),
-        "utf-8",
-    )
-    command = [
-        "adapt", "docs", "--labels", str(bench.labels), "--store", str(bench.store.location),
-        "--folder", str(bench.folder), "--recipe", str(recipe), "--reranker", str(bench.reranker),
-        "--skip", "train-encoder", "--dev-share", "0.3", "--candidates", "5",
-        "--engine", "transformers", "--dtype", "fp32",
-    ]  # fmt: skip
+    recipe = write_recipe(tmp_path / "recipe.toml", SHORT)
+    command = adapt_command(bench, recipe, "--skip", "train-encoder")
     assert run([*command, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "train-encoder   left out" in shown
