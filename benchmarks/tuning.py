@@ -48,11 +48,8 @@ GENERAL: dict[str, tuple[tuple[str, str], ...]] = {
     "encoder": (("cranfield", "test"), ("cisi", "test")),
     "reranker": (("msmarco-dl20-pool", "test"), ("cranfield", "test")),
 }
-NEGATIVES = 8
+NEGATIVES = {"encoder": 8, "reranker": 5}
 BLENDS: tuple[BlendChoice, ...] = ("none", "auto")
-CANDIDATES = {"scifact": 20, "cranfield": 20, "msmarco-dl20-pool": 50}
-"""How many are re-ranked: with two cores and no bf16, fifty abstracts take minutes a hundred
-queries."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "encoder": {
         "learning_rate": 3e-5,
@@ -109,7 +106,7 @@ def mined(stage: str, work: Path, data: Path) -> tuple[Path, Path]:
         )  # fmt: skip
     collection = indexed(load_judgements(data / folder, test), work)
     settings = MiningSettings(
-        negatives=NEGATIVES,
+        negatives=NEGATIVES[stage],
         rank_to=50,
         sources="dense" if stage == "encoder" else "hybrid",
         relative_margin=0.05,
@@ -150,9 +147,7 @@ def tuned(stage: Stage, work: Path, data: Path) -> tuple[str, Path, Path]:
     note(found.as_text())
     merged = work / f"{stage}-merged"
     if not merged.exists():
-        merge(
-            [found.output, "starter"], merged, kind=stage
-        )
+        merge([found.output, "starter"], merged, kind=stage)
     (work / f"{stage}.json").write_text(json.dumps(found.as_dict(), indent=2))
     return "starter", found.output, merged
 
@@ -188,9 +183,8 @@ def reranker_rows(
             for blend in BLENDS:  # each pair is scored once
                 note(f"measuring {judged.name} with blend {blend}")
                 first, *seconds = measure_stages(
-                    [collection], encoder=encoder, reranker=rerankers, systems=systems,
-                    blend=blend, candidates=CANDIDATES[judged.name],
-                )  # fmt: skip
+                    [collection], encoder=encoder, reranker=rerankers, systems=systems, blend=blend
+                )
                 if blend == BLENDS[0]:
                     yield from rows_of(judged, "first stage", first, first)
                 for name, one in zip(models, seconds, strict=True):
