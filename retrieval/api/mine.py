@@ -207,7 +207,7 @@ def _teacher(
         if name == BM25:
             members.append(Bm25Teacher(candidates.sample(_SAMPLE), bm25))
         elif name == ENCODER:
-            members.append(EncoderTeacher(encoder))
+            members.append(EncoderTeacher(encoder, candidates.vectors))
         else:
             loaded, _ = load_reranker_named(name, encoder, **options)
             if loaded is None:

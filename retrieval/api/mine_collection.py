@@ -19,7 +19,7 @@ from retrieval.training.mining.candidates import (
 )
 from retrieval.training.mining.exact import VectorFile
 from retrieval.training.mining.settings import MiningSettings
-from retrieval.types import Mode, Passage, Where
+from retrieval.types import FloatArray, Mode, Passage, Where
 
 _MOST_PASSAGES = 64
 """Passages of a judged document among which the one that answers is looked for."""
@@ -77,6 +77,7 @@ class CollectionCandidates:
         self._judged = judged
         self._where = where
         self._tenant = tenant
+        self._met: dict[str, str] = {}  # text → passage id, of the last batch
         for mode in settings.shares():
             retriever.plan(mode=cast(Mode, mode))  # which says what this collection lacks
         index = retriever.index
@@ -94,6 +95,7 @@ class CollectionCandidates:
         """See `Candidates`."""
         found: list[list[Found]] = [[] for _ in queries]
         documents: list[dict[str, str]] = [{} for _ in queries]  # text → document
+        self._met = {}
         for mode in self._settings.shares():
             results = self._retriever.search_batch(
                 [query.text for query in queries],
@@ -106,7 +108,7 @@ class CollectionCandidates:
             )
             for row, result in enumerate(results):
                 for one in result.candidates:
-                    text = _text(one.passage)
+                    text = self._met_text(one.passage)
                     found[row].append(Found(text, mode, one.rank, one.score))
                     documents[row][text.keys[0]] = one.passage.document_id
         if self._judged is not None:
@@ -116,6 +118,17 @@ class CollectionCandidates:
                 _with_documents(query, own) for query, own in zip(queries, documents, strict=True)
             ]
         return list(zip(filled, found, strict=True))
+
+    def vectors(self, texts: Sequence[str]) -> dict[str, FloatArray]:
+        """See `Candidates`: those that are stored."""
+        ids = {self._met[text]: text for text in texts if text in self._met}
+        stored = self._retriever.index.vectors(list(ids), tenant=self._tenant)
+        return {ids[id_]: vector for id_, vector in stored.items()}
+
+    def _met_text(self, passage: Passage) -> Text:
+        text = _text(passage)
+        self._met[text.text] = passage.id
+        return text
 
     def sample(self, most: int) -> Iterator[str]:
         """At most so many of the texts: their ids, by which they come, say nothing of them."""
@@ -135,6 +148,9 @@ class CollectionCandidates:
             if grade >= self._settings.grade or grade <= 0
         }
         stored = self._retriever.index.document_passages(sorted(wanted), tenant=self._tenant)
+        for passages in stored.values():
+            for passage in passages:
+                self._met_text(passage)
         filled = []
         for query, own in zip(queries, found, strict=True):
             positives, negatives = [], []

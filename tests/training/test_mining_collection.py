@@ -64,6 +64,35 @@ def mined(source: Any, output: Path, store: str, teacher: Any = "encoder", **set
     )  # fmt: skip
 
 
+def test_the_encoder_as_a_teacher_takes_the_stored_vectors(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No passage is encoded again; a given positive that is not stored is encoded."""
+    encoded: list[str] = []
+    encode = HashingEncoder.encode_passages
+
+    def noted(self: Any, texts: Any, **options: Any) -> Any:
+        encoded.extend(texts)
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(HashingEncoder, "encode_passages", noted)
+    queries, grades = {"q1": "when does the gate close?"}, {"q1": {"winter.md": 1}}
+    output = tmp_path / "out.jsonl"
+    mined(judged(grades, queries), output, store, relative_margin=-1, negatives=3)
+    assert encoded == []
+    (found,) = read_flag_jsonl(output)
+    assert found.positive_scores is not None
+    assert found.negative_scores is not None
+    encoder = HashingEncoder()
+    query = encoder.encode_queries([found.query])[0]
+    texts = [*found.positives, *found.negatives]
+    own = encode(encoder, texts).vectors @ query
+    scores = [*found.positive_scores, *found.negative_scores]
+    assert scores == pytest.approx(own.tolist(), abs=1e-5)
+    mined([TrainingExample("when is it cold?", ("It is cold in winter.",))], output, store)
+    assert encoded == ["It is cold in winter."]
+
+
 def test_the_passage_of_a_judged_document_that_answers_is_the_positive(
     tmp_path: Path, store: str
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from retrieval.training.examples import TrainingExample
 from retrieval.training.mining.exact import VectorFile
+from retrieval.types import FloatArray
 
 _POSITION = "#passage="
 
@@ -132,6 +133,10 @@ class Candidates(Protocol):
             queries: a batch of them.
             first: place of the first of them among all queries.
         """
+        ...
+
+    def vectors(self, texts: Sequence[str]) -> Mapping[str, FloatArray]:
+        """The passage vectors (dimension,) of those of these texts that `find` has met last."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +17,10 @@ Floats = NDArray[np.float64]
 Group = tuple[str, Sequence[str]]
 """A query and passages."""
 
+StoredVectors = Callable[[Sequence[str]], Mapping[str, FloatArray]]
+
 _VECTORS = 20_000
-"""Vectors of passages that the encoder as a teacher keeps: at most 80 MiB with 1,024 dimensions."""
+"""Vectors that the encoder as a teacher has made and keeps: 80 MiB with 1,024 dimensions."""
 _DECIMALS = 6
 """Scores are written so: what float32 can tell apart."""
 
@@ -68,27 +70,35 @@ class RerankerTeacher:
 
 
 class EncoderTeacher:
-    """The cosines of a bi-encoder, as NV-Retriever's margins are of (Moreira et al. 2024)."""
+    """The cosines of a bi-encoder, as NV-Retriever's margins are of (Moreira et al. 2024).
+
+    Args:
+        encoder: of queries, and of passages that have no vector yet.
+        stored: texts → vectors of those that have one, see `Candidates.vectors`.
+    """
 
     whole = False
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, stored: StoredVectors) -> None:
         self.name = encoder.info.model
         self.fingerprint = hashlib.sha256(repr(encoder.info).encode()).hexdigest()
         self._encoder = encoder
+        self._stored = stored
         self._known: OrderedDict[str, FloatArray] = OrderedDict()
 
     def score(self, groups: Sequence[Group]) -> list[Floats]:
         """See `Teacher`."""
         texts = list(dict.fromkeys(text for _, own in groups for text in own))
-        missing = [text for text in texts if text not in self._known]
+        vectors = dict(self._stored(texts))
+        missing = [text for text in texts if text not in vectors and text not in self._known]
         if missing:
             encoded = self._encoder.encode_passages(missing).vectors
             self._known.update(zip(missing, encoded, strict=True))
+        vectors = {text: self._known[text] for text in texts if text not in vectors} | vectors
         queries = list(dict.fromkeys(query for query, _ in groups))
         asked = dict(zip(queries, self._encoder.encode_queries(queries), strict=True))
         scores = [
-            np.array([_cosine(asked[query], self._known[text]) for text in own], dtype=np.float64)
+            np.array([_cosine(asked[query], vectors[text]) for text in own], dtype=np.float64)
             for query, own in groups
         ]
         while len(self._known) > _VECTORS:
