@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from retrieval.cli.gate_options import General, GeneralSplit, LossesOption, MostLoss, NeedOption
 from retrieval.cli.options import (
     RUNNING,
     ApiKey,
@@ -17,9 +18,7 @@ from retrieval.cli.options import (
     with_model_options,
 )
 from retrieval.cli.output import check_places, listed, open_store, write
-from retrieval.evaluation.gate import MOST_LOSS, Losses, Need
-
-_GATE = "What passes"
+from retrieval.evaluation.gate import MOST_LOSS
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,11 +39,8 @@ def adapt(
         str | None, typer.Option(help="To judge by. Default: a part is held out.")
     ] = None,
     dev_share: Annotated[float, typer.Option(help="That part of the queries.")] = 0.2,
-    general: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="JUDGED", help="What must not get worse; may be repeated."),
-    ] = None,
-    general_split: Annotated[str, typer.Option(help="Which of their judgements.")] = "test",
+    general: General = None,
+    general_split: GeneralSplit = "test",
     recipe: Annotated[
         Path | None,
         typer.Option(
@@ -61,19 +57,9 @@ def adapt(
             help="Joined by commas: train-encoder, train-reranker, merge, calibrate, switch.",
         ),
     ] = "",
-    need: Annotated[
-        Need, typer.Option(help="On the labels: better or not-worse.", rich_help_panel=_GATE)
-    ] = "better",
-    most_loss: Annotated[
-        float, typer.Option(help="Loss of a general set that passes.", rich_help_panel=_GATE)
-    ] = MOST_LOSS,
-    losses: Annotated[
-        Losses,
-        typer.Option(
-            help="Which greater losses refuse: observed, possible (by the interval), significant.",
-            rich_help_panel=_GATE,
-        ),
-    ] = "observed",
+    need: NeedOption = "better",
+    most_loss: MostLoss = MOST_LOSS,
+    losses: LossesOption = "observed",
     candidates: Annotated[int, typer.Option(help="Passages that are re-ranked.", min=1)] = 50,
     folder: Annotated[
         Path | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from retrieval.cli import train_data, train_gate
+from retrieval.cli import gate_options, train_data, train_gate
 from retrieval.cli.options import AsJson, with_options
 from retrieval.cli.output import write
 from retrieval.cli.progress import comparison_bar, say, show_notices
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 train = typer.Typer(name="train", help="Tune either stage on one's own data.", no_args_is_help=True)
 
 _SETTINGS = "Settings"
-_GATE = "Gate"
+_GATE = gate_options.PANEL
 _FIRST = ("model", "dev_data")
 _NOT_OPTIONS = ("train_data", "output_dir")
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
@@ -67,18 +67,8 @@ _GATE_OPTIONS: dict[str, Any] = {
         Annotated[str, typer.Option(help="Which of its judgements.", rich_help_panel=_GATE)],
         "dev",
     ),
-    "general": Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="JUDGED",
-            help="What must not get worse; may be repeated.",
-            rich_help_panel=_GATE,
-        ),
-    ],
-    "general_split": (
-        Annotated[str, typer.Option(help="Which of their judgements.", rich_help_panel=_GATE)],
-        "test",
-    ),
+    "general": gate_options.General,
+    "general_split": (gate_options.GeneralSplit, "test"),
     "other": (
         Annotated[
             str,
@@ -86,13 +76,7 @@ _GATE_OPTIONS: dict[str, Any] = {
         ],
         "auto",
     ),
-    "most_loss": (
-        Annotated[
-            float,
-            typer.Option(help="Loss of a general set that passes.", rich_help_panel=_GATE),
-        ],
-        MOST_LOSS,
-    ),
+    "most_loss": (gate_options.MostLoss, MOST_LOSS),
 }
 
 

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from retrieval.cli.gate_options import General, GeneralSplit, LossesOption, MostLoss, NeedOption
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.options import RUNNING, with_model_options
 from retrieval.cli.output import check_places, write
-from retrieval.evaluation.gate import MOST_LOSS, Losses, Need
+from retrieval.evaluation.gate import MOST_LOSS
 from retrieval.types import BlendChoice
-
-_RULE = "What passes"
 
 
 def add_to(train: typer.Typer) -> None:
@@ -29,11 +28,8 @@ def gate_models(
         typer.Option(metavar="JUDGED", help="Judged queries of the task, not trained on."),
     ],
     task_split: Annotated[str, typer.Option(help="Which of its judgements.")] = "dev",
-    general: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="JUDGED", help="What must not get worse; may be repeated."),
-    ] = None,
-    general_split: Annotated[str, typer.Option(help="Which of their judgements.")] = "test",
+    general: General = None,
+    general_split: GeneralSplit = "test",
     encoder: Annotated[
         str | None,
         typer.Option(help="The tuned encoder. Default: not changed.", rich_help_panel=MODELS_PANEL),
@@ -60,19 +56,9 @@ def gate_models(
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Measure on such sets all the same.")
     ] = False,
-    need: Annotated[
-        Need, typer.Option(help="On the task: better or not-worse.", rich_help_panel=_RULE)
-    ] = "better",
-    most_loss: Annotated[
-        float, typer.Option(help="Loss of a general set that passes.", rich_help_panel=_RULE)
-    ] = MOST_LOSS,
-    losses: Annotated[
-        Losses,
-        typer.Option(
-            help="Which greater losses refuse: observed, possible (by the interval), significant.",
-            rich_help_panel=_RULE,
-        ),
-    ] = "observed",
+    need: NeedOption = "better",
+    most_loss: MostLoss = MOST_LOSS,
+    losses: LossesOption = "observed",
     measure: Annotated[str, typer.Option(help="The measure that decides.")] = "nDCG@10",
     candidates: Annotated[int, typer.Option(help="Passages that are re-ranked.", min=1)] = 50,
     blend: Annotated[
