@@ -19,8 +19,8 @@ measure_stages.py   `measure_stages`: an encoder and rerankers on judged sets, f
 gate.py             `gate`: whether tuned models are better, and nothing else worse
 mine.py             `mine`: hard negatives; mine_collection.py, mine_source.py: where from
 merge.py            `merge`: models by name into one; merge_sweep.py, merge_report.py: sweeps
-adapt.py, adapt_steps.py, adapt_state.py    `adapt`: labels to switched models, step by step;
-                    adapt_settings.py, adapt_cost.py: what is asked for, how long it takes
+adapt.py, adapt_steps.py, adapt_work.py    `adapt`: labels to switched models, step by step;
+                    adapt_settings.py, adapt_state.py, adapt_cost.py: asked for, done, how long
 reindex.py          the next version of a collection, compared and switched to; reencode.py: from
                     its own passages, with another encoder
 models.py           the models that a collection was built with, or that a user names

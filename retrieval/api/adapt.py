@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from retrieval.api.adapt_cost import estimated_seconds
 from retrieval.api.adapt_settings import STEPS, AdaptSettings, Labels, Step, read_labels
 from retrieval.api.adapt_state import AdaptFolder, Progress, Values
 from retrieval.api.adapt_steps import AdaptSteps, reranker_searched_with
+from retrieval.api.adapt_work import WORKS
 from retrieval.errors import InvalidInput
 from retrieval.index.store import Store, StoreLike
 from retrieval.types import Manifest
@@ -149,7 +151,7 @@ def adapt(
             state_: Any = "skipped" if step in settings.skip else "stopped"
             outcome = StepOutcome(step, state_, reason)
         else:
-            result, now = state.run(step, steps.inputs(step), steps.work(step))
+            result, now = state.run(step, steps.inputs(step), partial(WORKS[step], steps))
             steps.results[step] = result
             outcome = StepOutcome(step, "done" if now else "unchanged", result["text"], result)
         outcomes.append(outcome)

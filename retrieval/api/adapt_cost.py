@@ -9,7 +9,6 @@ from retrieval.api.adapt_settings import Step
 from retrieval.api.adapt_steps import AdaptSteps
 from retrieval.api.open import open
 from retrieval.models.defaults import NONE
-from retrieval.training.mining.settings import MiningSettings
 from retrieval.training.settings import EncoderTraining, RerankerTraining, default_of
 
 _SAMPLE = 16
@@ -26,7 +25,7 @@ def estimated_seconds(steps: AdaptSteps) -> dict[Step, float]:
     text, pair = _rates(steps)
     settings, labels = steps.settings, steps.labels
     train, dev = len(labels.train.queries), len(labels.dev.queries)
-    mining = MiningSettings(**settings.recipe.get("mine", {}))
+    mining, _ = settings.mining()
 
     def trained(kind: type[EncoderTraining] | type[RerankerTraining], seconds: float) -> float:
         own = settings.recipe.get(kind.stage, {})

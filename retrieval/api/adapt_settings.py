@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -18,6 +18,7 @@ from retrieval.evaluation.judgements import load_judgements
 from retrieval.training.data.leaks import find_leaks, without_leaks
 from retrieval.training.data.split import split_dev
 from retrieval.training.examples import TrainingExample
+from retrieval.training.mining.settings import MiningSettings
 
 Step: TypeAlias = Literal[
     "split", "mine", "train-encoder", "train-reranker", "merge", "encode", "gate", "calibrate",
@@ -46,8 +47,8 @@ class AdaptSettings:
         merge_share: of the tuned model in the merge with the one before.
         rule: of the gate.
         candidates: passages that the gate re-ranks.
-        recipe: "mine", "encoder", "reranker" → settings of `MiningSettings`, `EncoderTraining`
-            and `RerankerTraining`.
+        recipe: "mine", "encoder", "reranker" → settings of `MiningSettings` (and `teacher`, as
+            for `mine`), `EncoderTraining` and `RerankerTraining`.
         skip: steps to leave out, see `SKIPPABLE`.
         model_options: how models run, as for `retrieval.open`.
 
@@ -89,6 +90,7 @@ class AdaptSettings:
                     f"{table!r} of the recipe is {values!r}, expected a table of settings",
                     fix=f"Write [{table}], and its settings below.",
                 )
+        self.mining()
         for table in ("encoder", "reranker"):
             taken = {"model", "train_data", "output_dir"} & set(self.recipe.get(table, {}))
             if taken:
@@ -97,6 +99,19 @@ class AdaptSettings:
                     "before decide",
                     fix="Leave it out.",
                 )
+
+    def mining(self) -> tuple[MiningSettings, str | None]:
+        """How is mined, and the teacher; None for the collection's reranker."""
+        own = dict(self.recipe.get("mine", {}))
+        teacher = own.pop("teacher", None)
+        known = [one.name for one in fields(MiningSettings)]
+        unknown = sorted(set(own) - set(known))
+        if unknown:
+            raise InvalidInput(
+                f"[mine] of the recipe has {unknown[0]!r}, which mining does not have",
+                fix=f"These are known: teacher, {', '.join(known)}.",
+            )
+        return MiningSettings(**own), teacher
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pytest
 
 import retrieval
 from retrieval import Store
-from retrieval.api import adapt_steps
+from retrieval.api import adapt_work
 from retrieval.api.adapt import AdaptReport, adapt, plan
 from retrieval.api.adapt_settings import AdaptSettings
 from retrieval.cli.main import run
@@ -144,7 +144,7 @@ def test_a_killed_run_goes_on_where_it_was(
     bench: Bench, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step's work is done, and the process dies before it is noted."""
-    work = getattr(adapt_steps, where)
+    work = getattr(adapt_work, where)
 
     def dies(*arguments: Any, **options: Any) -> Any:
         work(*arguments, **options)
@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_where_it_was(
 
     skip = ["train-reranker"] if where != "train_encoder" else ["train-reranker", "merge"]
     with monkeypatch.context() as patch:
-        patch.setattr(adapt_steps, where, dies)
+        patch.setattr(adapt_work, where, dies)
         with pytest.raises(KeyboardInterrupt):
             bench.adapt(skip=skip)
     assert bench.store.current("docs") == "docs@v1"
@@ -186,7 +186,8 @@ def test_the_next_version_is_calibrated_by_what_was_held_out(
 ) -> None:
     """Enough labels: relevance is a probability for the new models; the old ones keep theirs."""
     bench = make_bench(tmp_path, tiny_bert_encoder, tiny_bert_reranker, rounds=5)
-    report = bench.adapt(dev_share=0.5, skip=["train-reranker"], candidates=30)
+    recipe = {**SHORT, "mine": {**SHORT["mine"], "teacher": "encoder"}}
+    report = bench.adapt(dev_share=0.5, reranker="none", candidates=30, recipe=recipe)
     found = next(one for one in report.steps if one.step == "calibrate")
     assert found.result["calibrated"], found.text
     assert "relevance is a probability" in found.text
@@ -194,12 +195,12 @@ def test_the_next_version_is_calibrated_by_what_was_held_out(
     assert new.calibration is not None
     assert new.calibration.queries >= 50
     assert old.calibration is None
-    with retrieval.open("docs", store=bench.store, reranker=str(bench.reranker),
-                        **RUNNING) as retriever:  # fmt: skip
+    with retrieval.open("docs", store=bench.store, reranker="none", **RUNNING) as retriever:
         hits = retriever.search("where does the fox of the place sleep?", candidates=30).hits
     assert all(0 <= hit.relevance <= 1 for hit in hits)
 
 
+@pytest.mark.slow
 def test_sigkill_in_training_and_in_encoding(
     tmp_path: Path, tiny_bert_encoder: Path, tiny_bert_reranker: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_what_the_gate_refuses_is_never_searched_with(
         ({"recipe": {"gate": {}}}, "a table of the recipe is 'gate'"),
         ({"recipe": {"encoder": {"model": "x"}}}, r"\[encoder\] of the recipe has model"),
         ({"recipe": {"mine": 3}}, "expected a table"),
+        ({"recipe": {"mine": {"depth": 3}}}, r"\[mine\] of the recipe has 'depth'"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -286,7 +288,7 @@ def test_a_folder_is_of_one_collection_and_version(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapt_steps, "mine", dies)
+        patch.setattr(adapt_work, "mine", dies)
         with pytest.raises(KeyboardInterrupt):
             bench.adapt()
     retrieval.ingest(

@@ -15,8 +15,13 @@ from retrieval.training.dropout import set_dropout
 
 
 def _model(family: str) -> Any:
-    from transformers import BertConfig, BertModel, ModernBertModel, XLMRobertaConfig
-    from transformers import XLMRobertaModel as XLMR
+    from transformers import (
+        BertConfig,
+        BertModel,
+        ModernBertModel,
+        XLMRobertaConfig,
+        XLMRobertaModel,
+    )
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -27,7 +32,7 @@ def _model(family: str) -> Any:
         return ModernBertModel(config)
     if family == "bert":
         return BertModel(BertConfig(**sizes))
-    return XLMR(XLMRobertaConfig(**sizes))
+    return XLMRobertaModel(XLMRobertaConfig(**sizes))
 
 
 @pytest.mark.parametrize("family", ["bert", "xlmr", "modernbert"])
