@@ -48,12 +48,20 @@ GENERAL: dict[str, tuple[tuple[str, str], ...]] = {
     "encoder": (("cranfield", "test"), ("cisi", "test")),
     "reranker": (("msmarco-dl20-pool", "test"), ("cranfield", "test")),
 }
-NEGATIVES = {"encoder": 8, "reranker": 5}
+MINING = {
+    # claims are judged by what they cite, so that few neighbours answer one unlabelled; a margin
+    # of cosines would leave out the nearest, which are what has to be told apart
+    "encoder": ("none", MiningSettings(negatives=8, rank_to=30, sampling="random")),
+    "reranker": (
+        "starter",
+        MiningSettings(negatives=5, rank_to=50, sources="hybrid", relative_margin=0.05),
+    ),
+}
 BLENDS: tuple[BlendChoice, ...] = ("none", "auto")
 SETTINGS: dict[str, dict[str, Any]] = {
     "encoder": {
-        "learning_rate": 3e-5,
-        "num_train_epochs": 4,
+        "learning_rate": 4e-5,
+        "num_train_epochs": 3,
         "per_device_train_batch_size": 32,
         "dropout": 0.0,
         "train_group_size": 2,
@@ -105,12 +113,6 @@ def mined(stage: str, work: Path, data: Path) -> tuple[Path, Path]:
             with_leaks="drop", dev=0.1, dev_out=work / "examples.dev.jsonl",
         )  # fmt: skip
     collection = indexed(load_judgements(data / folder, test), work)
-    settings = MiningSettings(
-        negatives=NEGATIVES[stage],
-        rank_to=50,
-        sources="dense" if stage == "encoder" else "hybrid",
-        relative_margin=0.05,
-    )
     out = []
     for part in ("examples.jsonl", "examples.dev.jsonl"):
         lines = (work / part).read_text("utf-8").splitlines()
@@ -123,8 +125,7 @@ def mined(stage: str, work: Path, data: Path) -> tuple[Path, Path]:
         )
         output = work / f"{stage}.{part}"
         note(f"mining {output.name}")
-        # cosines suffice for an encoder; what a cross-encoder learns from, the starter's has read
-        teacher = "encoder" if stage == "encoder" else "starter"
+        teacher, settings = MINING[stage]
         mine(own, output, collection=collection, store=store, teacher=teacher, settings=settings)
         out.append(output)
     return out[0], out[1]
