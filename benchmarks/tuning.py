@@ -155,17 +155,14 @@ def tuned(stage: Stage, work: Path, data: Path) -> tuple[str, Path, Path]:
 
 def encoder_rows(models: Mapping[str, Any], sets: list[JudgedQueries], work: Path) -> Iterator[Row]:
     """Vectors alone, of each model on each set, against the original."""
-    found: dict[str, list[StageScores]] = {}
-    for name, model in models.items():
-        note(f"measuring {name}")
-        given: Sequence[JudgedQueries | JudgedCollection] = sets
-        if name == "original":
-            given = in_collections(sets, work)
-        found[name] = measure_stages(given, encoder=model, systems=("dense",))
-    for place, judged in enumerate(sets):
-        before = found["original"][place]
-        for name in models:
-            yield from rows_of(judged, name, found[name][place], before)
+    for judged in sets:
+        before: StageScores | None = None
+        for name, model in models.items():
+            given = in_collections([judged], work) if name == "original" else [judged]
+            [found] = measure_stages(given, encoder=model, systems=("dense",))
+            before = before or found
+            note(f"{name} on {judged.name}: {found.measure} {found.value:.4f}")
+            yield from rows_of(judged, name, found, before)
 
 
 def reranker_rows(
@@ -189,6 +186,7 @@ def reranker_rows(
                 if blend == BLENDS[0]:
                     yield from rows_of(judged, "first stage", first, first)
                 for name, one in zip(models, seconds, strict=True):
+                    note(f"{name} on {judged.name}, {blend}: {one.value:.4f}")
                     yield from rows_of(judged, f"{name}, blend {blend}", one, first)
 
 
