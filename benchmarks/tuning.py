@@ -60,11 +60,11 @@ MINING = {
 BLENDS: tuple[BlendChoice, ...] = ("none", "auto")
 SETTINGS: dict[str, dict[str, Any]] = {
     "encoder": {
-        "learning_rate": 4e-5,
-        "num_train_epochs": 3,
+        "learning_rate": 2e-5,
+        "num_train_epochs": 1,
         "per_device_train_batch_size": 32,
         "dropout": 0.0,
-        "train_group_size": 2,
+        "train_group_size": 4,
         "passage_max_len": 320,
         "query_max_len": 64,
     },
