@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from retrieval._validate import number, one_of
+from retrieval._validate import number, one_of, unicode_text
 from retrieval.api.adapt_state import Values, digest_of
 from retrieval.api.gate import queries_of, read_set
 from retrieval.errors import InvalidInput
@@ -104,6 +104,8 @@ class AdaptSettings:
         """How is mined, and the teacher; None for the collection's reranker."""
         own = dict(self.recipe.get("mine", {}))
         teacher = own.pop("teacher", None)
+        if teacher is not None:
+            unicode_text(teacher, "teacher", fix="Name one as `retrieval mine --teacher` takes it.")
         known = [one.name for one in fields(MiningSettings)]
         unknown = sorted(set(own) - set(known))
         if unknown:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from training.training_data import kill_when
 
 import retrieval
 from retrieval import Store
@@ -218,17 +215,7 @@ def test_sigkill_in_training_and_in_encoding(
         lambda: list(killed.folder.glob("train-encoder/*.training/checkpoint-4/*state.json")),
         lambda: (killed.folder / "encode" / "begun.json").exists(),
     ):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "retrieval.cli", *adapt_command(killed, recipe, *more)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        deadline = time.monotonic() + 180
-        while not reached():
-            assert process.poll() is None, process.communicate()[1].decode()[-2000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        kill_when(reached, ["-m", "retrieval.cli", *adapt_command(killed, recipe, *more)])
         assert killed.store.current("docs") == "docs@v1"
     for one in made.values():
         assert run(adapt_command(one, recipe, *more)) == 0
@@ -268,6 +255,7 @@ def test_what_the_gate_refuses_is_never_searched_with(
         ({"recipe": {"gate": {}}}, "a table of the recipe is 'gate'"),
         ({"recipe": {"encoder": {"model": "x"}}}, r"\[encoder\] of the recipe has model"),
         ({"recipe": {"mine": 3}}, "expected a table"),
+        ({"recipe": {"mine": {"teacher": 3}}}, "teacher is a int, expected text"),
         ({"recipe": {"mine": {"depth": 3}}}, r"\[mine\] of the recipe has 'depth'"),
     ],
 )

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from training import loaders
-from training.training_data import run, settings_for, write_examples
+from training.training_data import kill_when, run, settings_for, write_examples
 
 from retrieval import BiEncoder, CrossEncoderReranker
 from retrieval.api.train import train
@@ -166,17 +161,10 @@ def _killed(
     stage: str, model: Path, data: Path, out: Path, more: dict, reached: Callable[[], bool]
 ) -> None:
     """Train in another process, and kill it once it is so far."""
-    command = [sys.executable, str(Path(__file__).with_name("training_data.py"))]
+    command = [str(Path(__file__).with_name("training_data.py"))]
     command += [stage, str(model), str(data), str(out), json.dumps(more)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not reached():
-        assert process.poll() is None, process.communicate()[1].decode()[-2000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    path = f"{ROOT}:{ROOT / 'tests'}"
+    kill_when(reached, command, PYTHONPATH=path, OMP_NUM_THREADS="1")
 
 
 def test_half_a_checkpoint_is_not_gone_on_with(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +63,21 @@ def run(settings: Any, **options: Any) -> Any:
     """Train a stage."""
     train = train_encoder if settings.stage == "encoder" else train_reranker
     return train(settings, **options)
+
+
+def kill_when(reached: Callable[[], object], command: Sequence[str], **environment: str) -> None:
+    """Run Python with these arguments, and kill it once it is so far."""
+    process = subprocess.Popen(
+        [sys.executable, *command], env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 180
+    while not reached():
+        assert process.poll() is None, process.communicate()[1].decode()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
 
 
 if __name__ == "__main__":  # python training_data.py STAGE MODEL DATA OUT JSON
