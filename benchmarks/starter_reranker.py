@@ -18,6 +18,7 @@ difference between the merged model and its original: two narrow matrices for ea
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,16 @@ def half_of_paragraphs(judged: JudgedQueries, half: int) -> JudgedQueries:
     return only(judged, [query for query, grades in judged.qrels.items() if own >= set(grades)])
 
 
+def with_own_paragraphs(judged: JudgedQueries, work: Path) -> JudgedQueries:
+    """The questions among their own paragraphs: the reported half's are no negatives either."""
+    own = {key for grades in judged.qrels.values() for key in grades}
+    assert judged.corpus_file is not None
+    lines = judged.corpus_file.read_text("utf-8").splitlines(keepends=True)
+    kept = work / "xquad-en-half.jsonl"
+    kept.write_text("".join(one for one in lines if json.loads(one)["_id"] in own), "utf-8")
+    return replace(judged, name=kept.stem, corpus_file=kept)
+
+
 def only(judged: JudgedQueries, kept: list[str]) -> JudgedQueries:
     """Some of the queries."""
     return replace(
@@ -99,7 +110,12 @@ def sources(data: Path, work: Path) -> Iterator[tuple[str, JudgedQueries]]:
         kept = {one.query_id for one in load_examples(kept_file)}
         judged = load_judgements(data / name, "train")
         yield name, only(judged, [one for one in judged.queries if one in kept])
-    yield "xquad-en", half_of_paragraphs(load_judgements(data / "xquad-en", "test"), 0)
+    yield (
+        "xquad-en",
+        with_own_paragraphs(
+            half_of_paragraphs(load_judgements(data / "xquad-en", "test"), 0), work
+        ),
+    )
     yield "musique-train100", load_judgements(data / "musique-train100", "test")
 
 
