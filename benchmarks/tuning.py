@@ -79,6 +79,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+def add_candidates_option(options: argparse.ArgumentParser) -> None:
+    """How many of hybrid search's candidates a reranker reads."""
+    options.add_argument("--candidates", type=int, default=50, help="re-ranked of each query")
+
+
 def note(text: str) -> None:
     """Say how far it is."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
@@ -166,7 +171,7 @@ def encoder_rows(models: Mapping[str, Any], sets: list[JudgedQueries], work: Pat
 
 
 def reranker_rows(
-    models: Mapping[str, Any], sets: list[JudgedQueries], work: Path
+    models: Mapping[str, Any], sets: list[JudgedQueries], work: Path, candidates: int
 ) -> Iterator[Row]:
     """Each reranker's order of the same hybrid candidates, alone and joined, against hybrid."""
     collections = in_collections(sets, work)
@@ -181,8 +186,9 @@ def reranker_rows(
             for blend in BLENDS:  # each pair is scored once
                 note(f"measuring {judged.name} with blend {blend}")
                 first, *seconds = measure_stages(
-                    [collection], encoder=encoder, reranker=rerankers, systems=systems, blend=blend
-                )
+                    [collection], encoder=encoder, reranker=rerankers, systems=systems,
+                    candidates=candidates, blend=blend,
+                )  # fmt: skip
                 if blend == BLENDS[0]:
                     yield from rows_of(judged, "first stage", first, first)
                 for name, one in zip(models, seconds, strict=True):
@@ -209,6 +215,7 @@ def main() -> None:
     add_data_option(options)
     options.add_argument("--stage", choices=("encoder", "reranker"), default="encoder")
     options.add_argument("--work", type=Path, required=True, help="folder of what is made")
+    add_candidates_option(options)
     args: argparse.Namespace = options.parse_args()
     started = machine()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -221,11 +228,12 @@ def main() -> None:
     rows = (
         encoder_rows(models, sets, args.work)
         if args.stage == "encoder"
-        else reranker_rows(models, sets, args.work)
+        else reranker_rows(models, sets, args.work, args.candidates)
     )
     run = json.loads((args.work / f"{args.stage}.json").read_text())
     notes = {key: run[key] for key in ("queries", "steps", "best_step", "seconds", "before")}
     notes |= {"after": run["after"], "settings": SETTINGS[args.stage], "system": OURS}
+    notes |= {"candidates": args.candidates} if args.stage == "reranker" else {}
     packages = ("sentence-transformers", "accelerate")
     report(list(rows), file=args.json, packages=packages, at_start=started,
            notes=notes)  # fmt: skip
