@@ -140,7 +140,15 @@ def mined(data: Path, work: Path) -> list[Path]:
     output = work / "python-docs.mined.jsonl"
     note("mining python-docs")
     mine(pairs, output, encoder="starter", teacher="encoder", settings=PLAIN_MINING)
-    return [*found, output]
+    return [with_negatives(one) for one in (*found, output)]
+
+
+def with_negatives(mined: Path) -> Path:
+    """The queries that have any: a reranker learns from differences."""
+    kept = mined.with_suffix(".kept.jsonl")
+    lines = mined.read_text("utf-8").splitlines(keepends=True)
+    kept.write_text("".join(line for line in lines if json.loads(line)["neg"]), "utf-8")
+    return kept
 
 
 def shipped(original: Path, merged: Path, delta: Path, out: Path) -> dict[str, float]:
