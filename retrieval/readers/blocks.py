@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from retrieval._validate import without_surrogates
@@ -18,6 +18,7 @@ _SEPARATOR = "\n\n"
 # give out for the characters they look like. Elsewhere NFKC would change what was written (x²).
 _FORMS = re.compile("[\ufb00-\ufb4f\ufb50-\ufdff\ufe70-\ufefc⺀-⿕]+")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\ufeff\uffff]+")
+_SOFT_MARKS = re.compile("[\u00ad\u2060\ufeff]")
 # Bullets of the fonts Symbol and Wingdings, which have no Unicode characters.
 _BULLETS = str.maketrans({"\uf0a7": "•", "\uf0b7": "•", "\uf0d8": "•", "\uf0fc": "•"})
 
@@ -57,6 +58,25 @@ def clean(text: str) -> str:
     text = without_surrogates(text).translate(_BULLETS)
     text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
     return _CONTROLS.sub("", text)
+
+
+def without_soft_marks(text: str) -> str:
+    """Text without marks that only say where a line may or may not be broken."""
+    return text if text.isascii() else _SOFT_MARKS.sub("", text)
+
+
+def table_lines(rows: Iterable[Sequence[str]], *, has_head: bool) -> Iterator[str]:
+    """Markdown's table, a line each row: cells keep their columns, empty ones too.
+
+    Args:
+        rows: each with as many cells, of one line each.
+        has_head: whether the first names the columns.
+    """
+    for place, row in enumerate(rows):
+        cells = (cell.replace("|", "\\|") for cell in row)
+        yield "| " + " | ".join(cells) + " |"
+        if place == 0 and has_head:
+            yield "|" + " - |" * len(row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from retrieval.errors import MissingExtra
 from retrieval.readers import zip_limits
-from retrieval.readers.blocks import Block, clean, join_blocks
+from retrieval.readers.blocks import Block, clean, join_blocks, table_lines
 from retrieval.readers.files import Unreadable
 from retrieval.readers.text import Content
 
@@ -32,6 +32,7 @@ _CHARACTERS = {
 }
 _NOTES = {f"{_W}footnoteReference": "footnotes", f"{_W}endnoteReference": "endnotes"}
 _HEADING = re.compile(r"heading ([1-9])", re.IGNORECASE)
+_MOST_SPAN = 100
 _MOST_STYLES = 32
 """Longest chain of styles, each based on the next, so that a circle ends."""
 
@@ -181,19 +182,38 @@ class _Reading:
             for row in _within(table, "tr")
             if row.find(f"{_W}trPr/{_W}del") is None
         ]
-        if all(len(row) <= 1 for row in rows):
-            # A frame around text, not a table.
+        inner = table.find(f".//{_W}tc//{_W}tbl") is not None
+        if inner or all(len(row) <= 1 for row in rows):
+            # A frame around text and other tables, not a table.
             for row in rows:
                 for cell in row:
                     yield from self._blocks(cell)
             return
-        lines = []
+        grid: list[list[str]] = []
         for row in rows:
-            cells = [" ".join(join_blocks(self._blocks(cell)).split()) for cell in row]
-            if any(cells):
-                lines.append(" | ".join(cells).strip())
-        if lines:
-            yield Block("\n".join(lines))
+            line = list(self._grid_row(row, grid[-1] if grid else []))
+            if any(line):
+                grid.append(line)
+        width = max(map(len, grid), default=0)
+        grid = [line + [""] * (width - len(line)) for line in grid]
+        if grid:
+            yield Block("\n".join(table_lines(grid, has_head=_names_columns(table))))
+
+    def _grid_row(self, row: list[Any], above: list[str]) -> Iterator[str]:
+        """A row's cells in their columns: one merged with those above is said again."""
+        place = 0
+        for cell in row:
+            merged = cell.find(f"{_W}tcPr/{_W}vMerge")
+            goes_on = merged is not None and merged.get(f"{_W}val") in (None, "continue")
+            text = " ".join(join_blocks(self._blocks(cell)).split())
+            if goes_on and not text and place < len(above):
+                text = above[place]
+            yield text
+            span = cell.find(f"{_W}tcPr/{_W}gridSpan")
+            over = _number(str(span.get(f"{_W}val"))) if span is not None else None
+            over = min(max(over or 1, 1), _MOST_SPAN)
+            yield from [""] * (over - 1)
+            place += over
 
     def _style_chain(self, name: str) -> list[_Style]:
         """A style and those it is based on, nearest first."""
@@ -269,6 +289,14 @@ def _list_formats(part: Any) -> dict[tuple[str, int], str]:
         if each.tag == f"{_W}num"
         for level, form in abstract.get(_value(each, "abstractNumId"), {}).items()
     }
+
+
+def _names_columns(table: Any) -> bool:
+    """Whether the first row is marked as the table's head, or is laid out as one."""
+    first = next(_within(table, "tr"), None)
+    look = table.find(f"{_W}tblPr/{_W}tblLook")
+    marked = first is not None and first.find(f"{_W}trPr/{_W}tblHeader") is not None
+    return marked or (look is not None and look.get(f"{_W}firstRow") in ("1", "true"))
 
 
 def _within(parent: Any, name: str) -> Iterator[Any]:

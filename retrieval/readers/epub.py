@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 from retrieval.readers import zip_limits
 from retrieval.readers.blocks import clean, join_pages
 from retrieval.readers.files import Unreadable
-from retrieval.readers.text import Content, html_body_text, markup_text
+from retrieval.readers.html import html_body_text, markup_text
+from retrieval.readers.text import Content
 
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"

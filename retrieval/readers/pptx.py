@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from retrieval.errors import MissingExtra
 from retrieval.readers import zip_limits
-from retrieval.readers.blocks import Block, clean, join_blocks, join_pages
+from retrieval.readers.blocks import Block, clean, join_blocks, join_pages, table_lines
 from retrieval.readers.docx import properties
 from retrieval.readers.files import Unreadable
 from retrieval.readers.text import Content
@@ -116,13 +116,21 @@ def _paragraphs(paragraphs: Iterable[Any]) -> Iterator[Block]:
 
 
 def _table(table: Any) -> Iterator[Block]:
-    rows = []
+    rows: list[list[str]] = []
     for row in table.rows:
-        cells = [" ".join(clean(cell.text).split()) for cell in row.cells if not cell.is_spanned]
+        above = rows[-1] if rows else []
+        cells = [_cell(cell, above[place : place + 1]) for place, cell in enumerate(row.cells)]
         if any(cells):
-            rows.append(" | ".join(cells).strip())
+            rows.append(cells)
     if rows:
-        yield Block("\n".join(rows))
+        yield Block("\n".join(table_lines(rows, has_head=bool(table.first_row))))
+
+
+def _cell(cell: Any, above: list[str]) -> str:
+    """A cell's text; one that is merged with those above says what they say."""
+    if cell.is_spanned:
+        return above[0] if above and cell._tc.vMerge else ""
+    return " ".join(clean(cell.text).split())
 
 
 def _diagram(shape: Any) -> Iterator[Block]:

@@ -14,11 +14,12 @@ from retrieval.errors import CorpusError, MissingExtra
 from retrieval.readers.docx import parse_docx
 from retrieval.readers.epub import parse_epub
 from retrieval.readers.files import Unreadable, read_bytes
+from retrieval.readers.html import parse_html
 from retrieval.readers.jsonl_csv import DocumentRow, read_csv, read_jsonl
 from retrieval.readers.opening import Within, opened
 from retrieval.readers.pdf import parse_pdf
 from retrieval.readers.pptx import parse_pptx
-from retrieval.readers.text import Content, parse_html, parse_markdown, parse_text
+from retrieval.readers.text import Content, parse_markdown, parse_text
 from retrieval.readers.walking import is_beir, is_inside_beir, walk
 from retrieval.types import Document, Problem
 

@@ -55,6 +55,7 @@ class Division:
     heading_starts: list[int] = field(init=False)
     heading_paths: list[tuple[str, ...]] = field(init=False)
     fence_starts: list[int] = field(init=False)
+    table_starts: list[int] = field(init=False)
     prefixes: dict[tuple[str, ...], tuple[tuple[str, ...], int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class Division:
         self.heading_starts = [heading.start for heading in self.structure.headings]
         self.heading_paths = list(_paths(self.structure))
         self.fence_starts = [start for start, _ in self.structure.fences]
+        self.table_starts = [table.start for table in self.structure.tables]
 
     def slices(self) -> Iterator[Slice]:
         """Passages in order. `fresh` is where text not yet in any passage begins."""
@@ -179,7 +181,8 @@ class Division:
     # --- measuring ---
 
     def _budget(self, start: int) -> tuple[tuple[str, ...], int]:
-        """The headings above `start` that are kept, and the tokens they leave for the text."""
+        """The headings above `start` that are kept, the head of a table among them, and the
+        tokens they leave for the text."""
         index = bisect_right(self.heading_starts, start) - 1
         path: tuple[str, ...] = ()
         if index >= 0:
@@ -187,6 +190,7 @@ class Division:
             path = self.heading_paths[index][:-1] if own else self.heading_paths[index]
         if path and path[0] == self.title:
             path = path[1:]
+        path += self._table_head(start)
         if path not in self.prefixes:
             kept = path
             while True:
@@ -196,6 +200,13 @@ class Division:
                 kept = kept[1:]
             self.prefixes[path] = kept, max(1, self.room - used)
         return self.prefixes[path]
+
+    def _table_head(self, start: int) -> tuple[str, ...]:
+        """What names the columns of the rows from `start` on; none outside of a table."""
+        index = bisect_right(self.table_starts, start) - 1
+        if index < 0 or start >= self.structure.tables[index].end:
+            return ()
+        return (self.structure.tables[index].head,)
 
     def _between(self, start: int, end: int) -> int:
         low, high = np.searchsorted(self.tokens, [start, end])

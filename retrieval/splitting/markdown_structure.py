@@ -17,6 +17,9 @@ _HEAD = 240
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _SETEXT = re.compile(r" {0,3}(={2,}|-{3,})[ \t]*")
 _FENCE = re.compile(r"[ \t]{0,12}(`{3,}(?=[^`]*$)|~{3,})(.*)")
+_DELIMITERS = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
+"""The line below a table's head (GitHub Flavored Markdown, section 4.10)."""
+_MOST_HEAD = 1000
 _ITEM = re.compile(r"[ \t]{0,12}(?:(?:[-*+•]|\d{1,3}[.)])[ \t]+\S|\||>>> )")
 
 # The look-behind lets a match begin only at the first mark of a run: no quadratic retries.
@@ -51,6 +54,15 @@ class Heading:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's rows from `start` to `end`, and the row that names their columns."""
+
+    start: int
+    end: int
+    head: str
+
+
 @dataclass(slots=True)
 class Structure:
     """Boundaries of a text by its lines, each list in rising order.
@@ -58,7 +70,7 @@ class Structure:
     blocks: where a paragraph, list, fence or heading begins, unless right below a heading, which
     stays with what it heads. sections: where a heading begins, likewise. items: list items, table
     rows, paragraphs within code. lines: others.
-    fences: (start, end) of code.
+    fences: (start, end) of code. tables: those that have a head.
     """
 
     headings: list[Heading] = field(default_factory=list)
@@ -67,6 +79,7 @@ class Structure:
     sections: list[int] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
 
 def find_structure(text: str) -> Structure:
@@ -120,7 +133,32 @@ def find_structure(text: str) -> Structure:
         blank = glued = False
     if fence:
         found.fences.append((fence_start, len(text)))
+    found.tables = list(_tables(text, found.fences)) if "|" in text else []
     return found
+
+
+def _tables(text: str, fences: list[tuple[int, int]]) -> Iterator[Table]:
+    """Tables outside of code: a row, the line of dashes below it, and rows up to a blank line."""
+    code = iter(fences)
+    skipped = next(code, None)
+    head = ""
+    rows: tuple[int, int, str] | None = None  # start and end so far, and the head
+    for start, end in _lines(text):
+        while skipped is not None and skipped[1] <= start:
+            skipped = next(code, None)
+        in_code = skipped is not None and skipped[0] <= start
+        line = "" if in_code or end - start > _MOST_HEAD else text[start:end]
+        is_row = "|" in line or (end - start > _MOST_HEAD and rows is not None and not in_code)
+        if rows is not None and is_row:
+            rows = (rows[0], end, rows[2])
+        elif rows is not None:
+            yield Table(*rows)
+            rows = None
+        elif "|" in head and is_row and "-" in line and _DELIMITERS.fullmatch(line):
+            rows = (end, end, " ".join(head.strip().strip("|").split()))
+        head = line
+    if rows is not None:
+        yield Table(*rows)
 
 
 def find_headings(text: str) -> Iterator[Heading]:

@@ -89,7 +89,8 @@ def test_a_word_document(tmp_path: Path, minilm: Any) -> None:
     assert read_document.pages == ()
     assert read_document.text == (
         "# The report\n\nAn introduction.\n\n## Costs\n\n- first\n- second\n\n### In detail\n\n"
-        "item | 2024 | 2025\npaper | 1 |\n\n1. one\n2. two\nin two lines\n\nThe end."
+        "| item | 2024 | 2025 |\n| - | - | - |\n| paper | 1 |  |\n\n"
+        "1. one\n2. two\nin two lines\n\nThe end."
     ).replace("## Costs", "# Costs").replace("### In", "## In")
     passages = Splitter(minilm, max_tokens=16, overlap_tokens=0).split(read_document)
     assert passages[-1].headings == ("Costs", "In detail")
@@ -155,7 +156,7 @@ def test_what_hides_from_plain_readers_is_read_and_what_is_deleted_is_not(tmp_pa
     )
     assert body_of(tmp_path, xml) == (
         "in a control\n\nkept inserted tab-hyphen, smart, link\n\nbeside a box\n\nin a box\n\n"
-        "a frame\n\nof text\n\nin | ner | outer"
+        "a frame\n\nof text\n\n| in | ner |\n\nouter"
     )
 
 
@@ -278,7 +279,7 @@ def test_a_presentation(tmp_path: Path, minilm: Any) -> None:
         "# The year in numbers\n\nA subtitle",
         "",
         "# Costs\n\n- paper\n  - of wood\n\nNotes:\n\nSay this slowly.",
-        "top\n\ngrouped\n\na | b\nc |\n\nA chart\n\nbottom",
+        "top\n\ngrouped\n\n| a | b |\n| - | - |\n| c |  |\n\nA chart\n\nbottom",
     ]
     assert found.text == "\n\n".join(filter(None, slides))
     starts = [found.text.index(slides[at]) for at in (0, 2, 2, 3)]

@@ -166,7 +166,8 @@ def test_html_is_reduced_to_what_it_says(tmp_path: Path) -> None:
     assert document.title == "The title"
     assert document.metadata == {"language": "en", "path": "p.htm", "format": "html"}
     assert document.text == (
-        "# Install\n\nFirst part,\nnext line & emphasis.\n\n- one\n- two link\n\nk | v\na | 1\n\n"
+        "# Install\n\nFirst part,\nnext line & emphasis.\n\n- one\n- two link\n\n"
+        "| k | v |\n| - | - |\n| a | 1 |\n\n"
         '## Code\n\n```\ndef f():\n    return "# x"\n```'
     )
 

@@ -177,6 +177,26 @@ def test_a_heading_is_never_parted_from_its_text(minilm: TokenCounter) -> None:
         assert not passage.text.splitlines()[-1].startswith("#"), passage.text
 
 
+@pytest.mark.parametrize("edge", ["| ", ""])
+def test_rows_of_a_long_table_know_its_columns(minilm: TokenCounter, edge: str) -> None:
+    rows = "".join(f"{edge}part {number} | {number} days\n" for number in range(24))
+    table = f"{edge}name | delivery\n{edge}- | -\n{rows}"
+    text = f"# Parts\n\nThese are in stock.\n\n{table}\nWhat follows is no row of it. {ENGLISH}"
+    first, *others = split(minilm, text, 48, 0, title="")
+    check(minilm, Document("d", text), [first, *others], 48)
+    assert first.headings == ()
+    inside = [one for one in others if one.text.startswith(f"{edge}part")]
+    assert len(inside) > 1
+    assert {one.headings for one in inside} == {("Parts", "name | delivery")}
+    assert others[-1].headings == ("Parts",)
+
+
+def test_a_table_in_code_has_no_columns_to_name(minilm: TokenCounter) -> None:
+    rows = "".join(f"| part {number} | {number} days |\n" for number in range(30))
+    passages = split(minilm, f"```\n| name | delivery |\n| - | - |\n{rows}```", 48, 0)
+    assert {one.headings for one in passages} == {()}
+
+
 def test_comments_in_code_are_no_headings(minilm: TokenCounter) -> None:
     text = "# Real\n\n```sh\n# not one\nls\n```\n\n" + "more words here. " * 20
     assert {h for p in split(minilm, text, 40) for h in p.headings} == {"Real"}
