@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from retrieval.errors import MissingExtra
 from retrieval.readers import zip_limits
 from retrieval.readers.blocks import Block, clean, join_blocks, table_lines
+from retrieval.readers.docx_numbering import DASH, Numbering
 from retrieval.readers.files import Unreadable
 from retrieval.readers.text import Content
 
@@ -69,11 +70,20 @@ def parse_docx(file: BinaryIO) -> Content:
 class _Style:
     """What a paragraph style says of itself."""
 
+    id: str
     name: str
     based_on: str
     level: int | None
     list_id: str
-    list_level: int
+    list_level: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A list's level, and the number or dash before a paragraph of it."""
+
+    level: int
+    mark: str
 
 
 @dataclass(slots=True)
@@ -82,9 +92,8 @@ class _Reading:
 
     document: Any
     styles: dict[str, _Style]
-    formats: dict[tuple[str, int], str]
+    numbering: Numbering
     notes: dict[tuple[str, str], Any]
-    counts: dict[tuple[str, int], int] = field(default_factory=dict)
     titles: list[str] = field(default_factory=list)
 
     @classmethod
@@ -96,7 +105,7 @@ class _Reading:
             for note in _related(part, kind)
             if isinstance(note.tag, str) and not note.get(f"{_W}type")  # separators have one
         }
-        return cls(document, _styles(part), _list_formats(part), notes)
+        return cls(document, _styles(part), Numbering(_related(part, "numbering")), notes)
 
     def content(self) -> Content:
         text = join_blocks(self._blocks(self.document.element.body))
@@ -120,13 +129,17 @@ class _Reading:
         text = clean("".join(self._inline(paragraph, after)))
         text = "\n".join(filter(None, (" ".join(line.split()) for line in text.split("\n"))))
         style = self._style_chain(_value(paragraph, "pStyle"))
-        names = [each.name.lower() for each in style]
-        if text and not any(name.startswith("toc ") for name in names):
-            yield self._block(paragraph, text, style, names)
+        # Word counts paragraphs that say nothing, too.
+        number = self._counted(paragraph, style)
+        if text and not any(each.name.lower().startswith("toc ") for each in style):
+            yield self._block(text, number, paragraph, style)
         for element in after:
             yield from self._blocks(element)
 
-    def _block(self, paragraph: Any, text: str, style: list[_Style], names: list[str]) -> Block:
+    def _block(
+        self, text: str, number: _Number | None, paragraph: Any, style: list[_Style]
+    ) -> Block:
+        names = [each.name.lower() for each in style]
         level = _number(_value(paragraph, "outlineLvl"))
         if level is None:
             level = next((each.level for each in style if each.level is not None), None)
@@ -136,27 +149,29 @@ class _Reading:
             depth = 0 if is_title or level is None else level
             if depth == 0 and (is_title or not self.titles):
                 self.titles.insert(0 if is_title else len(self.titles), line)
-            return Block(f"{'#' * min(depth + 1, 6)} {line}")
-        mark = self._list_mark(paragraph, style, names)
-        return Block(f"{mark}{text}", is_item=bool(mark))
+            shown = "" if number is None or number.mark == DASH else f"{number.mark} "
+            return Block(f"{'#' * min(depth + 1, 6)} {shown}{line}")
+        if number is None:
+            listed = any(name.startswith("list bullet") for name in names)
+            listed = listed and _value(paragraph, "numId") != "0"
+            return Block(f"{DASH}{text}" if listed else text, is_item=listed)
+        indent = "  " * min(number.level, 5)
+        return Block(f"{indent}{number.mark.rstrip()} {text}", is_item=True)
 
-    def _list_mark(self, paragraph: Any, style: list[_Style], names: list[str]) -> str:
+    def _counted(self, paragraph: Any, style: list[_Style]) -> _Number | None:
+        """Count a paragraph of a list, and what is shown before it; None where nothing is."""
         own = _value(paragraph, "numId")
         named = next((each for each in style if each.list_id), None)
         list_id = own or (named.list_id if named else "")
         if list_id in ("", "0"):  # 0 takes a paragraph out of its style's list
-            listed = list_id != "0" and any(name.startswith("list bullet") for name in names)
-            return "- " if listed else ""
+            return None
         level = _number(_value(paragraph, "ilvl"))
-        if level is None:
-            level = named.list_level if named and not own else 0
-        for key in [key for key in self.counts if key[0] == list_id and key[1] > level]:
-            del self.counts[key]
-        count = self.counts.get((list_id, level), 0) + 1
-        self.counts[list_id, level] = count
-        form = self.formats.get((list_id, level), "bullet")
-        indent = "  " * min(level, 5)
-        return {"decimal": f"{indent}{count}. ", "none": ""}.get(form, f"{indent}- ")
+        if level is None and named is not None and not own:
+            level = named.list_level
+            if level is None:
+                level = self.numbering.level_of_style(list_id, named.id)
+        mark = self.numbering.next(list_id, level or 0)
+        return None if mark is None else _Number(level or 0, mark)
 
     def _inline(self, element: Any, after: list[Any]) -> Iterator[str]:
         """The text of a paragraph; what is beside it (notes, text boxes) goes to `after`."""
@@ -262,33 +277,16 @@ def _styles(part: Any) -> dict[str, _Style]:
             heading = _HEADING.fullmatch(name)
             outline = _number(_value(style, "outlineLvl"))
             level = int(heading.group(1)) - 1 if heading else outline
-            found[str(style.get(f"{_W}styleId"))] = _Style(
+            own = str(style.get(f"{_W}styleId"))
+            found[own] = _Style(
+                own,
                 name,
                 _value(style, "basedOn"),
                 level,
                 _value(style, "numId"),
-                _number(_value(style, "ilvl")) or 0,
+                _number(_value(style, "ilvl")),
             )
     return found
-
-
-def _list_formats(part: Any) -> dict[tuple[str, int], str]:
-    """How a list numbers its items: (list id, level) → "decimal", "bullet", …"""
-    numbering = list(_related(part, "numbering"))
-    abstract = {
-        str(each.get(f"{_W}abstractNumId")): {
-            _number(str(level.get(f"{_W}ilvl"))) or 0: _value(level, "numFmt")
-            for level in each.iterfind(f"{_W}lvl")
-        }
-        for each in numbering
-        if each.tag == f"{_W}abstractNum"
-    }
-    return {
-        (str(each.get(f"{_W}numId")), level): form
-        for each in numbering
-        if each.tag == f"{_W}num"
-        for level, form in abstract.get(_value(each, "abstractNumId"), {}).items()
-    }
 
 
 def _names_columns(table: Any) -> bool:

@@ -5,11 +5,12 @@ headings, lists, code and tables, which the splitter knows.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from retrieval.readers.blocks import without_soft_marks
 from retrieval.readers.html_tables import Table, is_data, read_table
+from retrieval.readers.numerals import letters, roman
 
 
 def _names(words: str) -> frozenset[str]:
@@ -27,8 +28,6 @@ _PARAGRAPHS = _names(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = _names("ol ul menu")
 _MOST_INDENT = 5
-_ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"),
-          (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
 
 Dropped = Callable[[Any], bool]
 """Whether an element, with all in it, says nothing."""
@@ -276,19 +275,9 @@ def _whole(given: Any, otherwise: int) -> int:
 
 def _number_as(kind: str, number: int) -> str:
     """A number in the letters or Roman numerals that a list asks for, where there are such."""
-    text = str(number)
-    if kind in "aA" and number > 0:
-        text = ""
-        while number > 0:
-            number, place = divmod(number - 1, 26)
-            text = chr(ord("a") + place) + text
-    elif kind in "iI" and 0 < number < 4000:
-        text = "".join(_roman(number))
-    return text.upper() if kind in "AI" else text
-
-
-def _roman(number: int) -> Iterator[str]:
-    for value, letters in _ROMAN:
-        while number >= value:
-            yield letters
-            number -= value
+    form = {"a": letters, "i": roman}.get(kind.lower(), str)
+    try:
+        text = form(number)
+    except ValueError:
+        return str(number)
+    return text.upper() if kind in ("A", "I") else text

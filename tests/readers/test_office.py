@@ -174,9 +174,11 @@ def test_headings_and_lists_by_every_way_they_are_made(tmp_path: Path) -> None:
     )
     numbering = (
         f'<w:numbering {W}><w:abstractNum w:abstractNumId="9">'
-        '<w:lvl w:ilvl="0"><w:numFmt w:val="decimal"/></w:lvl>'
-        '<w:lvl w:ilvl="1"><w:numFmt w:val="bullet"/></w:lvl>'
-        '<w:lvl w:ilvl="2"><w:numFmt w:val="decimal"/></w:lvl></w:abstractNum>'
+        '<w:lvl w:ilvl="0"><w:start w:val="1"/><w:numFmt w:val="decimal"/>'
+        '<w:lvlText w:val="%1."/></w:lvl>'
+        '<w:lvl w:ilvl="1"><w:numFmt w:val="bullet"/><w:lvlText w:val="o"/></w:lvl>'
+        '<w:lvl w:ilvl="2"><w:start w:val="1"/><w:numFmt w:val="decimal"/>'
+        '<w:lvlText w:val="%3."/></w:lvl></w:abstractNum>'
         '<w:num w:numId="1"><w:abstractNumId w:val="9"/></w:num></w:numbering>'
     )
 
