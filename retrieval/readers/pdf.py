@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, BinaryIO
 
 from retrieval.errors import MissingExtra
+from retrieval.readers import pdf_forms
 from retrieval.readers.blocks import clean, join_pages
 from retrieval.readers.files import Unreadable
 from retrieval.readers.pdf_layout import HYPHEN, Line, first_word, paragraphs
@@ -24,6 +25,11 @@ _REASONS = {
     4: "is encrypted with a password; save a copy that opens without one",
     5: "is encrypted in a way that PDFium does not know; save a copy that is not",
 }
+_XFA = 2  # FORMTYPE_XFA_FULL
+_LEAST_TEXT = 80
+"""Characters of a page that is more than a stamp on a scan."""
+_SCAN = 0.6
+"""Share of the page that a scan covers at least."""
 _LINE_END = re.compile(f"\r\n?|\n|{HYPHEN}")
 _COMPOUND = re.compile(r"([^\W\d_]+)-(?=([^\W\d_]+))")
 _DIVIDED = re.compile(rf"(-?)([^\W\d_]+){HYPHEN}([^\W\d_]+)(-?)")
@@ -60,6 +66,8 @@ def parse_pdf(file: BinaryIO) -> Content:
             reason = _REASONS.get(error.err_code or 0, "is damaged, or not a PDF")
             raise Unreadable(reason) from error
         with document:
+            if document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE:
+                document.init_forms()
             return _Reading(document, pypdfium2.PdfiumError).content()
 
 
@@ -90,8 +98,13 @@ class _Reading:
             failures.append(f"{_named(self.bad)} of {count} cannot be read and is left out")
         if self.pictures:
             notes.append(
-                f"{_named(self.pictures)} of {count}: pictures and no text; "
+                f"{_named(self.pictures)} of {count}: pictures and hardly any text; "
                 "if they are scans, run OCR first (such as ocrmypdf)"
+            )
+        if self.document.get_formtype() == _XFA:
+            notes.append(
+                "is a dynamic form (XFA), of which only the page for other programs can be read; "
+                "print it to a PDF from Acrobat"
             )
         title = _title(self._information("Title"))
         author = self._information("Author")
@@ -104,8 +117,8 @@ class _Reading:
             try:
                 page = self.document[number - 1]
                 try:
-                    text = _page_text(page)
-                    if not text and _has_picture(page):
+                    text = _page_text(page, pdf_forms.said_on(page, self.document.formenv))
+                    if len(text) < _LEAST_TEXT and _has_picture(page, alone=not text):
                         self.pictures.append(number)
                 finally:
                     page.close()
@@ -129,11 +142,13 @@ def _kept(pages: Iterator[str], store: list[str]) -> Iterator[str]:
 # --- one page -------------------------------------------------------------------------------
 
 
-def _page_text(page: Any) -> str:
+def _page_text(page: Any, said: Sequence[pdf_forms.Said]) -> str:
     textpage = page.get_textpage()
     try:
         text = textpage.get_text_range(errors="surrogatepass")
-        return clean(paragraphs(list(_PlacedText(textpage, _units(text)).lines())))
+        lines = list(_PlacedText(textpage, _units(text)).lines())
+        lines, others = pdf_forms.placed(lines, said)
+        return clean("\n\n".join(filter(None, (paragraphs(lines), "\n".join(others)))))
     finally:
         textpage.close()
 
@@ -203,10 +218,16 @@ def _samples(text: str) -> Iterator[int]:
         yield at
 
 
-def _has_picture(page: Any) -> bool:
+def _has_picture(page: Any, *, alone: bool) -> bool:
+    """Whether a page shows a picture; unless `alone`, one that covers most of it, as scans do."""
     from pypdfium2 import raw
 
-    return next(iter(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])), None) is not None
+    whole = page.get_width() * page.get_height()
+    for one in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]):
+        left, bottom, right, top = one.get_bounds()
+        if alone or (right - left) * (top - bottom) > _SCAN * whole:
+            return True
+    return False
 
 
 # --- words and names ------------------------------------------------------------------------

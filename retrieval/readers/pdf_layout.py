@@ -24,7 +24,7 @@ _ENDS_CJK = re.compile(rf"[{_CJK}]\Z")
 _ENDS_SENTENCE = re.compile(r"[.!?…。！？][\"'”’»)\]」』）]*\Z")
 _ENDS_HYPHEN = re.compile(r"[^\W\d_][-\u2010]\Z")
 _ENDS_RANGE = re.compile(r"\d[-\u2010\u2013]\Z")
-_ITEM = re.compile(r"(?:[-–*+•‣◦▪·●○■]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)])[ \t]+\S")
+_ITEM = re.compile(r"(?:\[[x ]\]|[-–*+•‣◦▪·●○■]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)])[ \t]+\S")
 
 # In heights of a line, or of what is usual on the page.
 _SAME_LINE = 0.3

@@ -38,12 +38,14 @@ def pdf(
     info: dict[str, str] | None = None,
     password: str | None = None,
     to_unicode: dict[int, str] | None = None,
+    annotations: Sequence[str] = (),
 ) -> bytes:
     """The bytes of a valid file; a page that is a string is its content stream.
 
     Args:
         info: entries of the document information, such as Title.
         password: needed to open it; "" encrypts so that it opens without one (RC4, 40 bits).
+        annotations: entries of fields and notes on the first page.
         to_unicode: what character codes of the font stand for, in place of Windows-1252.
     """
     key = None if password is None else _key(password)
@@ -79,7 +81,16 @@ def pdf(
         for name, text in (info or {}).items()
     )
     objects[last] = b"<< %s>>" % entries
-    trailer = b"/Size %d /Root 1 0 R /Info %d 0 R" % (last + 1, last)
+    if annotations:
+        for number, own in enumerate(annotations, start=last + 1):
+            objects[number] = b"<< /Type /Annot /P %d 0 R %s >>" % (first, own.encode())
+        listed = b" ".join(b"%d 0 R" % (last + 1 + n) for n in range(len(annotations)))
+        objects[first] = objects[first].replace(b" >> >> >>", b" >> >> /Annots [%s] >>" % listed)
+        objects[1] = (
+            b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [%s] /NeedAppearances true "
+            b"/DA (/F1 12 Tf 0 g) /DR << /Font << /F1 %d 0 R >> >> >> >>" % (listed, font)
+        )
+    trailer = b"/Size %d /Root 1 0 R /Info %d 0 R" % (len(objects) + 1, last)
     if key is not None:
         owner = _owner_entry(password or "")
         trailer += b" /ID [<%s> <%s>]" % ((_FILE_ID.hex().encode(),) * 2)

@@ -246,10 +246,53 @@ def test_scanned_pages_are_told_of_and_are_no_error(tmp_path: Path) -> None:
     document, problems = read_one(path, pdf([IMAGE, lines("Text."), *[IMAGE] * 11]))
     assert document.text == "Text."
     assert problems == [
-        "pages 1, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more of 13: pictures and no text; "
+        "pages 1, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more of 13: pictures and hardly any text; "
         "if they are scans, run OCR first (such as ocrmypdf)"
     ]
     assert len(list(read(path, on_error="raise"))) == 1
+
+
+def test_a_stamp_on_a_scan_is_no_text_layer(tmp_path: Path) -> None:
+    scan = "q 600 0 0 780 5 5 cm /Im0 Do Q BT /F1 9 Tf 1 0 0 1 72 20 Tm (Copy 17) Tj ET"
+    document, problems = read_one(tmp_path / "a.pdf", pdf([scan, lines("Text.")]))
+    assert document.text == "Copy 17\n\nText."
+    assert problems[0].startswith("page 1 of 2: pictures and hardly any text")
+
+
+def test_fields_and_notes_are_read_where_they_stand(tmp_path: Path) -> None:
+    page = [
+        Line("Name of applicant:"),
+        Line("I agree to the terms.", x=100, y=462),
+        Line("I do not.", x=100, y=442),
+        Line("The rest of the page.", y=600),
+    ]
+    field = "/Subtype /Widget /DA (/F1 12 Tf 0 g)"
+    box = "/Subtype /Widget /FT /Btn /AP << /N << /Yes 4 0 R /Off 4 0 R >> >>"
+    annotations = [
+        f"{field} /FT /Tx /T (name) /V (Jane Roe) /Rect [190 716 400 732]",
+        f"{field} /FT /Tx /T (pin) /TU (Secret) /Ff 8192 /V (1234) /Rect [72 500 300 516]",
+        f"{field} /FT /Ch /Ff 131072 /T (land) /Opt [(Peru) (Chad)] /V (Chad) "
+        "/Rect [72 480 300 496]",
+        f"{box} /T (agreed) /TU (Agreed to the terms) /V /Yes /AS /Yes /Rect [72 460 90 476]",
+        f"{box} /T (other) /V /Off /AS /Off /Rect [72 440 90 456]",
+        "/Subtype /FreeText /DA (/F1 12 Tf 0 g) /Contents (Sent back in May.) "
+        "/Rect [72 400 300 416]",
+        "/Subtype /FreeText /F 2 /Contents (Hidden.) /Rect [72 380 300 396]",
+        "/Subtype /Text /Contents (A reader's remark.) /Rect [72 360 90 376]",
+    ]
+    document, problems = read_one(tmp_path / "a.pdf", pdf([page], annotations=annotations))
+    assert problems == []
+    assert [one for one in document.text.split("\n") if one] == [
+        "Name of applicant: Jane Roe",
+        "[x] I agree to the terms.",
+        "[ ] I do not.",
+        "The rest of the page.",
+        "land: Chad",
+        "Sent back in May.",
+    ]
+    # without a line beside it a box has its name
+    alone, _ = read_one(tmp_path / "b.pdf", pdf([[page[3]]], annotations=annotations[3:4]))
+    assert alone.text == "The rest of the page.\n\nAgreed to the terms: Yes"
 
 
 def test_text_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
