@@ -133,7 +133,7 @@ def _protected(package: zipfile.ZipFile, present: dict[str, zipfile.ZipInfo]) ->
 def _xml(package: zipfile.ZipFile, name: str) -> ElementTree.Element:
     data = zip_limits.read_part(package, name)
     try:
-        markup = markup_text(data, None)
+        markup = markup_text(data, None).text
     except Unreadable as bad:
         raise Unreadable(f"is damaged: {name!r} {_brief(bad)}") from bad
     # The parser fetches nothing, but would expand entities, each a thousandfold the last.

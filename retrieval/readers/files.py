@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+from dataclasses import dataclass
 from typing import BinaryIO
+
+from retrieval.readers.guessing import guess, has_utf8
 
 # A file that becomes one document is held in memory several times over while it is read.
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -60,12 +64,23 @@ def choose_encoding(head: bytes, encoding: str | None) -> str:
     return encoding or "utf-8"
 
 
-def decode(data: bytes, encoding: str | None, declared: str | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Decoded:
     r"""The text of a file, newlines as `\n`, without a byte order mark.
+
+    notes: that its encoding was guessed, and which.
+    """
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+def decode(data: bytes, encoding: str | None, declared: str | None = None) -> Decoded:
+    """Decode a file.
 
     Args:
         encoding: the user's; used where there is no byte order mark.
-        declared: what the file says of itself; tried where UTF-8 fails.
+        declared: what the file says of itself; tried where UTF-8 fails. Then it is guessed.
 
     Raises:
         Unreadable: not text in that encoding; says which was tried and where it failed.
@@ -74,8 +89,12 @@ def decode(data: bytes, encoding: str | None, declared: str | None = None) -> st
     try:
         text = data.decode(name)
     except UnicodeDecodeError as error:
-        if encoding is None and name == "utf-8" and declared and is_text_encoding(declared):
-            return decode(data, declared)
+        if encoding is None and name == "utf-8":
+            if declared and is_text_encoding(declared):
+                return decode(data, declared)
+            if not has_utf8(data) and (guessed := guess(data)) is not None:
+                with contextlib.suppress(Unreadable):
+                    return Decoded(decode(data, guessed).text, (guessed_as(guessed),))
         line = data.count(b"\n", 0, error.start) + 1 if name.startswith("utf-8") else None
         raise Unreadable(not_in(name, error), line) from error
     if "\0" in text:
@@ -83,7 +102,12 @@ def decode(data: bytes, encoding: str | None, declared: str | None = None) -> st
             f"looks binary: a NUL character at offset {text.index(chr(0))}",
             text.count("\n", 0, text.index("\0")) + 1,
         )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return Decoded(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def guessed_as(name: str) -> str:
+    """A sentence on an encoding that was guessed."""
+    return f"is not UTF-8 and was read as {name}, a guess; give its encoding if that is wrong"
 
 
 def not_in(encoding: str, error: UnicodeDecodeError) -> str:

@@ -8,10 +8,10 @@ controls, what is hidden for good. What is only folded up is read: panels of tab
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from retrieval.readers.files import decode
+from retrieval.readers.files import Decoded, decode
 from retrieval.readers.html_layout import inline, layout
 from retrieval.readers.html_tables import part_cells
 from retrieval.readers.text import Content
@@ -52,10 +52,10 @@ _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]{0,200}\?>")
 
 def parse_html(data: bytes, encoding: str | None) -> Content:
     """HTML: the main part's text, headings, lists, code and tables marked as in markdown."""
-    markup = markup_text(data, encoding)
-    soup = _soup(markup)
+    decoded = markup_text(data, encoding)
+    soup = _soup(decoded.text)
     if soup is None:
-        return Content(markup)
+        return Content(decoded.text, notes=decoded.notes)
     named = soup.title.get_text() if soup.title is not None else ""
     body = soup.body or soup
     page = _Page.of(soup)
@@ -70,22 +70,22 @@ def parse_html(data: bytes, encoding: str | None) -> Content:
         title = first.text if first is not None and first.level == 1 else ""
     language = soup.html.get("lang") if soup.html is not None else None
     metadata = {"language": language} if isinstance(language, str) else {}
-    return Content(text, title, metadata, notes=_left_out(body, text))
+    return Content(text, title, metadata, notes=(*decoded.notes, *_left_out(body, text)))
 
 
 def html_body_text(data: bytes) -> str:
     """All text of a page of a book, notes in its margin included."""
-    markup = markup_text(data, None)
+    markup = markup_text(data, None).text
     soup = _soup(markup)
     return markup if soup is None else _Page.of(soup, is_book=True).text(soup.body or soup)
 
 
-def markup_text(data: bytes, encoding: str | None) -> str:
+def markup_text(data: bytes, encoding: str | None) -> Decoded:
     """HTML or XML decoded, also by what it declares of itself; without its XML declaration."""
     declared = _DECLARED.search(data[:4096]) or _XML_ENCODING.match(data[:4096])
-    markup = decode(data, encoding, declared.group(1).decode("ascii") if declared else None)
+    found = decode(data, encoding, declared.group(1).decode("ascii") if declared else None)
     # The parser for HTML warns at it.
-    return _XML_DECLARATION.sub("", markup, count=1)
+    return replace(found, text=_XML_DECLARATION.sub("", found.text, count=1))
 
 
 def _soup(markup: str) -> Any:

@@ -12,7 +12,8 @@ from io import BufferedReader
 from typing import Any, BinaryIO
 
 from retrieval._validate import is_whole_number, surrogate_at
-from retrieval.readers.files import Unreadable, choose_encoding, not_in
+from retrieval.readers.files import Unreadable, choose_encoding, guessed_as, not_in
+from retrieval.readers.guessing import guess_file
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 64 * 1024
@@ -32,14 +33,17 @@ class DocumentRow:
 
 
 def read_jsonl(
-    file: BufferedReader, encoding: str | None, on_bad_row: Callable[[Unreadable], None]
+    file: BufferedReader,
+    encoding: str | None,
+    on_bad_row: Callable[[Unreadable], None],
+    on_note: Callable[[str], None],
 ) -> Iterator[DocumentRow]:
     """One JSON object per line; blank lines are skipped.
 
     Raises:
         Unreadable: the file as a whole cannot be read.
     """
-    name = choose_encoding(file.peek(_HEAD_BYTES), encoding)
+    name = _settled(file, encoding, on_note)
     for number, line in _lines(file, name):
         try:
             if isinstance(line, Unreadable):
@@ -48,6 +52,17 @@ def read_jsonl(
                 yield _row_of(_json_object(line), number)
         except Unreadable as bad:
             on_bad_row(Unreadable(bad.reason, number))
+
+
+def _settled(file: BufferedReader, encoding: str | None, on_note: Callable[[str], None]) -> str:
+    """The encoding, guessed where nothing names it and the file is not UTF-8."""
+    name = choose_encoding(file.peek(_HEAD_BYTES), encoding)
+    if encoding is None and name == "utf-8" and file.seekable():
+        guessed = guess_file(file)
+        if guessed is not None:
+            on_note(guessed_as(guessed))
+            return guessed
+    return name
 
 
 def _lines(file: BinaryIO, encoding: str) -> Iterator[tuple[int, str | Unreadable]]:
@@ -103,6 +118,7 @@ def read_csv(
     binary: BufferedReader,
     encoding: str | None,
     on_bad_row: Callable[[Unreadable], None],
+    on_note: Callable[[str], None],
     *,
     delimiters: str,
 ) -> Iterator[DocumentRow]:
@@ -116,7 +132,7 @@ def read_csv(
     """
     # The limit is the process's own; it is only ever raised, so no other reader is hurt.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    name = choose_encoding(binary.peek(_HEAD_BYTES), encoding)
+    name = _settled(binary, encoding, on_note)
     # Bytes that are not UTF-8 come as surrogates and spoil their own row only.
     errors = "surrogateescape" if name.startswith("utf-8") else "strict"
     codec = "utf-8-sig" if name == "utf-8" else name

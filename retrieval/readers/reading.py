@@ -169,12 +169,15 @@ class Reading:
             if bad_rows <= MOST_PROBLEMS_PER_FILE or self.on_error == "raise":
                 self._problem(path, bad.reason, bad.line)
 
+        def on_note(reason: str) -> None:
+            self.on_problem(Problem(_shown(path), reason))
+
         rows: Iterator[DocumentRow]
         if suffix in (".csv", ".tsv"):
             delimiters = ",;\t" if suffix == ".csv" else "\t"
-            rows = read_csv(file, self.encoding, on_bad_row, delimiters=delimiters)
+            rows = read_csv(file, self.encoding, on_bad_row, on_note, delimiters=delimiters)
         else:
-            rows = read_jsonl(file, self.encoding, on_bad_row)
+            rows = read_jsonl(file, self.encoding, on_bad_row, on_note)
         for row in rows:
             rows_read += 1
             identity = f"{prefix}{row.id}" if row.id else f"{name}#{row.line}"

@@ -28,7 +28,8 @@ class Content:
 
 def parse_text(data: bytes, encoding: str | None) -> Content:
     """Plain text: the text as it is; nothing is taken for a title."""
-    return Content(decode(data, encoding))
+    found = decode(data, encoding)
+    return Content(found.text, notes=found.notes)
 
 
 # --- markdown -------------------------------------------------------------------------------
@@ -36,13 +37,13 @@ def parse_text(data: bytes, encoding: str | None) -> Content:
 
 def parse_markdown(data: bytes, encoding: str | None) -> Content:
     """Markdown: front matter to metadata; the title is its `title`, else the first `#` heading."""
-    text = decode(data, encoding)
-    notes: tuple[str, ...] = ()
+    found = decode(data, encoding)
+    text, notes = found.text, found.notes
     metadata: dict[str, Any] = {}
     try:
         metadata, text = split_front_matter(text)
     except NotFrontMatter as error:
-        notes = (f"its front matter {error}; it was left in the text",)
+        notes += (f"its front matter {error}; it was left in the text",)
     title = metadata.pop("title", "")
     if not isinstance(title, str):
         title = "" if isinstance(title, (dict, list)) else str(title)

@@ -240,6 +240,57 @@ def test_another_encoding_is_read_when_named(tmp_path: Path, name: str) -> None:
     assert [d.text for d in read_all(source, encoding="gb18030")[0].values()] == ["北京"]
 
 
+SENTENCES = {
+    "cp1252": "Der Aufzug fährt bis zum Gemüsekeller, 5 € für „Gäste“.",
+    "cp1250": "Zażółć gęślą jaźń, proszę państwa. Książka łączy ludzi.",
+    "cp1251": "Ворота закрываются в десять часов. Отпуск пять дней.",
+    "koi8-r": "Ворота закрываются в десять часов. Отпуск пять дней.",
+    "gb18030": "大门在十点关闭。报销在十天内完成。",
+    "big5": "大門在十點關閉。報銷在十天內完成。",
+    "shift_jis": "門は十時に閉まります。精算は十日以内です。",
+    "euc-jp": "門は十時に閉まります。精算は十日以内です。",
+    "euc-kr": "문은 열 시에 닫힙니다. 휴가는 닷새입니다.",
+    "cp1253": "Η πύλη κλείνει στις δέκα. Η άδεια είναι πέντε ημέρες.",
+    "cp1255": "השער נסגר בעשר. החופשה היא חמישה ימים.",
+    "cp1256": "تغلق البوابة في العاشرة مساء. الإجازة خمسة أيام.",
+}
+
+
+@pytest.mark.parametrize("codec", SENTENCES)
+def test_an_encoding_that_nothing_names_is_guessed_and_named(tmp_path: Path, codec: str) -> None:
+    text = SENTENCES[codec]
+    files = {
+        "a.txt": text,
+        "b.html": f"<p>{text}",
+        "c.jsonl": f'{{"text": "plain"}}\n{{"text": "{text}"}}\n',
+        "d.csv": f'id,text\nfirst,plain\nsecond,"{text}"\n',
+    }
+    make(tmp_path, {name: content.encode(codec) for name, content in files.items()})
+    documents, problems = read_all(tmp_path)
+    texts = [one.text for one in documents.values() if one.text != "plain"]
+    assert texts == [text] * 4
+    assert len(problems) == 4
+    for problem in problems:
+        assert "is not UTF-8 and was read as " in problem.reason
+        assert "a guess; give its encoding if that is wrong" in problem.reason
+
+
+def test_too_little_is_not_guessed_and_damaged_utf8_stays_utf8(tmp_path: Path) -> None:
+    damaged = '{"text": "grüße"}\n{"text": "Köln"}\n'.encode() + b'{"text": "gr\xfc\xdfe"}\n'
+    make(tmp_path, {"a.txt": "北京".encode("gb18030"), "b.jsonl": damaged})
+    documents, problems = read_all(tmp_path)
+    assert [one.text for one in documents.values()] == ["grüße", "Köln"]
+    assert [one.reason.split(",")[0] for one in problems] == ["was read as UTF-8"] * 2
+
+
+def test_what_is_guessed_late_in_a_long_file(tmp_path: Path) -> None:
+    rows = "".join(f'{{"text": "row {number}"}}\n' for number in range(100_000))
+    make(tmp_path, {"a.jsonl": rows.encode() + '{"text": "Gemüse"}\n'.encode("cp1252")})
+    documents, problems = read_all(tmp_path)
+    assert list(documents.values())[-1].text == "Gemüse"
+    assert "cp1252" in problems[0].reason
+
+
 def test_html_may_declare_its_encoding(tmp_path: Path) -> None:
     page = '<meta http-equiv="Content-Type" content="text/html; charset=gb2312"><p>北京</p>'
     make(tmp_path, {"a.html": page.encode("gb2312"), "b.html": page.encode()})
@@ -254,7 +305,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "binary.txt": (b"ab\0cd", "binary.txt: looks binary: a NUL byte at offset 2"),
     "late.txt": (b"a\n" * 40000 + b"\0", "late.txt:40001: looks binary: a NUL"),
     "latin.txt": (
-        "ok\ngr\xfc\xdfe".encode("latin-1"),
+        "grüße\n".encode() + "gr\xfc\xdfe".encode("latin-1"),
         "latin.txt:2: was read as UTF-8, but byte 0xfc",
     ),
     "half.md": ("北京".encode("utf-16")[:-1], "half.md: was read as UTF-16"),
