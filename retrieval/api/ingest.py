@@ -28,7 +28,7 @@ from retrieval.ingestion.collection_settings import (
 )
 from retrieval.ingestion.input_checks import (
     AnySource,
-    check_encoding,
+    check_reading,
     checked_documents,
     is_path,
     refuse_elsewhere,
@@ -36,6 +36,7 @@ from retrieval.ingestion.input_checks import (
 from retrieval.models.defaults import NONE, choose_models
 from retrieval.models.load import load_encoder
 from retrieval.models.options import SETTINGS, EncoderOptions, checked, first_device, of_encoder
+from retrieval.readers.options import ColumnsLike, ReadOptions
 from retrieval.readers.read import read
 from retrieval.readers.reading import OnError
 from retrieval.search.retriever import TwoStageRetriever, close_models
@@ -81,6 +82,9 @@ def ingest(
     prune: bool = False,
     on_error: OnError = "skip",
     encoding: str | None = None,
+    columns: ColumnsLike | None = None,
+    all_files: bool = False,
+    follow_links: bool = False,
     within: Sequence[str | os.PathLike[str]] | None = None,
     progress: IngestProgressCallback | None = None,
     on_notice: Callable[[str], None] | None = None,
@@ -103,7 +107,7 @@ def ingest(
             came from it; of documents, all others of the collection (of the tenant). What could
             not be read this time is kept; where nothing was read, nothing is deleted.
         on_error: "skip" reports bad input and goes on, "raise" stops at the first.
-        encoding: of text files, where it is not UTF-8.
+        encoding, columns, all_files, follow_links: how files are read, see `read_documents`.
         within: folders; files that do not really lie in one of them are not read, whatever links
             lead there, see `read_documents`.
         progress: called with an `IngestProgress` about ten times a second.
@@ -127,7 +131,8 @@ def ingest(
         (1, 1)
     """
     problems: list[Problem] = []
-    documents = _documents(source, on_error, encoding, problems, within)
+    reading = ReadOptions.of(encoding, columns, all_files, follow_links)
+    documents = _documents(source, on_error, reading, problems, within)
     target = _Target.of(collection, store, version, api_key)
     if target.retriever is not None:
         refuse_elsewhere(
@@ -145,7 +150,9 @@ def ingest(
         progress=progress,
         tenant=tenant,
         prune_scope=prune_scope(source, problems) if prune else None,
-        size=SourceSize(source, within) if progress is not None and is_path(source) else None,
+        size=SourceSize(source, within, reading)
+        if progress is not None and is_path(source)
+        else None,
     )
     return _fill(target, documents, encoder, tenant, options, write, on_notice)
 
@@ -262,13 +269,14 @@ def _encoder(
 def _documents(
     source: AnySource,
     on_error: OnError,
-    encoding: str | None,
+    reading: ReadOptions,
     problems: list[Problem],
     within: Sequence[str | os.PathLike[str]] | None,
 ) -> Iterable[Document]:
-    check_encoding(source, encoding)
+    check_reading(source, reading)
     if isinstance(source, (str, os.PathLike)):
         return read(
-            source, on_error=on_error, on_problem=problems.append, encoding=encoding, within=within
-        )
+            source, on_error=on_error, on_problem=problems.append, within=within,
+            **reading.as_arguments(),
+        )  # fmt: skip
     return checked_documents(source)

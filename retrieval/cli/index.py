@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retrieval.types import IngestReport
 
 STORAGE_PANEL = "Storage (of a new collection)"
+FILES = "Files"
 MACHINES = "Many machines (extra `scale`)"
 
 
@@ -38,6 +39,40 @@ def add_to(app: typer.Typer) -> None:
     app.command()(index)
 
 
+READING: dict[str, Any] = {
+    "encoding": Annotated[
+        str | None,
+        typer.Option(help="Encoding of text files that are not UTF-8.", rich_help_panel=FILES),
+    ],
+    "text_column": Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a table that is the text; can be repeated.", rich_help_panel=FILES
+        ),
+    ],
+    "title_column": Annotated[
+        str | None, typer.Option(help="Column that is the title.", rich_help_panel=FILES)
+    ],
+    "id_column": Annotated[
+        str | None, typer.Option(help="Column that is the id.", rich_help_panel=FILES)
+    ],
+    "all_files": Annotated[
+        bool | None,
+        typer.Option(
+            "--all-files",
+            help="Read hidden files, packages, builds and what .gitignore names, too.",
+            rich_help_panel=FILES,
+        ),
+    ],
+    "follow_links": Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-links",
+            help="Follow links that lead out of the folder.",
+            rich_help_panel=FILES,
+        ),
+    ],
+}
 SPLITTING: dict[str, Any] = {
     "max_tokens": Annotated[
         int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
@@ -133,7 +168,14 @@ CLUSTER: dict[str, Any] = {
 
 
 @with_model_options(*SETTINGS, *RUNNING, *CUTTING)
-@with_options(splitting=SPLITTING, storage=STORAGE, layout=LAYOUT, server=SERVER, cluster=CLUSTER)
+@with_options(
+    reading=READING,
+    splitting=SPLITTING,
+    storage=STORAGE,
+    layout=LAYOUT,
+    server=SERVER,
+    cluster=CLUSTER,
+)
 def index(
     sources: Annotated[
         list[str],
@@ -164,9 +206,7 @@ def index(
     on_error: Annotated[
         Literal["skip", "raise"], typer.Option(help="What to do with bad input.")
     ] = "skip",
-    encoding: Annotated[
-        str | None, typer.Option(help="Encoding of text files that are not UTF-8.")
-    ] = None,
+    reading: dict[str, Any],
     storage: dict[str, Any],
     layout: dict[str, Any],
     server: dict[str, Any],
@@ -195,7 +235,7 @@ def index(
         language=language,
         prune=prune,
         on_error=on_error,
-        encoding=encoding,
+        **how_read(reading),
         tenant=tenant,
         storage={**storage, **server},
         **splitting,
@@ -209,6 +249,14 @@ def index(
         for source, report in zip(sources, reports, strict=True):
             write(report_as_text(plain(source), report))
     _check_some_indexed(sources, reports)
+
+
+def how_read(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of reading as `ingest` takes them."""
+    columns = {
+        key: value for key in ("text", "title", "id") if (value := given.pop(f"{key}_column", None))
+    }
+    return {**given, **({"columns": columns} if columns else {})}
 
 
 def _indexed(source: str, run: Callable[..., IngestReport]) -> IngestReport:

@@ -33,6 +33,7 @@ from retrieval.index.manifest import check_manifest
 from retrieval.ingestion.prepare import DocumentSplitter, Preparing
 from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.models.resolve import resolve
+from retrieval.readers.options import ReadOptions
 from retrieval.splitting.splitter import Splitter
 from retrieval.types import (
     Document,
@@ -113,8 +114,8 @@ def handled(block: pa.Table, handle: Callable[[Any], Iterator[Item]]) -> Iterato
 class Read:
     """FileGroup → document batches. Batches, of documents that a program made, pass through."""
 
-    def __init__(self, encoding: str | None, batch: int, characters: int) -> None:
-        self._encoding = encoding
+    def __init__(self, options: ReadOptions, batch: int, characters: int) -> None:
+        self._options = options
         self._batch = batch
         self._characters = characters
 
@@ -127,7 +128,7 @@ class Read:
         if isinstance(item, DocumentBatch):
             yield item
         else:
-            yield from read_group(item, self._encoding, self._batch, self._characters)
+            yield from read_group(item, self._options, self._batch, self._characters)
 
 
 class Lazy(Generic[T]):

@@ -30,6 +30,7 @@ from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, Stor
 from retrieval.ingestion.collection_settings import SAMPLE_DOCUMENTS
 from retrieval.ingestion.input_checks import AnySource
 from retrieval.models.options import of_encoder
+from retrieval.readers.options import ColumnsLike, ReadOptions
 from retrieval.types import Document, IngestReport
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def ingest_with_ray(
     address: str | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     encoding: str | None = None,
+    columns: ColumnsLike | None = None,
+    all_files: bool = False,
+    follow_links: bool = False,
     tenant: str | None = None,
     version: str | None = None,
     progress: IngestProgressCallback | None = None,
@@ -85,7 +89,8 @@ def ingest_with_ray(
         batch: most documents that go from stage to stage together.
         address: of a Ray cluster ("auto" for the one this machine belongs to). None uses the
             connection there is, or RAY_ADDRESS, or starts Ray on this machine for this run.
-        on_error, encoding, tenant, version, progress, on_notice, api_key: as in `ingest`.
+        on_error, encoding, columns, all_files, follow_links, tenant, version, progress, on_notice,
+            api_key: as in `ingest`.
         options: the others of `ingest`, except for `prune`: afterwards, `ingest` with it skips what
             is unchanged and deletes what the source no longer has.
 
@@ -99,7 +104,8 @@ def ingest_with_ray(
         As `ingest`.
     """
     _check(encoder, batch, on_error, options)
-    check_source(source, encoding)
+    reading = ReadOptions.of(encoding, columns, all_files, follow_links)
+    check_source(source, reading)
     place = _absolute(Store.of(store, api_key))
     started = time.perf_counter()
     with connected(address) as ray:
@@ -112,7 +118,7 @@ def ingest_with_ray(
         )
         if not plan.gpus_per_encoder and not callable(encoder):
             options.setdefault("threads", max(1, int(plan.cpus_per_encoder)))
-        files = opened(source, encoding, batch, SAMPLE_DOCUMENTS)
+        files = opened(source, reading, batch, SAMPLE_DOCUMENTS)
         same = {**options, "tenant": tenant, "version": version}
         first = _begin(files, collection, place, encoder, plan, same)
         if on_notice is not None:
@@ -120,7 +126,7 @@ def ingest_with_ray(
                 on_notice(notice)
         job = _job(place, version or place.current(collection), tenant, encoder, options)
         totals = ReportTotals(first, on_error, progress, started)
-        _run(files, job, plan, encoding, batch, totals)
+        _run(files, job, plan, reading, batch, totals)
     return totals.report(collection)
 
 
@@ -223,14 +229,14 @@ def _run(
     source: Source,
     job: Job,
     plan: ActorCounts,
-    encoding: str | None,
+    reading: ReadOptions,
     batch: int,
     totals: ReportTotals,
 ) -> None:
     """Index the whole source and add up what became of it."""
     with closing(access_to(job.target, job.owner)) as access:
         totals.add(Counts(problems=source.problems))
-        with closing(_items(source, job, plan, encoding, batch)) as items:
+        with closing(_items(source, job, plan, reading, batch)) as items:
             for item in items:
                 totals.add(item)
         if totals.counts.passages or totals.first.passages:
@@ -238,7 +244,7 @@ def _run(
 
 
 def _items(
-    source: Source, job: Job, plan: ActorCounts, encoding: str | None, batch: int
+    source: Source, job: Job, plan: ActorCounts, reading: ReadOptions, batch: int
 ) -> Generator[Counts | Failure, None, None]:
     """What became of each batch, as they are done."""
     import ray.data
@@ -248,7 +254,7 @@ def _items(
     strategy = ray.data.ActorPoolStrategy
     kept = limits(max_restarts=_RESTARTS, max_task_retries=_RETRIES)
     tokens = job.manifest.layout.token_dimension is not None
-    reader = Read(encoding, batch, BATCH_CHARACTERS // (16 if tokens else 1))
+    reader = Read(reading, batch, BATCH_CHARACTERS // (16 if tokens else 1))
     encode: dict[str, Any] = {"num_cpus": plan.cpus_per_encoder}
     if plan.gpus_per_encoder:
         encode["num_gpus"] = plan.gpus_per_encoder

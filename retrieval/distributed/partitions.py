@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrieval.distributed.messages import DocumentBatch, FileGroup, ListedFile
+from retrieval.readers.options import ReadOptions
 from retrieval.readers.read import list_files, read_file
 from retrieval.readers.reading import SourceFile
 from retrieval.types import Document, Problem
@@ -23,16 +24,15 @@ BATCH_CHARACTERS = 500_000
 """Characters of a batch, some 500 passages; a longer document is a batch by itself."""
 
 
-def files_of(source: Path, encoding: str | None) -> tuple[list[ListedFile], list[Problem]]:
+def files_of(source: Path, options: ReadOptions) -> tuple[list[ListedFile], list[Problem]]:
     """The files that hold a source's documents, and what cannot be read.
 
     Raises:
         CorpusError: the source does not exist or cannot be read at all.
-        InvalidInput: no such encoding.
     """
     problems: list[Problem] = []
     found = []
-    for file in list_files(source, on_problem=problems.append, encoding=encoding):
+    for file in list_files(source, on_problem=problems.append, options=options):
         path = file.path
         try:
             size = path.stat().st_size
@@ -59,7 +59,7 @@ def file_groups(files: Iterable[ListedFile]) -> list[FileGroup]:
 
 
 def read_group(
-    group: FileGroup, encoding: str | None, batch: int, characters: int = BATCH_CHARACTERS
+    group: FileGroup, options: ReadOptions, batch: int, characters: int = BATCH_CHARACTERS
 ) -> Iterator[DocumentBatch]:
     """The documents of a group in batches; problems come with the batch after them."""
     problems: list[Problem] = []
@@ -70,7 +70,7 @@ def read_group(
             path = Path(file.path)
             prefix = _text(file.path)
             whole = SourceFile(path, file.name, file.row_prefix)
-            for document in read_file(whole, on_problem=problems.append, encoding=encoding):
+            for document in read_file(whole, on_problem=problems.append, options=options):
                 yield replace(document, source=_as_named(document.source, prefix, file.shown))
             for place in range(problems_before, len(problems)):
                 problem = problems[place]

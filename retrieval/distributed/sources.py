@@ -11,23 +11,24 @@ from typing import Any, cast
 
 from retrieval.distributed.messages import DocumentBatch, packed
 from retrieval.distributed.partitions import file_groups, files_of, grouped
-from retrieval.ingestion.input_checks import AnySource, check_encoding, is_path
+from retrieval.ingestion.input_checks import AnySource, check_reading, is_path
 from retrieval.ingestion.seen_documents import SeenDocuments
+from retrieval.readers.options import ReadOptions
 from retrieval.readers.read import read
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.types import Document, Problem
 
 
-def check_source(source: AnySource, encoding: str | None) -> None:
+def check_source(source: AnySource, options: ReadOptions) -> None:
     """Refuse, before Ray is started, what cannot be read at all.
 
     Raises:
         CorpusError: the source does not exist.
-        InvalidInput: an encoding that does not exist, or is given for what is text already.
+        InvalidInput: how files are read is given for what is text already.
     """
-    check_encoding(source, encoding)
+    check_reading(source, options)
     if is_path(source):
-        read(source, encoding=encoding)
+        read(source, **options.as_arguments())
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Source:
     """The documents that decide what a new collection is."""
 
 
-def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> Source:
+def opened(source: AnySource, options: ReadOptions, batch: int, sample: int) -> Source:
     """The source, listed; documents that a program made go into Ray's object store.
 
     Args:
@@ -55,9 +56,9 @@ def opened(source: AnySource, encoding: str | None, batch: int, sample: int) -> 
 
     if is_path(source):
         path = Path(source)
-        files, problems = files_of(path, encoding)
+        files, problems = files_of(path, options)
         blocks = tuple(ray.put(packed(group)) for group in file_groups(files))
-        documents = read(path, on_problem=lambda _: None, encoding=encoding)
+        documents = read(path, on_problem=lambda _: None, **options.as_arguments())
         return Source(path, blocks, tuple(problems), tuple(islice(documents, sample)))
     made = read(PYTHON_DOCS) if source == PYTHON_DOCS else cast("Iterable[Document]", source)
     iterator = iter(made)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 from retrieval.errors import InvalidInput
+from retrieval.readers.options import ReadOptions
 from retrieval.readers.stdlib_docs import SOURCE_NAME as PYTHON_DOCS
 from retrieval.types import Document
 
@@ -19,17 +20,18 @@ def is_path(source: AnySource) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(source, (str, os.PathLike)) and source != PYTHON_DOCS
 
 
-def check_encoding(source: AnySource, encoding: str | None) -> None:
-    """Refuse an encoding for a source that is text already.
+def check_reading(source: AnySource, reading: ReadOptions) -> None:
+    """Refuse to say how files are read of a source that is text already.
 
     Raises:
         InvalidInput: says which source that is.
     """
-    if encoding is not None and not is_path(source):
+    if reading.given and not is_path(source):
         what = "python-docs" if isinstance(source, str) else "documents"
+        name = reading.given[0]
         raise InvalidInput(
-            f"encoding={encoding!r} was given for {what}, which are text already",
-            fix="Leave the encoding out; it is for files.",
+            f"{name}={getattr(reading, name)!r} was given for {what}, which are text already",
+            fix=f"Leave {name} out; it is for files.",
         )
 
 

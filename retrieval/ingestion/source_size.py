@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from retrieval.readers.opening import real_folders
+from retrieval.readers.options import ReadOptions
 from retrieval.readers.walking import walk
 from retrieval.types import Document
 
@@ -26,9 +27,11 @@ class SourceSize:
         self,
         source: str | os.PathLike[str],
         within: Sequence[str | os.PathLike[str]] | None = None,
+        options: ReadOptions | None = None,
     ) -> None:
         self._root = Path(source)
         self._within = real_folders(within)
+        self._options = options or ReadOptions()
         self._suffixes: set[str] = set()
         self._bytes: dict[str, int] = {}
         self._counted = False
@@ -73,7 +76,8 @@ class SourceSize:
             if self._root.is_file():
                 self._add(self._root, self._root.stat().st_size)
             else:
-                for path, status in walk(self._root, lambda path, reason: None, self._within):
+                files = walk(self._root, lambda path, reason: None, self._within, self._options)
+                for path, status in files:
                     if self._stopped:
                         return
                     self._add(path, status.st_size)

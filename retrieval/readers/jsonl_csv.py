@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, BinaryIO
 
-from retrieval._validate import is_whole_number, surrogate_at
+from retrieval._validate import surrogate_at
 from retrieval.readers.files import Unreadable, choose_encoding, guessed_as, not_in
 from retrieval.readers.guessing import guess_file
+from retrieval.readers.options import Columns, ReadOptions
+from retrieval.readers.rows import DocumentRow, Roles, json_kind, row_of
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 64 * 1024
-_ID_FIELDS = ("_id", "id")
-_TEXT_FIELDS = ("text", "contents", "content")
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentRow:
-    """One row. `id` is the one given in it, or empty; `line` is where it starts, from 1."""
-
-    line: int
-    id: str
-    text: str
-    title: str
-    metadata: Mapping[str, Any]
+_NO_TEXT_COLUMN = "expected one of them to be named text (or content, body, …)"
 
 
 def read_jsonl(
     file: BufferedReader,
-    encoding: str | None,
+    options: ReadOptions,
     on_bad_row: Callable[[Unreadable], None],
     on_note: Callable[[str], None],
 ) -> Iterator[DocumentRow]:
@@ -43,13 +34,13 @@ def read_jsonl(
     Raises:
         Unreadable: the file as a whole cannot be read.
     """
-    name = _settled(file, encoding, on_note)
+    name = _settled(file, options.encoding, on_note)
     for number, line in _lines(file, name):
         try:
             if isinstance(line, Unreadable):
                 raise line
             if line.strip():
-                yield _row_of(_json_object(line), number)
+                yield row_of(_json_object(line), number, options.columns)
         except Unreadable as bad:
             on_bad_row(Unreadable(bad.reason, number))
 
@@ -94,7 +85,7 @@ def _json_object(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"is not JSON that can be used: {error}") from error
     if not isinstance(value, dict):
-        raise Unreadable(f"is JSON, but {_json_kind(value)}; expected an object with a text field")
+        raise Unreadable(f"is JSON, but {json_kind(value)}; expected an object with a text field")
     if "\\u" in line and surrogate_at(json.dumps(value, ensure_ascii=False)) is not None:
         raise Unreadable("holds half of a surrogate pair (\\ud800 to \\udfff), which is not text")
     return value
@@ -104,25 +95,18 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _json_kind(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    kinds = ((list, "an array"), (str, "a string"), ((int, float), "a number"), (dict, "an object"))
-    return next(name for kind, name in kinds if isinstance(value, kind))
-
-
 # --- CSV ------------------------------------------------------------------------------------
 
 
 def read_csv(
     binary: BufferedReader,
-    encoding: str | None,
+    options: ReadOptions,
     on_bad_row: Callable[[Unreadable], None],
     on_note: Callable[[str], None],
     *,
     delimiters: str,
 ) -> Iterator[DocumentRow]:
-    """Rows under a header with a `text` column; a cell that is a JSON number or boolean is one.
+    """Rows under a header; a column of JSON numbers, or of booleans, alone has such values.
 
     Args:
         delimiters: the first of them that gives the header a text column is used.
@@ -132,38 +116,54 @@ def read_csv(
     """
     # The limit is the process's own; it is only ever raised, so no other reader is hurt.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    name = _settled(binary, encoding, on_note)
+    name = _settled(binary, options.encoding, on_note)
     # Bytes that are not UTF-8 come as surrogates and spoil their own row only.
     errors = "surrogateescape" if name.startswith("utf-8") else "strict"
     codec = "utf-8-sig" if name == "utf-8" else name
     with io.TextIOWrapper(binary, codec, errors=errors, newline="") as file:
-        yield from _csv_rows(_text_lines(file, name), on_bad_row, delimiters)
+        table = _Table.of(_text_lines(file, name), delimiters, options.columns)
+        typed = _typed_columns(table)
+        file.seek(0)
+        again = _Table.of(_text_lines(file, name), delimiters, options.columns)
+        roles = Roles.of((), table.roles).names
+        for line, cells in again.rows(on_bad_row):
+            try:
+                yield row_of(_cells(table.columns, cells, typed, roles), line, table.roles)
+            except Unreadable as bad:
+                on_bad_row(Unreadable(bad.reason, line))
 
 
-def _csv_rows(
-    lines: Iterator[str], on_bad_row: Callable[[Unreadable], None], delimiters: str
-) -> Iterator[DocumentRow]:
-    first = next(lines, "")
-    columns, delimiter = _header(first, delimiters)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        start = reader.line_num + 2
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            reason = f"is not valid CSV: {error}"
-            if "unexpected end" in str(error):
-                reason += " (a quote opened here is never closed, so the rows after it are lost)"
-            on_bad_row(Unreadable(reason, start))
-            continue
-        if not cells:
-            continue
-        try:
-            yield _row_of(_cells(columns, cells), start)
-        except Unreadable as bad:
-            on_bad_row(Unreadable(bad.reason, start))
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table whose header was read. roles: its columns of text, title and id, by their names."""
+
+    columns: list[str]
+    roles: Columns
+    delimiter: str
+    lines: Iterator[str]
+
+    @classmethod
+    def of(cls, lines: Iterator[str], delimiters: str, wanted: Columns) -> _Table:
+        columns, roles, delimiter = _header(next(lines, ""), delimiters, wanted)
+        return cls(columns, roles, delimiter, lines)
+
+    def rows(self, on_bad_row: Callable[[Unreadable], None]) -> Iterator[tuple[int, list[str]]]:
+        """Where each row begins, and its cells."""
+        reader = csv.reader(self.lines, delimiter=self.delimiter, strict=True)
+        while True:
+            start = reader.line_num + 2
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                reason = f"is not valid CSV: {error}"
+                if "unexpected end" in str(error):
+                    reason += " (a quote opened here is never closed: the rows after it are lost)"
+                on_bad_row(Unreadable(reason, start))
+                continue
+            if cells:
+                yield start, cells
 
 
 def _text_lines(file: io.TextIOWrapper, encoding: str) -> Iterator[str]:
@@ -179,28 +179,60 @@ def _text_lines(file: io.TextIOWrapper, encoding: str) -> Iterator[str]:
         yield line
 
 
-def _header(line: str, delimiters: str) -> tuple[list[str], str]:
+def _header(line: str, delimiters: str, wanted: Columns) -> tuple[list[str], Columns, str]:
+    """Names of columns, which of them are text, title and id, and what parts them."""
     if not line.strip():
         raise Unreadable("is empty, or has an empty first line where the columns' names belong")
     found: list[str] = []
     for delimiter in delimiters:
         found = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
         columns = [name or f"column{n}" for n, name in enumerate(found, 1)]
-        columns = [c.lower() if c.lower() in _KNOWN_FIELDS else c for c in columns]
-        if surrogate_at(line) is None and not set(columns).isdisjoint(_TEXT_FIELDS):
+        roles = _roles(columns, wanted)
+        if surrogate_at(line) is None and roles is not None:
             twice = {name for name in columns if columns.count(name) > 1}
             if twice:
                 raise Unreadable(f"has two columns named {min(twice)!r}; expected one of each", 1)
-            return columns, delimiter
+            return columns, roles, delimiter
         if len(found) > 1:
             break
     shown = ", ".join(ascii(name)[1:-1] for name in found[:12])
-    raise Unreadable(
-        f"has the columns {shown}; expected one of them to be named text (or content, contents)", 1
-    )
+    expected = _NO_TEXT_COLUMN + ", or its name as the text column"
+    if asked := [name for name in (*wanted.text, wanted.title, wanted.id) if name]:
+        expected = f"expected {', '.join(map(repr, asked))} among them"
+    raise Unreadable(f"has the columns {shown}; {expected}", 1)
 
 
-def _cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
+def _roles(columns: list[str], wanted: Columns) -> Columns | None:
+    """The columns for text, title and id, whatever the case of usual names; None without text."""
+    asked = {*wanted.text, *filter(None, (wanted.title, wanted.id))}
+    if not asked <= set(columns):
+        return None
+    by_name = {name.lower(): name for name in reversed(columns)}
+    roles = Roles.of(by_name, Columns())
+    text = wanted.text or tuple(by_name[name] for name in roles.text)
+    if not text:
+        return None
+    title, own_id = (by_name.get(name, "") for name in (roles.title, roles.id))
+    title = "" if title in text else title
+    return Columns(text, wanted.title or title, wanted.id or own_id)
+
+
+def _typed_columns(table: _Table) -> frozenset[str]:
+    """The columns all of whose cells are JSON numbers, or all booleans, as they are written."""
+    kinds: dict[str, set[type]] = {name: set() for name in table.columns}
+    with contextlib.suppress(Unreadable):  # said when it is read for its rows
+        for _, cells in table.rows(lambda _: None):
+            for name, cell in zip(table.columns, cells, strict=False):
+                if cell and str not in kinds[name]:
+                    kinds[name].add(_kind(cell))
+    alone = ({float}, {bool})
+    own = Roles.of((), table.roles).names
+    return frozenset(name for name, found in kinds.items() if found in alone and name not in own)
+
+
+def _cells(
+    columns: list[str], cells: list[str], typed: frozenset[str], roles: frozenset[str]
+) -> dict[str, Any]:
     if len(cells) > len(columns):
         raise Unreadable(f"has {len(cells)} cells, but the header has {len(columns)} columns")
     row: dict[str, Any] = {}
@@ -209,76 +241,21 @@ def _cells(columns: list[str], cells: list[str]) -> dict[str, Any]:
             raise Unreadable(f"has a NUL character in the column {name!r}, so it is not text")
         if surrogate_at(cell) is not None:
             raise Unreadable(f"has bytes in the column {name!r} that are not UTF-8")
-        if name in _KNOWN_FIELDS:
-            row[name] = cell
-        elif cell:
-            row[name] = _typed(cell)
+        if cell or name in roles:
+            row[name] = json.loads(cell) if name in typed else cell
     return row
 
 
-def _typed(cell: str) -> Any:
-    """The JSON number or boolean that is written exactly so (not 007), else the text."""
+def _kind(cell: str) -> type:
+    """float for a number that is written as JSON has it (not 007 or 1.10), bool, else str."""
+    if cell in ("true", "false"):
+        return bool
     try:
         value = json.loads(cell, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        return cell
-    return value if isinstance(value, (int, float)) and json.dumps(value) == cell else cell
-
-
-# --- both -----------------------------------------------------------------------------------
-
-_KNOWN_FIELDS = frozenset({*_ID_FIELDS, *_TEXT_FIELDS, "title"})
-
-
-def _row_of(fields: Mapping[str, Any], line: int) -> DocumentRow:
-    """id, text and title from their fields; every other field is metadata."""
-    text_field = next((name for name in _TEXT_FIELDS if fields.get(name) is not None), None)
-    title = _title(fields.get("title"))
-    if text_field is None and not title:
-        raise Unreadable(
-            f"has no text field: found {_names(fields)}; expected text, contents or content"
-        )
-    text = "" if text_field is None else fields[text_field]
-    if not isinstance(text, str):
-        raise Unreadable(f"has a {text_field} field that is {_json_kind(text)}, expected a string")
-    if "\0" in text or "\0" in title:
-        raise Unreadable("has a NUL character, so it is not text")
-    if not text.strip():
-        # In BEIR a document may be its title alone: what the encoder reads is the same.
-        text, title = title, ""
-    if not text.strip():
-        raise Unreadable("is empty: neither text nor title")
-    nested = fields.get("metadata")
-    rest = {**nested} if isinstance(nested, dict) else {}
-    known = {*_ID_FIELDS, "title", text_field, "metadata" if isinstance(nested, dict) else ""}
-    rest |= {name: value for name, value in fields.items() if name not in known}
-    return DocumentRow(line, _id(fields), text, title, rest)
-
-
-def _id(fields: Mapping[str, Any]) -> str:
-    for name in _ID_FIELDS:
-        value = fields.get(name)
-        if value is None or value == "":
-            continue
-        if not is_whole_number(value) and not isinstance(value, str):
-            raise Unreadable(
-                f"has an {name} that is {_json_kind(value)}, expected a string or whole number"
-            )
-        return str(value)
-    return ""
-
-
-def _title(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise Unreadable(f"has a title that is {_json_kind(value)}, expected a string")
-    return value.strip()
-
-
-def _names(fields: Mapping[str, Any]) -> str:
-    names = [repr(name) for name in fields]
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "no field"
+        return str
+    is_number = isinstance(value, (int, float)) and json.dumps(value) == cell
+    return float if is_number else str
 
 
 def _too_long() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 import os
 import stat
@@ -10,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retrieval.errors import CorpusError, InvalidInput
-from retrieval.readers.files import Unreadable, is_text_encoding, why
+from retrieval.readers.files import Unreadable, why
 from retrieval.readers.opening import Within, list_folder, place, real_folders
+from retrieval.readers.options import ColumnsLike, ReadOptions
 from retrieval.readers.reading import (
     READABLE,
     OnError,
@@ -32,6 +32,9 @@ def read(
     on_error: OnError = "skip",
     on_problem: ProblemCallback | None = None,
     encoding: str | None = None,
+    columns: ColumnsLike | None = None,
+    all_files: bool = False,
+    follow_links: bool = False,
     within: Sequence[str | os.PathLike[str]] | None = None,
 ) -> Iterator[Document]:
     """Documents of a source, one after the other, in the same order on every run.
@@ -54,7 +57,13 @@ def read(
             of a kind that is not read, and pages with pictures alone, are never an error.
         on_problem: called with each `Problem`; without it they are logged as warnings.
         encoding: of text files without a byte order mark; by default UTF-8, for HTML what it
-            declares. PDF, Word, PowerPoint and EPUB files declare their own.
+            declares, and where a file is neither, a guess that is reported. PDF, Word, PowerPoint
+            and EPUB files declare their own.
+        columns: of tables and JSON Lines, which are text, title and id, as {"text": ["question",
+            "answer"], "title": "subject", "id": "nr"}; several texts are joined by blank lines.
+        all_files: of a folder also hidden files, node_modules, build folders and what .gitignore
+            names.
+        follow_links: of a folder also links that lead out of it.
         within: folders; for sources that others name or write to. What does not really lie in one
             of them is not read but a problem: links are followed where they stay inside, and what
             is exchanged for a link while it is read is refused. Without it links are followed
@@ -76,10 +85,11 @@ def read(
         >>> [(document.id, document.title) for document in read_documents("rules.md")]
         [('rules.md', 'Travel')]
     """
+    options = ReadOptions.of(encoding, columns, all_files, follow_links)
     if isinstance(source, str) and source == SOURCE_NAME:
-        _check_settings(on_error, encoding)
+        _check_on_error(on_error)
         return python_docs()
-    reading, is_folder = _begin(source, on_error, on_problem, encoding, within)
+    reading, is_folder = _begin(source, on_error, on_problem, options, within)
     files = reading.files(is_folder=is_folder)
     return (document for file in files for document in reading.documents(file))
 
@@ -88,26 +98,28 @@ def list_files(
     source: str | os.PathLike[str],
     *,
     on_problem: ProblemCallback | None = None,
-    encoding: str | None = None,
+    options: ReadOptions | None = None,
 ) -> list[SourceFile]:
     """The files that `read` would read, in its order, without reading them.
 
     Raises:
         CorpusError, InvalidInput: as `read`, at once.
     """
-    reading, is_folder = _begin(source, "skip", on_problem, encoding)
+    reading, is_folder = _begin(source, "skip", on_problem, options or ReadOptions())
     return list(reading.files(is_folder=is_folder))
 
 
 def read_file(
-    file: SourceFile, *, on_problem: ProblemCallback | None = None, encoding: str | None = None
+    file: SourceFile,
+    *,
+    on_problem: ProblemCallback | None = None,
+    options: ReadOptions | None = None,
 ) -> Iterator[Document]:
     """The documents of one file of a source, as `read` would give them.
 
     Repeated ids are only seen within the file.
     """
-    encoding = _check_settings("skip", encoding)
-    reading = Reading(file.path.parent, "skip", on_problem or _log, encoding)
+    reading = Reading(file.path.parent, "skip", on_problem or _log, options or ReadOptions())
     return reading.documents(file)
 
 
@@ -115,11 +127,11 @@ def _begin(
     source: str | os.PathLike[str],
     on_error: OnError,
     on_problem: ProblemCallback | None,
-    encoding: str | None,
+    options: ReadOptions,
     within: Sequence[str | os.PathLike[str]] | None = None,
 ) -> tuple[Reading, bool]:
     """A run over a source that was checked, and whether that is a folder."""
-    encoding = _check_settings(on_error, encoding)
+    _check_on_error(on_error)
     root = Path(source) if os.fspath(source) else None
     if root is None:
         raise CorpusError(
@@ -128,21 +140,14 @@ def _begin(
         )
     folders = real_folders(within)
     is_folder = _check(root, folders)
-    return Reading(root, on_error, on_problem or _log, encoding, folders), is_folder
+    return Reading(root, on_error, on_problem or _log, options, folders), is_folder
 
 
-def _check_settings(on_error: OnError, encoding: str | None) -> str | None:
-    """The encoding by Python's own name for it; "UTF8" is "utf-8"."""
+def _check_on_error(on_error: OnError) -> None:
     if on_error not in ("skip", "raise"):
         raise InvalidInput(
             f"on_error is {on_error!r}, expected 'skip' or 'raise'", fix="Use one of the two."
         )
-    if encoding is not None and not is_text_encoding(encoding):
-        raise InvalidInput(
-            f"Python knows no text encoding named {encoding!r}",
-            fix="Use a name such as utf-8, latin-1, cp1252, gb18030 or shift_jis.",
-        )
-    return None if encoding is None else codecs.lookup(encoding).name
 
 
 def _check(root: Path, within: Within) -> bool:

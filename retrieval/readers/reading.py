@@ -15,10 +15,12 @@ from retrieval.readers.docx import parse_docx
 from retrieval.readers.epub import parse_epub
 from retrieval.readers.files import Unreadable, read_bytes
 from retrieval.readers.html import parse_html
-from retrieval.readers.jsonl_csv import DocumentRow, read_csv, read_jsonl
+from retrieval.readers.jsonl_csv import read_csv, read_jsonl
 from retrieval.readers.opening import Within, opened
+from retrieval.readers.options import ReadOptions
 from retrieval.readers.pdf import parse_pdf
 from retrieval.readers.pptx import parse_pptx
+from retrieval.readers.rows import DocumentRow
 from retrieval.readers.text import Content, parse_markdown, parse_text
 from retrieval.readers.walking import is_beir, is_inside_beir, walk
 from retrieval.types import Document, Problem
@@ -77,7 +79,7 @@ class Reading:
     root: Path
     on_error: OnError
     on_problem: ProblemCallback
-    encoding: str | None
+    options: ReadOptions
     within: Within = None
     seen: set[str] = field(default_factory=set)
 
@@ -95,7 +97,9 @@ class Reading:
         example: dict[str, Path] = {}
         beir: dict[Path, bool] = {}
         readable = 0
-        for path, _ in walk(self.root, self._problem, self.within):
+        left_out: list[Path] = []
+        files = walk(self.root, self._problem, self.within, self.options, left_out.append)
+        for path, _ in files:
             if is_inside_beir(path, self.root, beir):
                 continue
             if not is_readable(path):
@@ -114,6 +118,15 @@ class Reading:
                 Problem(
                     _shown(example[suffix]),
                     f"{files} {kind} and were skipped (this is the first); {READABLE} are read",
+                )
+            )
+        if left_out:
+            number = "is" if len(left_out) == 1 else f"is one of {len(left_out):,} that are"
+            self.on_problem(
+                Problem(
+                    _shown(left_out[0]),
+                    f"{number} left out as packages, builds or named by .gitignore; all_files "
+                    "(--all-files) reads them",
                 )
             )
         if not readable:
@@ -145,7 +158,7 @@ class Reading:
             content = parse_file(file)
         else:
             kind, parse = _DOCUMENT_FORMATS[suffix]
-            content = parse(read_bytes(file), self.encoding)
+            content = parse(read_bytes(file), self.options.encoding)
         if not content.text.strip():
             raise Unreadable(_NO_TEXT.get(kind, "is empty"))
         if not self._is_new(name, path, None):
@@ -175,9 +188,9 @@ class Reading:
         rows: Iterator[DocumentRow]
         if suffix in (".csv", ".tsv"):
             delimiters = ",;\t" if suffix == ".csv" else "\t"
-            rows = read_csv(file, self.encoding, on_bad_row, on_note, delimiters=delimiters)
+            rows = read_csv(file, self.options, on_bad_row, on_note, delimiters=delimiters)
         else:
-            rows = read_jsonl(file, self.encoding, on_bad_row, on_note)
+            rows = read_jsonl(file, self.options, on_bad_row, on_note)
         for row in rows:
             rows_read += 1
             identity = f"{prefix}{row.id}" if row.id else f"{name}#{row.line}"

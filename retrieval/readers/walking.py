@@ -8,26 +8,50 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from retrieval.readers.files import Unreadable
+from retrieval.readers.ignoring import Ignored
 from retrieval.readers.opening import SPECIAL, Within, list_folder, look
+from retrieval.readers.options import ReadOptions
+
+_USUAL = ReadOptions()
+_LEADS_OUT = (
+    "is a link that leads out of the folder, and is not followed unless follow_links is given "
+    "(--follow-links)"
+)
 
 
 def walk(
-    root: Path, on_unreadable: Callable[[Path, str], None], within: Within = None
+    root: Path,
+    on_unreadable: Callable[[Path, str], None],
+    within: Within = None,
+    options: ReadOptions = _USUAL,
+    on_left_out: Callable[[Path], None] = lambda _: None,
 ) -> Iterator[tuple[Path, os.stat_result]]:
-    """Folders' regular files, sorted by name, hidden ones left out; each real folder once.
+    """Folders' regular files, sorted by name; each real folder once.
 
     Symbolic links to folders are followed after everything that is really there, so a folder is
     read under its own name where it has one below `root`, and a loop ends. A link that leads out
-    of `within` is unreadable.
+    of `within`, or without `follow_links` out of `root`, is unreadable. Hidden files, and what
+    `Ignored` leaves out, are passed over without `all_files`.
     """
     seen: set[tuple[int, int]] = set()
-    linked: list[Path] = []
+    linked: list[tuple[Path, Ignored]] = []
+    real = Path(os.path.realpath(root))
 
-    def visit(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-        waiting: list[Path] = [folder]
+    def leads_out(path: Path) -> bool:
+        return (
+            within is None
+            and not options.follow_links
+            and path.is_symlink()
+            and not Path(os.path.realpath(path)).is_relative_to(real)
+        )
+
+    def visit(top: Path, rules: Ignored) -> Iterator[tuple[Path, os.stat_result]]:
+        waiting: list[tuple[Path, Ignored]] = [(top, rules)]
         while waiting:
-            path = waiting.pop()
+            path, ignored = waiting.pop()
             try:
+                if path != root and leads_out(path):
+                    raise Unreadable(_LEADS_OUT)
                 status = look(path, within)
                 is_folder = stat.S_ISDIR(status.st_mode)
                 children = sorted(list_folder(path, within), reverse=True) if is_folder else []
@@ -40,20 +64,24 @@ def walk(
                 on_unreadable(path, SPECIAL)
             elif (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
+                own = ignored if options.all_files else ignored.of(path, children, within)
+                names = frozenset(child.name for child in children)
                 for child in children:
-                    if child.name.startswith("."):
-                        continue
-                    if child.is_symlink() and child.is_dir():
-                        linked.append(child)
-                    else:
-                        waiting.append(child)
+                    below = child.is_dir()
+                    if not options.all_files:
+                        if child.name.startswith("."):
+                            continue
+                        if own.leaves_out(child, is_folder=below, siblings=names):
+                            on_left_out(child)
+                            continue
+                    (linked if below and child.is_symlink() else waiting).append((child, own))
 
-    yield from visit(root)
+    yield from visit(root, Ignored())
     while linked:
-        batch = sorted(linked)
+        batch = sorted(linked, key=lambda one: one[0])
         linked.clear()
-        for link in batch:
-            yield from visit(link)
+        for link, rules in batch:
+            yield from visit(link, rules)
 
 
 def is_beir(folder: Path) -> bool:

@@ -39,6 +39,7 @@ from retrieval.errors import (
     RetrievalError,
     StoreFault,
 )
+from retrieval.readers.options import ReadOptions
 from retrieval.readers.read import read
 from retrieval.types import Problem
 
@@ -72,11 +73,11 @@ def tree(tmp_path: Path) -> Path:
 def read_in_groups(
     source: Path, *, batch: int = 3, encoding: str | None = None
 ) -> tuple[list[Document], list[Problem]]:
-    files, problems = files_of(source, encoding)
+    files, problems = files_of(source, ReadOptions.of(encoding))
     documents: list[Document] = []
     for group in file_groups(files):
         travelled = pickle.loads(pickle.dumps(group))
-        for part in read_group(travelled, encoding, batch):
+        for part in read_group(travelled, ReadOptions.of(encoding), batch):
             assert len(part.documents) <= batch
             documents += part.documents
             problems += part.problems
@@ -106,12 +107,12 @@ def test_a_relative_source_is_named_as_the_user_named_it(
 ) -> None:
     """Workers read absolute paths, wherever they run; what is stored says what a plain run says."""
     monkeypatch.chdir(tree.parent)
-    files, _ = files_of(Path("tree"), None)
+    files, _ = files_of(Path("tree"), ReadOptions())
     expected = read_plainly(Path("tree"))
     monkeypatch.chdir("/")
     documents, problems = [], []
     for group in file_groups(files):
-        for part in read_group(group, None, 100):
+        for part in read_group(group, ReadOptions(), 100):
             documents += part.documents
             problems += part.problems
     assert documents == expected[0]
@@ -130,12 +131,12 @@ def test_an_encoding_goes_to_the_reader(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("naïve café".encode("latin-1"))
     assert read_in_groups(tmp_path, encoding="latin1") == read_plainly(tmp_path, "latin1")
     with pytest.raises(InvalidInput, match="no text encoding"):
-        files_of(tmp_path, "nosuch")
+        ReadOptions.of("nosuch")
 
 
 def test_a_source_that_is_not_there_is_told_before_ray_starts(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="there is no file or folder"):
-        files_of(tmp_path / "nothing", None)
+        files_of(tmp_path / "nothing", ReadOptions())
 
 
 def test_a_file_that_goes_away_is_a_problem_of_its_own(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_tree_of_every_format(tmp_path: Path) -> None:
             "a/guide.md": "---\ntitle: The guide\ntags: [a, 'b c']\n---\n# Start\n\nText.\n",
             "a/page.HTML": "<title>A page</title><p>Hello <b>wor</b>ld</p>",
             "rows.jsonl": '{"id": 7, "text": "7", "title": "T", "lang": "en"}\n\n{"text": "x"}\n',
-            "table.csv": "id,text,year,code\n1,first,2020,007\n2,second,1.5,true\n",
+            "table.csv": "id,text,year,code\n1,first,2020,007\n2,second,1.5,12\n",
             "标题/文档.md": "# 中文\n\n内容。\n",
             ".hidden.txt": "no",
             ".git/config.txt": "no",
@@ -85,7 +85,7 @@ def test_a_tree_of_every_format(tmp_path: Path) -> None:
     assert (seven.text, seven.title, seven.metadata) == ("7", "T", {"lang": "en"})
     assert seven.source == f"{tmp_path / 'rows.jsonl'}:1"
     assert documents["table.csv#1"].metadata == {"year": 2020, "code": "007"}
-    assert documents["table.csv#2"].metadata == {"year": 1.5, "code": True}
+    assert documents["table.csv#2"].metadata == {"year": 1.5, "code": "12"}
     assert documents["标题/文档.md"].title == "中文"
 
 
@@ -344,7 +344,7 @@ BAD_ROWS = [
     ("a.jsonl", b'["text"]', "is JSON, but an array; expected an object"),
     ("a.jsonl", b"null", "is JSON, but null"),
     ("a.jsonl", b'"text"', "is JSON, but a string"),
-    ("a.jsonl", b'{"body": "x"}', "has no text field: found 'body'; expected text"),
+    ("a.jsonl", b'{"name": "x"}', "has no text field: found 'name'; expected text"),
     ("a.jsonl", b"{}", "has no text field: found no field"),
     ("a.jsonl", b'{"text": ["x"]}', "has a text field that is an array, expected a string"),
     ("a.jsonl", b'{"text": "x", "title": 3}', "has a title that is a number, expected"),
@@ -496,6 +496,13 @@ def test_links_loops_pipes_and_names_that_are_no_text(tmp_path: Path) -> None:
     bad_name = os.fsdecode(os.fsencode(real) + b"/caf\xe9.txt")
     Path(bad_name).write_text("x", encoding="utf-8")
     documents, problems = read_all(real)
+    assert list(documents) == ["z/real.txt"]
+    assert [one for one in told(problems, real) if "leads out of the folder" in one] == [
+        f"{name}: is a link that leads out of the folder, and is not followed unless "
+        "follow_links is given (--follow-links)"
+        for name in ("file.txt", "b")
+    ]
+    documents, problems = read_all(real, follow_links=True)
     assert list(documents) == ["file.txt", "z/real.txt", "b/o.txt"]
     assert sorted(told(problems, real)) == [
         "broken.txt: cannot be read: no such file or directory",
