@@ -16,6 +16,25 @@ from retrieval.errors import InvalidInput, InvalidQuery
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Characters that show nothing: format marks and what Unicode calls default-ignorable, variation
+# selectors, fillers of Hangul and Braille, controls.
+_INVISIBLE = (
+    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+VISIBLE = re.compile(f"[^\\s{_INVISIBLE}]")
+"""A character that shows something."""
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing, and so says nothing.
+
+    Example:
+        >>> is_blank(" \\u200b\\ufeff\\n"), is_blank("a")
+        (True, False)
+    """
+    return VISIBLE.search(text) is None
 
 
 def is_whole_number(
@@ -153,7 +172,7 @@ def query_text(query: object) -> str:
     Raises:
         InvalidQuery: it is blank, not a str, or has a lone surrogate.
     """
-    if isinstance(query, str) and not query.strip():
+    if isinstance(query, str) and is_blank(query):
         raise InvalidQuery("the query is empty", fix="Write what you are looking for.")
     # BM25 refuses a surrogate, and a vector search would read something else: every mode refuses.
     fix = "Write the query in UTF-8." if isinstance(query, str) else "Pass the question as a str."

@@ -96,3 +96,17 @@ def test_surrogates_are_found_and_replaced_without_moving_offsets(
 ) -> None:
     assert validate.surrogate_at(text) == place
     assert validate.without_surrogates(text) == mended
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " \t\n", "\u200b", "\ufeff", "\u00ad\u2060", "\ufe0f", "\u3164\u115f", "\u2800"),
+        "\U000e0101",
+    ],
+)
+def test_what_shows_nothing_is_blank(text: str) -> None:
+    assert validate.is_blank(text)
+    assert not validate.is_blank(f"{text}x{text}")
+    with pytest.raises(InvalidQuery, match="empty"):
+        validate.query_text(text)

@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from retrieval._validate import surrogate_at
+from retrieval._validate import is_blank, surrogate_at
 from retrieval.errors import CorpusError, MissingExtra
 from retrieval.readers.docx import parse_docx
 from retrieval.readers.epub import parse_epub
@@ -159,7 +159,7 @@ class Reading:
         else:
             kind, parse = _DOCUMENT_FORMATS[suffix]
             content = parse(read_bytes(file), self.options.encoding)
-        if not content.text.strip():
+        if is_blank(content.text):
             raise Unreadable(_NO_TEXT.get(kind, "is empty"))
         if not self._is_new(name, path, None):
             return

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval._validate import is_whole_number
+from retrieval._validate import is_blank, is_whole_number
 from retrieval.readers.files import Unreadable
 from retrieval.readers.options import Columns
 
@@ -73,10 +73,10 @@ def row_of(fields: Mapping[str, Any], line: int, columns: Columns) -> DocumentRo
     text = texts[0] if len(texts) == 1 else "\n\n".join(filter(str.strip, texts))
     if "\0" in text or "\0" in title:
         raise Unreadable("has a NUL character, so it is not text")
-    if not text.strip():
+    if is_blank(text):
         # In BEIR a document may be its title alone: what the encoder reads is the same.
         text, title = title, ""
-    if not text.strip():
+    if is_blank(text):
         raise Unreadable("is empty: neither text nor title")
     nested = fields.get("metadata")
     rest = {**nested} if isinstance(nested, dict) else {}

@@ -6,7 +6,6 @@ strongest boundary that leaves it well enough filled.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval._validate import VISIBLE
 from retrieval.splitting.markdown_structure import (
     Structure,
     clause_starts,
@@ -29,7 +29,6 @@ _TOKENIZER_WINDOW = 64 * 1024
 _WIDE_TOKEN = 100
 """A token of more characters is a word that the vocabulary does not cover ([UNK])."""
 _CHARACTERS_PER_TOKEN = 4
-_NONBLANK = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +228,7 @@ class Division:
         return (start, end) if inside and position < end else None
 
     def _next_text(self, position: int) -> int:
-        found = _NONBLANK.search(self.text, position)
+        found = VISIBLE.search(self.text, position)
         return len(self.text) if found is None else found.start()
 
 

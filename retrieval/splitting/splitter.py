@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import uuid
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from retrieval._validate import is_whole_number, whole_number
+from retrieval._validate import VISIBLE, is_whole_number, whole_number
 from retrieval.errors import InvalidInput
 from retrieval.splitting.boundaries import Division, Slice, count_tokens, end_of_text
 from retrieval.types import Document, Passage, SplitterInfo, TokenCounter
@@ -24,7 +23,6 @@ DEFAULT_MAX_TOKENS = 256
 DEFAULT_OVERLAP_TOKENS = 32
 
 _PASSAGE_NAMESPACE = uuid.UUID("6f6b3f0a-0d7c-5c39-9a53-2f1f5d0c8e41")
-_NONBLANK = re.compile(r"\S")
 
 
 def passage_id(document_id: str, position: int) -> str:
@@ -125,7 +123,7 @@ class Splitter:
             InvalidInput: the metadata are not JSON, or the pages are not rising offsets from 0.
         """
         _check_pages(document)
-        first = _NONBLANK.search(document.text)
+        first = VISIBLE.search(document.text)
         if first is None:
             return []
         whole = Slice(first.start(), end_of_text(document.text, 0, len(document.text)))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retrieval._validate import is_blank
 from retrieval.errors import InvalidInput
 from retrieval.splitting.splitter import Splitter, document_hash, passage_id
 from retrieval.types import Document, Passage, SplitterInfo, TokenCounter
@@ -50,10 +51,10 @@ def check(counter: TokenCounter, document: Document, passages: list[Passage], mo
         covered[passage.start : passage.end] = b"\1" * (passage.end - passage.start)
         starts.append(passage.start)
         ends.append(passage.end)
-    assert all(covered[i] or text[i].isspace() for i in range(len(text)))
+    assert all(covered[i] or is_blank(text[i]) for i in range(len(text)))
     assert starts == sorted(set(starts))
     assert ends == sorted(set(ends))
-    assert bool(passages) == bool(text.strip())
+    assert bool(passages) == (not is_blank(text))
 
 
 # --- properties -----------------------------------------------------------------------------
