@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from retrieval._validate import without_surrogates
 from retrieval.readers.files import MAX_FILE_BYTES, Unreadable
@@ -77,6 +78,14 @@ def table_lines(rows: Iterable[Sequence[str]], *, has_head: bool) -> Iterator[st
         yield "| " + " | ".join(cells) + " |"
         if place == 0 and has_head:
             yield "|" + " - |" * len(row)
+
+
+def properties_of(core: Any) -> tuple[str, str]:
+    """Title and author as an Office package's core properties give them."""
+    title, author = (
+        " ".join(clean(str(getattr(core, name, "") or "")).split()) for name in ("title", "creator")
+    )
+    return title, "" if author == "openpyxl" else author
 
 
 @dataclass(frozen=True, slots=True)

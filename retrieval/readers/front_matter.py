@@ -77,7 +77,7 @@ def _loader() -> Any:
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
                 raise yaml.composer.ComposerError(None, None, "references are not followed", mark)
             return super().compose_node(parent, index)
 
@@ -91,7 +91,7 @@ def _loader() -> Any:
             f"tag:yaml.org,2002:{kind}", own, ["" if one == "\0" else one for one in first]
         )
     Loader.add_implicit_resolver("!number", re.compile(r"[-+]?[0-9]+\.[0-9]+$"), [*"-+0123456789"])
-    Loader.add_constructor("!number", lambda loader, node: _number(loader.construct_scalar(node)))
+    Loader.add_constructor("!number", lambda _, node: _number(str(node.value)))
     return Loader
 
 

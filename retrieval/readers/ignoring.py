@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 _NEVER = frozenset({"node_modules", "bower_components", "__pycache__", "site-packages"})
+_LOCKS = frozenset({"package-lock.json", "pnpm-lock.yaml", "composer.lock"})
+_PACKED = (".min.js", ".min.css")
 _VENV = "pyvenv.cfg"
 # A folder of such a name is a build's only beside the file that builds it: "build" may be a guide.
 _BUILDERS = frozenset(
@@ -49,6 +51,8 @@ class Ignored:
     def leaves_out(self, path: Path, *, is_folder: bool, siblings: frozenset[str]) -> bool:
         """Whether a file or folder is no document of its folder."""
         if is_folder and (path.name in _NEVER or _is_venv(path)):
+            return True
+        if not is_folder and (path.name in _LOCKS or path.name.endswith(_PACKED)):
             return True
         if is_folder and path.name in _BUILDS and not siblings.isdisjoint(_BUILDERS):
             return True

@@ -10,16 +10,10 @@ from pathlib import Path
 
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.readers.files import Unreadable, why
+from retrieval.readers.formats import READABLE, is_readable
 from retrieval.readers.opening import Within, list_folder, place, real_folders
 from retrieval.readers.options import ColumnsLike, ReadOptions
-from retrieval.readers.reading import (
-    READABLE,
-    OnError,
-    ProblemCallback,
-    Reading,
-    SourceFile,
-    is_readable,
-)
+from retrieval.readers.reading import OnError, ProblemCallback, Reading, SourceFile
 from retrieval.readers.stdlib_docs import SOURCE_NAME, python_docs
 from retrieval.types import Document, Problem
 

@@ -11,48 +11,20 @@ from typing import BinaryIO, Literal
 
 from retrieval._validate import is_blank, surrogate_at
 from retrieval.errors import CorpusError, MissingExtra
-from retrieval.readers.docx import parse_docx
-from retrieval.readers.epub import parse_epub
 from retrieval.readers.files import Unreadable, read_bytes
-from retrieval.readers.html import parse_html
+from retrieval.readers.formats import DOCUMENTS, NO_TEXT, PACKAGES, READABLE, ROWS, is_readable
+from retrieval.readers.json_file import json_document, read_json
 from retrieval.readers.jsonl_csv import read_csv, read_jsonl
 from retrieval.readers.opening import Within, opened
 from retrieval.readers.options import ReadOptions
-from retrieval.readers.pdf import parse_pdf
-from retrieval.readers.pptx import parse_pptx
 from retrieval.readers.rows import DocumentRow
-from retrieval.readers.text import Content, parse_markdown, parse_text
+from retrieval.readers.text import Content
 from retrieval.readers.walking import is_beir, is_inside_beir, walk
 from retrieval.types import Document, Problem
 
 OnError = Literal["skip", "raise"]
 ProblemCallback = Callable[[Problem], None]
 
-_DOCUMENT_FORMATS: dict[str, tuple[str, Callable[[bytes, str | None], Content]]] = {
-    ".txt": ("text", parse_text),
-    ".text": ("text", parse_text),
-    ".rst": ("text", parse_text),
-    ".md": ("markdown", parse_markdown),
-    ".markdown": ("markdown", parse_markdown),
-    ".html": ("html", parse_html),
-    ".htm": ("html", parse_html),
-    ".xhtml": ("html", parse_html),
-}
-# Read from their files part by part, which say themselves how their text is encoded.
-_PACKAGE_FORMATS: dict[str, tuple[str, Callable[[BinaryIO], Content]]] = {
-    ".pdf": ("pdf", parse_pdf),
-    ".docx": ("docx", parse_docx),
-    ".pptx": ("pptx", parse_pptx),
-    ".epub": ("epub", parse_epub),
-}
-_ROW_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
-READABLE = "txt, rst, md, html, pdf, docx, pptx, epub, jsonl, csv and tsv"
-_NO_TEXT = {
-    "html": "has no text in its main part",
-    "docx": "has no text",
-    "pptx": "has no text on its slides",
-    "epub": "has no text in its chapters",
-}
 MOST_PROBLEMS_PER_FILE = 100
 """Bad rows of one file that are named one by one; the rest is counted."""
 
@@ -65,11 +37,6 @@ class SourceFile:
     path: Path
     name: str
     row_prefix: str
-
-
-def is_readable(path: Path) -> bool:
-    """Whether files of that suffix are read."""
-    return path.suffix.lower() in (*_DOCUMENT_FORMATS, *_PACKAGE_FORMATS, *_ROW_SUFFIXES)
 
 
 @dataclass(slots=True)
@@ -98,8 +65,8 @@ class Reading:
         beir: dict[Path, bool] = {}
         readable = 0
         left_out: list[Path] = []
-        files = walk(self.root, self._problem, self.within, self.options, left_out.append)
-        for path, _ in files:
+        walked = walk(self.root, self._problem, self.within, self.options, left_out.append)
+        for path, _ in walked:
             if is_inside_beir(path, self.root, beir):
                 continue
             if not is_readable(path):
@@ -121,11 +88,11 @@ class Reading:
                 )
             )
         if left_out:
-            number = "is" if len(left_out) == 1 else f"is one of {len(left_out):,} that are"
+            which = "is" if len(left_out) == 1 else f"is one of {len(left_out):,} that are"
             self.on_problem(
                 Problem(
                     _shown(left_out[0]),
-                    f"{number} left out as packages, builds or named by .gitignore; all_files "
+                    f"{which} left out as packages, builds or named by .gitignore; all_files "
                     "(--all-files) reads them",
                 )
             )
@@ -141,7 +108,9 @@ class Reading:
         suffix = path.suffix.lower()
         try:
             with opened(path, self.within) as stream:
-                if suffix not in _ROW_SUFFIXES:
+                if suffix == ".json" and (whole := self._one_json(stream)) is not None:
+                    yield from self._document(whole, path, name, "json")
+                elif suffix not in ROWS:
                     yield from self._whole(stream, path, name, suffix)
                 else:
                     yield from self._rows(stream, path, name, suffix, row_prefix)
@@ -153,14 +122,17 @@ class Reading:
             self._problem(path, f"was not read. {missing}")
 
     def _whole(self, file: BinaryIO, path: Path, name: str, suffix: str) -> Iterator[Document]:
-        if suffix in _PACKAGE_FORMATS:
-            kind, parse_file = _PACKAGE_FORMATS[suffix]
+        if suffix in PACKAGES:
+            kind, parse_file = PACKAGES[suffix]
             content = parse_file(file)
         else:
-            kind, parse = _DOCUMENT_FORMATS[suffix]
+            kind, parse = DOCUMENTS[suffix]
             content = parse(read_bytes(file), self.options.encoding)
+        yield from self._document(content, path, name, kind)
+
+    def _document(self, content: Content, path: Path, name: str, kind: str) -> Iterator[Document]:
         if is_blank(content.text):
-            raise Unreadable(_NO_TEXT.get(kind, "is empty"))
+            raise Unreadable(NO_TEXT.get(kind, "is empty"))
         if not self._is_new(name, path, None):
             return
         for reason in content.failures:
@@ -169,6 +141,12 @@ class Reading:
             self.on_problem(Problem(_shown(path), reason))
         metadata = {**content.metadata, "path": name, "format": kind}
         yield Document(name, content.text, content.title, metadata, _shown(path), content.pages)
+
+    def _one_json(self, file: BinaryIO) -> Content | None:
+        """A JSON file that is one document; None where it is a list of them."""
+        data = read_bytes(file)
+        file.seek(0)
+        return json_document(data, self.options)
 
     def _rows(
         self, file: BufferedReader, path: Path, name: str, suffix: str, prefix: str
@@ -189,6 +167,8 @@ class Reading:
         if suffix in (".csv", ".tsv"):
             delimiters = ",;\t" if suffix == ".csv" else "\t"
             rows = read_csv(file, self.options, on_bad_row, on_note, delimiters=delimiters)
+        elif suffix == ".json":
+            rows = read_json(read_bytes(file), self.options, on_bad_row)
         else:
             rows = read_jsonl(file, self.options, on_bad_row, on_note)
         for row in rows:
