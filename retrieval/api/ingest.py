@@ -54,6 +54,7 @@ class IngestOptions(CollectionOptions, EncoderOptions, total=False):
     Attributes:
         language: language of the BM25 terms: "auto" detects it from the first documents; else a
             name or ISO code.
+        fold_accents: whether BM25 finds "café" by "cafe"; None does as readers of the language do.
         max_tokens: longest passage in the encoder's tokens; "default" is 256, or what the encoder
             reads where that is less; None makes each document one passage.
         overlap_tokens: tokens of a passage that the next one repeats; 32 by default.

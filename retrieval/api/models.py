@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval.errors import ModelNotFound
-from retrieval.index.bm25 import bm25_info
+from retrieval.index.bm25 import VERSION, bm25_info
 from retrieval.models import registry
 from retrieval.models.defaults import AUTO, NONE, choose_models
 from retrieval.models.load import load_encoder, load_reranker
@@ -203,11 +203,26 @@ def encoder_of(
 
 
 def language_notices(manifest: Manifest) -> tuple[str, ...]:
-    """A warning where a model of one language was given texts of another.
+    """A warning where a model of one language was given texts of another, or words are made by
+    older rules.
 
     MiniLM on Chinese paragraphs finds less than BM25 alone, and joining the two loses what BM25
     found (docs/evaluation.md), so silence would be costly.
     """
+    return (*_other_language(manifest), *_older_words(manifest))
+
+
+def _older_words(manifest: Manifest) -> tuple[str, ...]:
+    if manifest.bm25.version >= VERSION:
+        return ()
+    lost = "finds no numbers by words, and " if manifest.bm25.tokenizer == "multilingual" else ""
+    return (
+        f"{manifest.collection!r} {lost}takes C++, 10.0.0.17 and the like apart, as collections "
+        "did before; `retrieval reindex` with its source makes it find them.",
+    )
+
+
+def _other_language(manifest: Manifest) -> tuple[str, ...]:
     known = registry.find(manifest.encoder.model)
     language = manifest.bm25.language
     if known is None or not known.languages or "multilingual" in (*known.languages, language):

@@ -73,6 +73,15 @@ READING: dict[str, Any] = {
         ),
     ],
 }
+WORDS: dict[str, Any] = {
+    "fold_accents": Annotated[
+        bool | None,
+        typer.Option(
+            "--fold-accents/--keep-accents",
+            help="Whether BM25 finds café by cafe. Default: as readers of the language do.",
+        ),
+    ],
+}
 SPLITTING: dict[str, Any] = {
     "max_tokens": Annotated[
         int | None, typer.Option(help="Longest passage in the encoder's tokens.", min=8)
@@ -169,6 +178,7 @@ CLUSTER: dict[str, Any] = {
 
 @with_model_options(*SETTINGS, *RUNNING, *CUTTING)
 @with_options(
+    words=WORDS,
     reading=READING,
     splitting=SPLITTING,
     storage=STORAGE,
@@ -196,6 +206,7 @@ def index(
         str, typer.Option(help="Language of the BM25 terms: auto, en, zh, …")
     ] = "auto",
     *,
+    words: dict[str, Any],
     splitting: dict[str, Any],
     prune: Annotated[
         bool,
@@ -233,6 +244,7 @@ def index(
         store=place,
         encoder=encoder,
         language=language,
+        **words,
         prune=prune,
         on_error=on_error,
         **how_read(reading),

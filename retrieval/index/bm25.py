@@ -8,13 +8,13 @@ passage's vector never has to change when others come or go.
 from __future__ import annotations
 
 import functools
-import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retrieval.errors import InvalidInput, StoreFault
+from retrieval.index.bm25_language import FOLDING, ISO, LANGUAGES, MIXED, NO_BLANKS, detect
+from retrieval.index.bm25_words import exact_words, normalised
 from retrieval.index.point_store import SparseTerms
 from retrieval.types import Bm25Info
 
@@ -28,59 +28,24 @@ AVG_LEN: dict[Tokenizer, float] = {"word": 100.0, "multilingual": 128.0}
 same corpus read twice gives the same manifest. nDCG@10 hardly depends on it: scifact 0.691 at 64,
 0.692 at 96, 0.683 at 256; cmrc2018 (Chinese) 0.973 at 64, 0.980 at 128, 0.981 at 256."""
 
+VERSION = 2
+"""Of the rules by which terms are made. 1: as the engine's tokeniser makes them. 2: texts are
+normalised, accents folded where readers leave them out, and words are kept that a tokeniser takes
+apart or drops."""
+
+_K, _B = 1.2, 0.75  # the engine's own
+# without saturation and length a term's weight is how often it occurs
+_AS_COUNTS: dict[str, Any] = {"k": 1e9, "b": 0.0}
 _K3 = 8.0  # of the query's term frequencies, see `Bm25Terms.query`
 
-_ISO = {
-    "ar": "arabic", "az": "azerbaijani", "eu": "basque", "bn": "bengali", "ca": "catalan",
-    "zh": "chinese", "da": "danish", "nl": "dutch", "en": "english", "fi": "finnish",
-    "fr": "french", "de": "german", "el": "greek", "he": "hebrew", "hu": "hungarian",
-    "id": "indonesian", "it": "italian", "ja": "japanese", "kk": "kazakh", "ko": "korean",
-    "ne": "nepali", "no": "norwegian", "nb": "norwegian", "pt": "portuguese", "ro": "romanian",
-    "ru": "russian", "sl": "slovene", "es": "spanish", "sv": "swedish", "tg": "tajik",
-    "th": "thai", "tr": "turkish",
-}  # fmt: skip
-_NO_BLANKS = ("chinese", "japanese", "thai", "korean")
-_MIXED = "multilingual"
-LANGUAGES = tuple(sorted({*_ISO.values(), _MIXED}))
-"""What `bm25_info` knows by name; `multilingual` is for text of several scripts."""
 
-# Function words that are frequent in one language and rare in the others of the list: enough to
-# tell languages of the Latin script apart on a few hundred words.
-_FUNCTION_WORDS = {
-    "english": "the of and to is that it was for with are this be from which",
-    "german": "der die und das ist nicht mit den ein eine auf dem sich von zu",
-    "french": "le les des est et une dans qui que pour pas du sur au avec",
-    "spanish": "el los las que una por con para del es se como más pero su",
-    "italian": "il che di della per non una sono gli con è nel più anche dei",
-    "portuguese": "não uma os que em para com do da dos um são mais como ao",
-    "dutch": "het een van de niet dat zijn op voor met ook maar wordt naar bij",
-    "swedish": "och att det som är inte på för av ett med den till har om",
-    "danish": "og at det er ikke på en til af med der for som jeg har",
-    "norwegian": "og det er ikke på en til av med som å har jeg fra ble",
-    "finnish": "ja on ei se että oli hän mutta kun myös tai joka sen niin ovat",
-    "romanian": "și nu este în cu pe un care mai din să sunt la pentru o",
-    "turkish": "ve bir bu için ile da de olarak daha gibi çok olan ne var en",
-    "hungarian": "a az és hogy nem egy is ez van meg volt csak de mint már",
-    "indonesian": "yang dan di dengan untuk dari ini itu pada tidak dalam akan adalah oleh ke",
-}
-_WORD_SETS = {name: frozenset(words.split()) for name, words in _FUNCTION_WORDS.items()}
-
-_SCRIPTS = {
-    "kana": re.compile(r"[\u3040-\u30ff\u31f0-\u31ff]"),
-    "han": re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"),
-    "korean": re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"),
-    "thai": re.compile(r"[\u0e00-\u0e7f]"),
-    "russian": re.compile(r"[\u0400-\u04ff]"),
-    "greek": re.compile(r"[\u0370-\u03ff]"),
-    "arabic": re.compile(r"[\u0600-\u06ff\u0750-\u077f]"),
-    "hebrew": re.compile(r"[\u0590-\u05ff]"),
-    "bengali": re.compile(r"[\u0980-\u09ff]"),
-    "latin": re.compile(r"[A-Za-z\u00c0-\u024f]"),
-}
-_SAMPLE_TEXTS, _SAMPLE_CHARS = 200, 4_000
-
-
-def bm25_info(language: str, sample: Iterable[str] = ()) -> Bm25Info:
+def bm25_info(
+    language: str,
+    sample: Iterable[str] = (),
+    *,
+    fold_accents: bool | None = None,
+    version: int = VERSION,
+) -> Bm25Info:
     """How BM25 terms are made for a language.
 
     Languages written without blanks between words (and mixed corpora) get the multilingual
@@ -93,6 +58,8 @@ def bm25_info(language: str, sample: Iterable[str] = ()) -> Bm25Info:
         sample: some texts of the corpus, read only for "auto" (at most 200); English is assumed
             where they tell nothing. A collection that exists keeps the language it has: take
             it from the manifest, not from another sample.
+        fold_accents: whether "café" is found by "cafe"; None does as readers of the language do.
+        version: of the rules, see `VERSION`.
 
     Raises:
         InvalidInput: the language is not known.
@@ -104,24 +71,34 @@ def bm25_info(language: str, sample: Iterable[str] = ()) -> Bm25Info:
         )
     name = language.strip().lower()
     if name == "auto":
-        name = _detect(sample)
-    name = _ISO.get(re.split(r"[-_]", name)[0], name)
+        name = detect(sample)
+    name = ISO.get(re.split(r"[-_]", name)[0], name)
     if name not in LANGUAGES:
         raise InvalidInput(
             f"the BM25 language {language!r} is not known; known are auto, {', '.join(LANGUAGES)} "
             "and their ISO 639-1 codes",
             fix="Choose one of these; for any other language try 'multilingual'.",
         )
-    tokenizer: Tokenizer = "multilingual" if name in (*_NO_BLANKS, _MIXED) else "word"
-    return Bm25Info(language=name, tokenizer=tokenizer, avg_len=AVG_LEN[tokenizer])
+    tokenizer: Tokenizer = "multilingual" if name in (*NO_BLANKS, MIXED) else "word"
+    folds = name in FOLDING if fold_accents is None else fold_accents
+    return Bm25Info(
+        name, tokenizer, AVG_LEN[tokenizer], version=version, folds=version > 1 and folds
+    )
 
 
 class Bm25Terms:
     """Makes term vectors as a collection's manifest says. Safe to use from several threads."""
 
     def __init__(self, info: Bm25Info) -> None:
-        self._model = _model(info.language, info.tokenizer, info.avg_len)
-        self._counts = _model(info.language, info.tokenizer, info.avg_len, counts=True)
+        if info.version not in (1, VERSION):
+            raise StoreFault(
+                f"the collection's BM25 terms are of version {info.version}, this library makes "
+                f"versions 1 to {VERSION}",
+                fix="Use the version of the library that made it, or index into a new collection.",
+            )
+        self._info = info
+        self._counts = _model(info.language, info.tokenizer, info.avg_len, info.folds, counts=True)
+        self._plain = _model(info.language, info.tokenizer, info.avg_len, info.folds)
 
     def passage(self, text: str) -> SparseTerms:
         """Term weights of a passage: saturated frequencies, normalised by length (k=1.2, b=0.75).
@@ -129,7 +106,16 @@ class Bm25Terms:
         Method: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond",
         2009. A text without terms gives no terms: no query finds it by words.
         """
-        return _terms(self._model.embed_document(text))
+        if self._info.version == 1:
+            return _terms(self._plain.embed_document(text))
+        text = normalised(text)
+        exact = self._exact(text)
+        if not exact:
+            return _terms(self._plain.embed_document(text))
+        counts, length = self._counts_of(text, exact)
+        short = _K * (1.0 - _B + _B * length / self._info.avg_len)
+        weights = (count * (_K + 1.0) / (count + short) for count in counts.values())
+        return SparseTerms(tuple(counts), tuple(weights))
 
     def query(self, text: str) -> SparseTerms:
         """Terms of a query; one that occurs n times has the weight 9 n / (8 + n), once 1.
@@ -139,16 +125,42 @@ class Bm25Terms:
         say a word twice and see no difference (scifact/train 0.699, 0.701 with weights of 1); a
         paragraph says by repetition what it is about: CISI, queries of 62 words, 0.389 and 0.318.
         """
-        counts = _terms(self._counts.embed_document(text))
-        weights = tuple((_K3 + 1.0) * count / (_K3 + count) for count in counts.values)
-        return SparseTerms(counts.indices, weights)
+        if self._info.version > 1:
+            text = normalised(text)
+        counts, _ = self._counts_of(text, self._exact(text))
+        weights = tuple((_K3 + 1.0) * count / (_K3 + count) for count in counts.values())
+        return SparseTerms(tuple(counts), weights)
+
+    def _counts_of(self, text: str, exact: dict[int, float]) -> tuple[dict[int, float], float]:
+        """How often each term occurs, and how many there are without the exact words, which are
+        mostly said by their parts, too."""
+        found = self._counts.embed_document(text)
+        counts = dict(zip(found.indices, found.values, strict=True))
+        length = sum(counts.values())
+        for term, count in exact.items():
+            counts[term] = max(counts.get(term, 0.0), count)
+        return counts, length
+
+    def _exact(self, text: str) -> dict[int, float]:
+        """How often words occur that are asked for by their very letters."""
+        if self._info.version == 1:
+            return {}
+        words = exact_words(text, numbers=self._info.tokenizer == "multilingual")
+        if not words:
+            return {}
+        found = _exact_model(self._info.folds).embed_document(" ".join(words))
+        return dict(zip(found.indices, found.values, strict=True))
 
 
 @functools.lru_cache(maxsize=16)
-def _model(language: str, tokenizer: Tokenizer, avg_len: float, counts: bool = False) -> Bm25:
+def _model(
+    language: str, tokenizer: Tokenizer, avg_len: float, folds: bool, counts: bool = False
+) -> Bm25:
     import qdrant_edge as edge
 
     options: dict[str, Any] = {"language": language, "avg_len": avg_len}
+    if folds:
+        options["ascii_folding"] = True
     if tokenizer == "multilingual":
         # such texts carry English terms too, which are stemmed and stopped; measured on
         # cmrc2018, that costs Chinese nothing
@@ -162,8 +174,7 @@ def _model(language: str, tokenizer: Tokenizer, avg_len: float, counts: bool = F
             "stopwords": edge.StopwordsSet(languages=stop),
         }
     if counts:
-        # without saturation and length a term's weight is how often it occurs there
-        options |= {"k": 1e9, "b": 0.0}
+        options |= _AS_COUNTS
     try:
         return edge.Bm25(edge.Bm25Config(**options))
     except ValueError as error:
@@ -173,33 +184,18 @@ def _model(language: str, tokenizer: Tokenizer, avg_len: float, counts: bool = F
         ) from error
 
 
+@functools.cache
+def _exact_model(folds: bool) -> Bm25:
+    """Words between blanks as they are; their ids are those of the other tokenisers."""
+    import qdrant_edge as edge
+
+    return edge.Bm25(
+        edge.Bm25Config(
+            tokenizer=edge.TokenizerType.Whitespace, language="english", ascii_folding=folds,
+            **_AS_COUNTS,
+        )
+    )  # fmt: skip
+
+
 def _terms(vector: Any) -> SparseTerms:
     return SparseTerms(tuple(vector.indices), tuple(vector.values))
-
-
-def _detect(sample: Iterable[str]) -> str:
-    text = "\n".join(part[:_SAMPLE_CHARS] for part in itertools.islice(sample, _SAMPLE_TEXTS))
-    counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
-    letters = sum(counts.values())
-    if not letters:
-        return "english"
-    unspaced = counts["kana"] + counts["han"] + counts["korean"] + counts["thai"]
-    if unspaced >= 0.02 * letters:
-        # the word tokeniser would make one term of each run of these, so a small share decides
-        if unspaced < 0.5 * letters:
-            return _MIXED
-        if counts["kana"] >= 0.1 * unspaced:
-            return "japanese"
-        return max(("chinese", "han"), ("korean", "korean"), ("thai", "thai"),
-                   key=lambda pair: counts[pair[1]])[0]  # fmt: skip
-    script = max(counts, key=lambda name: counts[name])
-    return _latin_language(text) if script == "latin" else script
-
-
-def _latin_language(text: str) -> str:
-    words = Counter(re.findall(r"[^\W\d_]+", text.lower()))
-    hits = {name: sum(words[word] for word in known) for name, known in _WORD_SETS.items()}
-    best = max(hits, key=lambda name: hits[name])
-    # a wrong stemmer costs more than a missing one: leave English only on clear evidence
-    clear = hits[best] >= 10 and hits[best] >= 1.2 * hits["english"]
-    return best if clear else "english"

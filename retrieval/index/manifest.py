@@ -42,6 +42,9 @@ _READ_VERSIONS = (2, FORMAT_VERSION)
 _ONLY_WHERE_GIVEN = ("query_suffix", "query_examples")
 """Of an encoder: few have them, and manifests before them are read as having none."""
 
+_BM25_OF_OLD: dict[str, Any] = {"version": 1, "folds": False}
+"""What manifests before version 2 of BM25's rules do not say."""
+
 _ID = re.compile(r"[0-9a-f]{8,64}")  # it becomes a part of names
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -97,6 +100,9 @@ def manifest_to_dict(manifest: Manifest) -> dict[str, Any]:
     for name in _ONLY_WHERE_GIVEN:
         if not values["encoder"][name]:
             del values["encoder"][name]  # so that older versions read what does not need it
+    if manifest.bm25.version == 1:
+        for name in _BM25_OF_OLD:
+            del values["bm25"][name]
     if manifest.format_version == 2:
         del values["id"]
     del values["tuning"]
@@ -269,6 +275,8 @@ def _build(kind: type[_T], values: object, origin: str, prefix: str) -> _T:
     if kind is EncoderInfo:
         none: dict[str, Any] = dict.fromkeys(_ONLY_WHERE_GIVEN, "")
         values = none | values
+    if kind is Bm25Info:
+        values = _BM25_OF_OLD | values
     missing = [name for name in hints if name not in values]
     unknown = [name for name in values if name not in hints]
     if missing:

@@ -37,6 +37,7 @@ class CollectionOptions(TypedDict, total=False):
     """
 
     language: str
+    fold_accents: bool | None
     max_tokens: int | Literal["default"] | None
     overlap_tokens: int | None
     storage: StorageOptions
@@ -79,6 +80,7 @@ def settle(
     tenant: str | None,
     *,
     language: str = "auto",
+    fold_accents: bool | None = None,
     max_tokens: int | Literal["default"] | None = "default",
     overlap_tokens: int | None = None,
     storage: StorageOptions = None,
@@ -108,8 +110,15 @@ def settle(
     if built is None and max_tokens is None:
         overlap_tokens = 0  # a whole document is one passage, which has no next one
     splitter = Splitter(encoder.token_counter, max_tokens=max_tokens, overlap_tokens=overlap_tokens)
-    if built is None or language != "auto":
-        bm25 = bm25_info(language, [document.text for document in sample])
+    if built is None:
+        texts = [document.text for document in sample]
+        bm25 = bm25_info(language, texts, fold_accents=fold_accents)
+    elif language != "auto" or fold_accents is not None:
+        bm25 = bm25_info(
+            built.bm25.language if language == "auto" else language,
+            fold_accents=built.bm25.folds if fold_accents is None else fold_accents,
+            version=built.bm25.version,
+        )
     else:
         bm25 = built.bm25
     settled: dict[str, Any] = {

@@ -35,11 +35,20 @@ class SplitterInfo:
 
 @dataclass(frozen=True, slots=True)
 class Bm25Info:
-    """How BM25 terms were made. `avg_len` is the document length, in terms, that scores assume."""
+    """How BM25 terms were made.
+
+    Attributes:
+        language, tokenizer: by which words are told and stemmed.
+        avg_len: the document length, in terms, that scores assume.
+        version: of the rules; 1 is that of collections which do not say.
+        folds: whether letters lose their accents.
+    """
 
     language: str
     tokenizer: Literal["word", "multilingual"]
     avg_len: float
+    version: int = 1
+    folds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
