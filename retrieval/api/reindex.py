@@ -205,6 +205,8 @@ def _as_built(manifest: Manifest, given: dict[str, Any]) -> dict[str, Any]:
     encoder, splitter, layout = manifest.encoder, manifest.splitter, manifest.layout
     same: dict[str, Any] = {
         "language": manifest.bm25.language,
+        # of older rules nobody chose it
+        "fold_accents": manifest.bm25.folds if manifest.bm25.version > 1 else None,
         "storage": manifest.storage,
         "fields": manifest.storage.fields or "auto",
         "lexical": layout.lexical,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from retrieval.cli.index_options import READING, WORDS, how_read
 from retrieval.cli.options import (
     CUTTING,
     RUNNING,
@@ -16,6 +17,7 @@ from retrieval.cli.options import (
     Store,
     field_kinds,
     with_model_options,
+    with_options,
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import given_only, open_store, write, write_json
@@ -93,6 +95,7 @@ def versions(
 
 
 @with_model_options(*RUNNING, *CUTTING)
+@with_options(words=WORDS, reading=READING)
 def reindex(
     sources: Annotated[
         list[str] | None,
@@ -145,6 +148,8 @@ def reindex(
     api_key: ApiKey = None,
     as_json: AsJson = False,
     *,
+    words: dict[str, Any],
+    reading: dict[str, Any],
     model_options: dict[str, Any],
 ) -> None:
     """Build a collection anew beside the one in use, compare both, and switch to it.
@@ -161,6 +166,8 @@ def reindex(
     place = open_store(store, api_key)
     options = given_only(
         {
+            **words,
+            **how_read(reading),
             "encoder": encoder,
             "language": language,
             "max_tokens": max_tokens,

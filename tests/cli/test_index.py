@@ -127,3 +127,31 @@ def test_the_rate_is_told_once_there_is_one() -> None:
     assert _rate(IngestProgress(1, 2, 30, 0, 1.0)) == "30 passages"
     assert _rate(IngestProgress(1, 2, 3000, 0, 1.0, 7.25)) == "3,000 passages · 7.2/s"
     assert _rate(IngestProgress(1, 2, 3000, 0, 1.0, 1234.5)) == "3,000 passages · 1,234/s"
+
+
+def test_how_files_are_read_is_an_option_of_index_and_reindex(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "node_modules").mkdir(parents=True)
+    (folder / "node_modules" / "p.md").write_text("Packaged.")
+    (folder / "t.csv").write_text("nr,name,body\n1,Oak,It bears acorns.\n2,Elm,\n")
+    place = ["--store", str(tmp_path / "store")]
+    columns = ["--text-column", "body", "--title-column", "name", "--id-column", "nr"]
+    listed = tmp_path / "problems.txt"
+    made = ["index", str(folder), *place, "--encoder", "all-MiniLM-L6-v2", *columns]
+    assert run([*made, "--keep-accents", "--problems", str(listed)]) == 0
+    lines = listed.read_text().splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("all_files (--all-files) reads them")
+    capsys.readouterr()
+    assert Store(place[1]).manifest("docs").bm25.folds is False
+    with Store(place[1]).open("docs") as index:
+        assert {one for one, _ in index.document_sources()} == {"t.csv#1", "t.csv#2"}
+    again = ["reindex", str(folder), *place, *columns, "--all-files", "--fold-accents"]
+    assert run(again) == 0, capsys.readouterr().err
+    assert Store(place[1]).manifest("docs").bm25.folds is True
+    with Store(place[1]).open("docs") as index:
+        assert "node_modules/p.md" in {one for one, _ in index.document_sources()}
+    assert run([*made, "--problems", str(tmp_path / "no" / "p.txt")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
