@@ -8,6 +8,23 @@ from typing import Any
 from retrieval.errors import InvalidFilter
 
 
+class Written(float):
+    """A number that remembers how it was typed: `1.10` may be the name of a version."""
+
+    def __new__(cls, value: float, text: str) -> Written:
+        """Args: value: the number. text: as it was typed."""
+        made = super().__new__(cls, value)
+        made.text = text
+        return made
+
+    text: str
+
+
+def written(number: float) -> str:
+    """A number as it was typed, else as JSON has it."""
+    return number.text if isinstance(number, Written) else json.dumps(number)
+
+
 def parse_where(text: str) -> dict[str, Any]:
     """A `where` from text: a JSON object, or `key=value` pairs joined by commas.
 
@@ -61,6 +78,8 @@ def _first_value(text: str) -> tuple[Any, str | None]:
     else:
         after = text[end:].lstrip()
         if not after or after.startswith(","):
+            if type(value) is float:
+                value = Written(value, text[:end])
             return value, after[1:] if after else None
     plain, comma, rest = text.partition(",")
     return plain.strip(), rest if comma else None

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any, Self, Unpack
 
 from retrieval._validate import one_of, query_text, whole_number
-from retrieval.errors import InvalidQuery
+from retrieval.errors import InvalidFilter, InvalidQuery
 from retrieval.index.manifest import check_manifest
 from retrieval.search.defaults import defaults_notice, with_defaults
+from retrieval.search.filter_facts import explain
 from retrieval.search.first_stage import FirstStage, encode, query_notices
 from retrieval.search.options import (
     DEFAULT_MODE,
@@ -26,6 +27,7 @@ from retrieval.types import (
     Encoder,
     Hit,
     Index,
+    IndexQuery,
     Mode,
     ProgressCallback,
     Reranker,
@@ -159,7 +161,7 @@ class TwoStageRetriever(Closing):
         started = time.perf_counter()
         encoded = encode(self.encoder, texts, plan)
         encode_seconds = time.perf_counter() - started
-        first = FirstStage(self.index, encoded, plan)
+        first, filtered = self._filtered(encoded, plan)
         reading = time.perf_counter()
         read = read_candidates(texts, first.found, plan, progress)
         read_seconds = time.perf_counter() - reading
@@ -173,9 +175,33 @@ class TwoStageRetriever(Closing):
             total_ms=total_seconds * share,
         )
         return [
-            self._result(text, row, first, pages[row], read[row], plan, timings, len(texts), taken)
+            self._result(
+                text, row, first, pages[row], read[row], plan, timings, len(texts), taken, filtered
+            )
             for row, text in enumerate(texts)
         ]
+
+    def _filtered(
+        self, queries: Sequence[IndexQuery], plan: SearchPlan
+    ) -> tuple[FirstStage, tuple[str, ...]]:
+        """What the first stage finds; where the filter lets nothing through, why, and what it
+        finds with values of the kind that the fields have."""
+        where, tenant = plan.options.where, plan.options.tenant
+        try:
+            first = FirstStage(self.index, queries, plan)
+        except InvalidFilter:  # such as numbers where an index is one of dates
+            explained = None if where is None else explain(self.index, where, tenant)
+            if explained is None or explained.where is None:
+                raise
+        else:
+            if where is None or any(first.found):
+                return first, ()
+            explained = explain(self.index, where, tenant)
+            if explained is None or explained.where is None:
+                return first, () if explained is None else explained.notices
+        options = replace(plan.options, where=explained.where)
+        again = FirstStage(self.index, queries, replace(plan, options=options))
+        return again, explained.notices
 
     def plan(self, **options: Unpack[SearchArguments]) -> SearchPlan:
         """What a search with these options would do; nothing is computed.
@@ -214,6 +240,7 @@ class TwoStageRetriever(Closing):
         timings: Timings,
         queries: int,
         by_default: tuple[str, ...],
+        filtered: tuple[str, ...],
     ) -> SearchResult:
         name = self.index.manifest.collection
         return SearchResult(
@@ -232,6 +259,7 @@ class TwoStageRetriever(Closing):
                 *reading_notices(read, plan, hits, queries),
                 *plan.relevance.notices,
                 *first.notices(row, len(hits)),
+                *filtered,
             ),
             reranked=read.reranked,
             offset=plan.options.offset,
