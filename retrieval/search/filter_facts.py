@@ -154,6 +154,9 @@ def _as_held(key: str, value: Any, facts: _Facts) -> Any:
     change = _CHANGES.get(kind)
     if change is None:
         return value
+    if isinstance(value, Mapping) and kind in ("text", "flag"):
+        facts.notices.append(f"{key} holds {_PLURALS[kind]}, which ranges do not compare.")
+        return value
     if isinstance(value, Mapping):
         bounds = {name: change(one) if name in _BOUNDS else one for name, one in value.items()}
         changed: Any = bounds

@@ -8,7 +8,8 @@ for passages that lack the field:
     is, is not; =, ≠                  equal; 2020 and "2020" are alike, true and "true", too
     in, not in                        equal to any of a list, or of a text split at commas
     empty, not empty                  missing, null or []
-    >, <, ≥, ≤, before, after         numbers compare with numbers, ISO dates with dates
+    >, <, ≥, ≤, before, after         numbers compare with numbers, ISO dates with dates; before
+                                      and after take seconds since 1970, too
 
 Of several names any may fulfil the condition (and none of them its opposite). Names are keys of
 `where`: passage metadata with a dot into objects, and `document_id`, `source`, `title` and
@@ -19,8 +20,10 @@ with, and any condition joined to one of them by `or`, are checked in Python (se
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +35,7 @@ from app.protocols.dify.values import (
     as_moment,
     as_number,
     as_text,
+    epoch,
     field_reader,
     is_number,
     same,
@@ -65,6 +69,10 @@ PAIRS = {
 _NEGATIVE = {opposite: name for name, opposite in PAIRS.items() if opposite}
 _SPELLINGS = {"==": "=", "!=": "≠", ">=": "≥", "<=": "≤", "null": "empty", "not null": "not empty"}
 _ORDERED = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte", "before": "lt", "after": "gt"}
+_TIMES = ("before", "after")
+_EPOCH = re.compile(r"\d{9,13}")
+"""Seconds since 1970 as text: Dify sends the values of its time fields so."""
+_FIRST_EPOCH = 10**8  # 1973; what is less is a year, a price or a count
 _COMPARE = {"gt": operator.gt, "lt": operator.lt, "gte": operator.ge, "lte": operator.le}
 _PARTS: dict[str, Callable[[str, str], bool]] = {
     "contains": lambda text, part: part in text,
@@ -243,16 +251,31 @@ def _equal(read: Callable[[Passage], list[Any]], key: str, values: Sequence[Any]
     )
 
 
+def _is_beyond(
+    leaf: Any, compare: Callable[[Any, Any], bool], number: float, moment: datetime | None
+) -> bool:
+    if is_number(leaf):
+        return compare(leaf, number)
+    other = None if moment is None else as_moment(leaf)
+    return other is not None and compare(other, moment)
+
+
 def _ordered(read: Callable[[Passage], list[Any]], key: str, asked: str, value: Any) -> _Test:
     name = _ORDERED[asked]
     compare = _COMPARE[name]
     number = as_number(value)
+    if number is None and asked in _TIMES and isinstance(value, str) and _EPOCH.fullmatch(value):
+        number = int(value)
     if number is not None:
+        moment = epoch(number) if asked in _TIMES and number >= _FIRST_EPOCH else None
+        where: dict[str, Any] = {key: {name: number}}
+        if moment is not None:
+            where = {"or": [where, {key: {name: moment.isoformat()}}]}
         return _Test(
             lambda passage: any(
-                is_number(leaf) and compare(leaf, number) for leaf in read(passage)
+                _is_beyond(leaf, compare, number, moment) for leaf in read(passage)
             ),
-            {key: {name: number}},
+            where,
         )
     moment = as_moment(value)
     if moment is None:

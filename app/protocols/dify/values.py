@@ -72,6 +72,14 @@ def as_moment(value: Any) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def epoch(number: float) -> datetime | None:
+    """The time that a number of seconds since 1970 is; None for one that is none."""
+    try:
+        return datetime.fromtimestamp(number, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
 def as_text(value: Any) -> str | None:
     """Text as it is, numbers and booleans as JSON writes them; None for all else."""
     if isinstance(value, str):

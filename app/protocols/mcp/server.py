@@ -206,7 +206,7 @@ def _tool(name: str) -> tools.Tool:
 
 def _read(tool: tools.Tool, arguments: Mapping[str, Any]) -> BaseModel:
     try:
-        return tool.input.model_validate(arguments)
+        return tool.input.model_validate(_as_meant(arguments))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or 'the arguments'}: {one['msg']}"
@@ -216,6 +216,19 @@ def _read(tool: tools.Tool, arguments: Mapping[str, Any]) -> BaseModel:
             f"the arguments of {tool.name!r} cannot be used: {problems}",
             fix=f"It takes {', '.join(tool.input.model_fields)}; see its input schema.",
         ) from None
+
+
+def _as_meant(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as models write them: null for what is left out, a filter as text.
+
+    Raises:
+        InvalidFilter: the text is no filter.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    where = given.get("where")
+    if isinstance(where, str):
+        given["where"] = retrieval.parse_where(where) if where.strip() else {}
+    return given
 
 
 def _described(tool: tools.Tool) -> types.Tool:

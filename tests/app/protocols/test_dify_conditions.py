@@ -276,3 +276,21 @@ def test_the_number_of_values_is_bounded() -> None:
     text = Condition(name="a", comparison_operator="in", value="," * 5000)
     with pytest.raises(BadRequest, match="compare 5,001 values"):
         selection_of(MetadataCondition(conditions=[text]))
+
+
+@pytest.mark.parametrize("value", [1706745600, "1706745600", "2024-02-01", 1706745600.0])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_time_fields_are_sent_as_seconds(tmp_path: Any, value: Any, indexed: bool) -> None:
+    days = {"d1": "2024-01-31", "d2": "2024-02-02T08:00:00+09:00"}
+    documents = [
+        retrieval.Document(id=id_, text="word", metadata={"day": day}) for id_, day in days.items()
+    ]
+    encoder = HashingEncoder()
+    fields: Any = {"day": "datetime"} if indexed else {}
+    retrieval.ingest(documents, "c", store=tmp_path, encoder=encoder, fields=fields)
+    with TwoStageRetriever(encoder, retrieval.Store(tmp_path).open("c")) as found:
+        for asked, expected in (("before", ["d1"]), ("after", ["d2"])):
+            condition = Condition(name="day", comparison_operator=asked, value=value)
+            where = selection_of(MetadataCondition(conditions=[condition])).where
+            hits = found.search("word", where=where).hits
+            assert [hit.passage.document_id for hit in hits] == expected

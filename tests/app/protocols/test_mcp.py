@@ -168,6 +168,31 @@ def test_a_search_takes_filters(served: Served) -> None:
     assert ids == {"passwords", "backups", "lunch"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"where": '{"year": {"gte": 2024}}'},
+        {"where": ' {"year": {"gte": 2024}} '},
+        {"where": {"year": {"gte": 2024}}, "top_k": "10"},
+    ],
+)
+def test_models_write_filters_and_numbers_as_text(
+    served: Served, arguments: dict[str, Any]
+) -> None:
+    strict = call(served.url, "search", query="copies", where={"year": {"gte": 2024}}, top_k=10)
+    got = call(served.url, "search", query="copies", **{"top_k": 10, **arguments})
+    found = [[hit["passage_id"] for hit in one.structured_content["hits"]] for one in (strict, got)]
+    assert found[0]
+    assert found[0] == found[1]
+
+
+def test_null_and_an_empty_filter_are_left_out(served: Served) -> None:
+    plain = call(served.url, "search", query="copies").structured_content
+    for left_out in ({"where": ""}, {"where": {}}, {"where": None, "top_k": None, "mode": None}):
+        got = call(served.url, "search", query="copies", **left_out).structured_content
+        assert got["hits"] == plain["hits"]
+
+
 def test_a_document_is_read_in_parts(served: Served) -> None:
     text, start = "", 0
     while True:
