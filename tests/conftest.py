@@ -87,6 +87,7 @@ def _own_model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     folder = tmp_path_factory.mktemp("model-cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("retrieval.models.cache_dir.default_cache_dir", lambda: folder)
+        patch.setattr("retrieval.models.hub_silence.place", lambda: None)
         if importlib.util.find_spec("openvino") is not None:
             _share_compiled_graphs(patch, folder)
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.errors import InvalidInput
-from retrieval.models import hub, registry
+from retrieval.models import hub, hub_silence, registry
 from retrieval.models.sources import weights
 from retrieval.models.sources.packages import INT8_ORIGIN, PACKAGED
 from retrieval.types import ModelKind
@@ -71,6 +71,10 @@ def choose_models(
         )
     if encoder != AUTO and reranker != AUTO:
         return Choice(encoder, None if reranker == NONE else reranker, ())
+    if encoder in (registry.STARTER, registry.STARTER_ENCODER):
+        # Whoever took the starter's encoder takes its second stage: no hub is asked.
+        notice = f"{_in_use(encoder, registry.STARTER)}. {_HOW}."
+        return Choice(encoder, registry.STARTER, (notice,))
     pair = _PAIRS["gpu" if _is_gpu(device) else "cpu"]
     if encoder == AUTO:
         wanted = pair if reranker == AUTO else pair[:1]
@@ -82,14 +86,16 @@ def choose_models(
     if probe is None:
 
         def probe(repository: str, seconds: float) -> bool:
-            return hub.answers(repository, seconds, endpoint)
+            return hub_silence.answers(repository, seconds, endpoint)
 
     missing = [name for name in wanted if not _cached(name, cache_dir)]
     # One repository answering is taken for the hub answering: a HEAD request each would add up.
     reachable = not missing or probe(missing[0], timeout_s)
     if encoder != AUTO:
-        return _with_named_encoder(encoder, wanted[0], bool(missing), reachable)
+        silence = _silence(wanted[0], endpoint, timeout_s)
+        return _with_named_encoder(encoder, wanted[0], bool(missing), reachable, silence)
     second = None if reranker == NONE else reranker
+    silence = _silence(missing[0] if missing else "", endpoint, timeout_s)
     if reachable:
         chosen = pair[1] if reranker == AUTO else second
         return Choice(pair[0], chosen, (_in_use(pair[0], chosen) + _to_fetch(missing),))
@@ -97,17 +103,31 @@ def choose_models(
     notice = (
         f"{_in_use(registry.STARTER, chosen)}, because the published weights of "
         f"{' and '.join(missing)} "
-        f"are not on this machine and no model hub answered within {timeout_s:g} s"
+        f"are not on this machine and {silence}"
         f"{_to_get(registry.STARTER_ENCODER, chosen)}. {_HOW}."
     )
     return Choice(registry.STARTER, chosen, (notice,))
 
 
-def _with_named_encoder(encoder: str, wanted: str, missing: bool, reachable: bool) -> Choice:
+def _silence(repository: str, endpoint: str | None, timeout_s: float) -> str:
+    """That no hub answered, and when."""
+    seconds = hub_silence.silent_for(repository, endpoint)
+    if seconds is None or seconds < timeout_s + 1:
+        return f"no model hub answered within {timeout_s:g} s"
+    minutes = round(seconds / 60)
+    ago = f"{minutes} minutes" if minutes < 120 else f"{round(minutes / 60)} hours"
+    return (
+        f"no model hub answered {ago} ago (it is asked again after a day, or when a model is named)"
+    )
+
+
+def _with_named_encoder(
+    encoder: str, wanted: str, missing: bool, reachable: bool, silence: str
+) -> Choice:
     if reachable:
         notice = _in_use(encoder, wanted) + _to_fetch([wanted] if missing else [])
         return Choice(encoder, wanted, (notice,))
-    why = f"the published weights of {wanted} are not on this machine and no model hub answered"
+    why = f"the published weights of {wanted} are not on this machine and {silence}"
     if _reads_english(encoder):
         fetched = _to_get(registry.STARTER_RERANKER)
         notice = f"{_in_use(encoder, registry.STARTER)}, because {why}{fetched}. {_HOW}."

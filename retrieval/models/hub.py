@@ -186,6 +186,13 @@ def fetch_files(
         )
 
 
+def is_offline() -> bool:
+    """Whether the user has forbidden to ask hubs (`HF_HUB_OFFLINE`)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def answers(repo: str, timeout_s: float, endpoint: str | None = None) -> bool:
     """Whether the hub serves this repository within `timeout_s` seconds; never waits longer.
 
@@ -193,9 +200,8 @@ def answers(repo: str, timeout_s: float, endpoint: str | None = None) -> bool:
     stall far beyond any timeout that a request can be given.
     """
     import huggingface_hub
-    from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or timeout_s <= 0:
+    if is_offline() or timeout_s <= 0:
         return False
     if endpoint is None and modelscope.is_chosen():
         found: list[bool] = []

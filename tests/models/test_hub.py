@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from retrieval.errors import InvalidInput, ModelFault, ModelNotFound, ModelSettingUnknown
-from retrieval.models import hub
+from retrieval.models import hub, hub_silence
 from retrieval.models.known_models import BGE_ENGLISH_INSTRUCTION, MODELS
 from retrieval.models.resolve import choose_models, resolve
 from retrieval.models.sources.known import is_cached
@@ -412,7 +412,7 @@ OPTIONS = "--encoder, --reranker, `retrieval models`"
         ((), "cpu", True, (BGE, RERANKER), f"{BGE}, {RERANKER}, downloaded, {OPTIONS}"),
         ((), "cuda:0", True, GPU_PAIR, "downloaded"),
         ((), "cpu", False, ("starter", "starter"), f"starter, {BGE}, no model hub, {OPTIONS}"),
-        (("starter", "auto"), "cpu", True, ("starter", RERANKER), ""),
+        (("starter", "auto"), "cpu", True, ("starter", "starter"), ""),
         (("starter", "auto"), "cpu", False, ("starter", "starter"), "int8 origin"),
         ((MINILM, "auto"), "cpu", True, (MINILM, RERANKER), ""),
         ((MINILM, "auto"), "cpu", False, (MINILM, "starter"), "int8 origin, downloaded"),
@@ -497,6 +497,45 @@ def test_the_real_probe_asks_the_given_hub_and_keeps_the_deadline(server, silent
     started = time.monotonic()
     assert choose_models(endpoint=silent, timeout_s=0.5, **options).encoder == "starter"
     assert time.monotonic() - started < 2
+
+
+def test_a_hub_that_is_silent_is_asked_once_a_day(server, silent, tmp_path, monkeypatch):
+    memory = tmp_path / "memory" / "hub.json"
+    monkeypatch.setattr(hub_silence, "place", lambda: memory)
+    options: dict[str, Any] = {"device": "cpu", "cache_dir": tmp_path / "hub", "timeout_s": 0.5}
+    first = choose_models(endpoint=silent, **options)
+    assert "no model hub answered within 0.5 s" in first.notices[0]
+    assert list(json.loads(memory.read_text())) == [f"{silent} {BGE}"]
+    asked: list[str] = []
+    monkeypatch.setattr(hub, "answers", lambda repo, *_: bool(asked.append(repo)))
+    assert choose_models(endpoint=silent, **options).encoder == "starter"
+    assert asked == []
+    hours = 23 * 3600
+    key = f"{silent} {BGE}"
+    memory.write_text(json.dumps({key: time.time() - hours, f"{server.url} {BGE}": "damaged"}))
+    again = choose_models(endpoint=silent, **options)
+    assert "no model hub answered 23 hours ago (it is asked again after a day" in again.notices[0]
+    memory.write_text(json.dumps({key: time.time() - 2 * hours}))
+    choose_models(endpoint=silent, **options)
+    assert asked == [BGE], "after a day it is asked"
+    monkeypatch.undo()
+    monkeypatch.setattr(hub_silence, "place", lambda: memory)
+    server.repos[BGE] = encoder_files()
+    memory.write_text(json.dumps({f"{server.url} {BGE}": time.time()}))
+    assert choose_models(endpoint=server.url, **options).encoder == "starter"
+    resolve(BGE, "encoder", endpoint=server.url, cache_dir=tmp_path / "hub")
+    assert json.loads(memory.read_text()) == {}, "a model that is named is asked for, and came"
+    memory.write_text("[1]")
+    assert choose_models("auto", "none", endpoint=server.url, **options).encoder == BGE
+
+
+def test_the_starters_encoder_takes_its_reranker_without_asking(tmp_path):
+    def never(repo: str, seconds: float) -> bool:
+        raise AssertionError("no hub is asked")
+
+    for name in ("starter", "BAAI/bge-small-en-v1.5@int8-origin"):
+        found = choose_models(name, "auto", device="cpu", cache_dir=tmp_path, probe=never)
+        assert (found.encoder, found.reranker) == (name, "starter")
 
 
 def test_what_is_named_is_kept_and_nothing_is_asked(tmp_path):

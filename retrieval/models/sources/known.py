@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval.errors import ModelNotFound
-from retrieval.models import hub, registry
+from retrieval.models import hub, hub_silence, registry
 from retrieval.models.hub_errors import not_found
 from retrieval.models.model_folder import ModelFolder, read_folder
 from retrieval.models.sources import weights
@@ -182,4 +182,5 @@ def _snapshot(
     hub.fetch_weights(
         repo, kind, snapshot, found.transformer, cache_dir=cache_dir, endpoint=endpoint
     )
+    hub_silence.forget(endpoint)
     return found
