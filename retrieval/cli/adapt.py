@@ -21,11 +21,6 @@ from retrieval.cli.output import check_places, listed, open_store, write
 from retrieval.evaluation.gate import MOST_LOSS
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `adapt`."""
-    app.command()(adapt)
-
-
 @with_model_options(*RUNNING)
 def adapt(
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],

@@ -27,11 +27,6 @@ _OPTIONS = [one.name for one in search_options("cli") if one.name not in ("offse
 _MARKS = {"ok": "ok    ", "failed": "FAILED", "error": "ERROR "}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `test`."""
-    app.command("test")(run_tests)
-
-
 @with_model_options(*RUNNING, "long_passages")
 @with_search_options(*_OPTIONS, given_only=True)
 def run_tests(

@@ -30,13 +30,6 @@ Version = Annotated[str, typer.Argument(help="The version, as `retrieval version
 _NOT_OURS = "  (not made by this library for that name: left alone)"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line these commands."""
-    for command in (info, versions, reindex, switch, rollback, delete):
-        app.command()(command)
-    app.command("list")(list_)
-
-
 def list_(store: Store = ".retrieval", api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """The collections of a store."""
     place = open_store(store, api_key)

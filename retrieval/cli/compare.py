@@ -40,11 +40,6 @@ _LISTS: dict[str, Any] = {
 _OUTPUTS = Path(".retrieval-compare")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `compare`."""
-    app.command()(compare)
-
-
 @with_model_options(*(name for name in RUNNING if name != "dtype"))
 @with_options(lists=_LISTS)
 def compare(

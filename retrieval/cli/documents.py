@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from retrieval.maintenance.documents import StoredDocument
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `documents`."""
-    app.command()(documents)
-
-
 def documents(
     collection: Collection = "docs",
     like: Annotated[

@@ -14,11 +14,6 @@ from retrieval.errors import InvalidInput
 LABEL_AGAIN = 3
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `drift`."""
-    app.command()(drift)
-
-
 def drift(
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],
     log: Annotated[

@@ -31,11 +31,6 @@ _REPORT = "Report"
 _DEFAULT_STORE = ".retrieval"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `eval`."""
-    app.command("eval")(evaluate)
-
-
 @with_model_options(*SETTINGS, *RUNNING, *CUTTING, "long_passages")
 @with_search_options("read", "blend", "blend_weight", "fusion", "candidates", "budget_ms")
 def evaluate(

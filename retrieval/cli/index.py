@@ -42,11 +42,6 @@ if TYPE_CHECKING:
     from retrieval.types import IngestReport
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `index`."""
-    app.command()(index)
-
-
 @with_model_options(*SETTINGS, *RUNNING, *CUTTING)
 @with_options(
     words=WORDS,

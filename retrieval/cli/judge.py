@@ -42,11 +42,6 @@ _EVERYWHERE = {
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]{2,}")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `judge`."""
-    app.command()(judge)
-
-
 def judge(
     pool: Annotated[Path, typer.Argument(help="The pool's folder, of `retrieval questions`.")],
     status: Annotated[

@@ -14,44 +14,46 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from retrieval import __version__
-from retrieval.cli import (
-    adapt,
-    cases,
-    collections,
-    compare,
-    documents,
-    drift,
-    evaluation,
-    index,
-    judge,
-    maintenance,
-    merge,
-    mine,
-    models,
-    mteb,
-    search,
-    train,
-    tuning,
-)
+from retrieval.cli.commands import COMMANDS, PANELS, Command
 from retrieval.cli.output import ReaderGone, complain
 from retrieval.errors import RetrievalError, UserError
 
-app = typer.Typer(
-    name="retrieval",
-    help="Two-stage retrieval: index documents, search them, measure both stages.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # options in parts; in "rich" mode, [docs] would be a style
-)
+PLUGINS, PLUGIN_HELP = "retrieval.commands", "retrieval.command_help"
+"""Groups of entry points: commands of other packages (the app's `serve` and others), and what they
+do, as mappings of name → (help, heading), so that the help loads none of them."""
 
 
-@app.callback(invoke_without_command=True)
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line for these arguments: all commands by name, and of them loaded those that
+    the arguments may mean.
+
+    Args:
+        arguments: what follows `retrieval`; the first that is no option names the command.
+    """
+    app = typer.Typer(
+        name="retrieval",
+        help="Two-stage retrieval: index documents, search them, measure both stages.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # options in parts; in "rich" mode, [docs] would be a style
+    )
+    app.callback(invoke_without_command=True)(_root)
+    named = next((one for one in arguments if not one.startswith("-")), None)
+    if named is not None and named in COMMANDS:
+        _add(app, named, COMMANDS[named], COMMANDS[named].load())
+        return app
+    commands = {**COMMANDS, **_plugins()}
+    for name, command in sorted(commands.items(), key=lambda item: PANELS.index(item[1].panel)):
+        _add(app, name, command, command.load() if name == named else _unloaded)
+    return app
+
+
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
@@ -60,44 +62,29 @@ def _root(
         raise typer.Exit
 
 
-index.add_to(app)
-search.add_to(app)
+def _add(app: typer.Typer, name: str, command: Command, loaded: Any) -> None:
+    if isinstance(loaded, typer.Typer):  # a command with its own commands
+        app.add_typer(loaded, name=name, rich_help_panel=command.panel)
+    elif loaded is _unloaded:
+        app.command(name, help=command.help, rich_help_panel=command.panel)(loaded)
+    else:
+        app.command(name, rich_help_panel=command.panel)(loaded)
 
 
-evaluation.add_to(app)
-cases.add_to(app)
-judge.add_to(app)
-compare.add_to(app)
-models.add_to(app)
-mteb.add_to(app)
-collections.add_to(app)
-documents.add_to(app)
-maintenance.add_to(app)
-tuning.add_to(app)
-merge.add_to(app)
-mine.add_to(app)
-drift.add_to(app)
-train.add_to(app)
-adapt.add_to(app)
+def _unloaded() -> None:
+    """What stands for a command in the help."""
 
 
-def _add_plugins(arguments: Sequence[str]) -> None:
-    """Commands of other packages (the app's `serve` and others) come through entry points.
-
-    They are not loaded for a command that is here already, which starts sooner without them.
-    """
-    here = {one.name or getattr(one.callback, "__name__", "") for one in app.registered_commands}
-    here |= {
-        str(one.typer_instance.info.name) for one in app.registered_groups if one.typer_instance
-    }
-    if here.intersection(arguments[:1]):
-        return
-    for entry in sorted(entry_points(group="retrieval.commands"), key=lambda e: e.name):
-        command = entry.load()
-        if isinstance(command, typer.Typer):  # a command with its own commands
-            app.add_typer(command, name=entry.name)
-        else:
-            app.command(entry.name)(command)
+def _plugins() -> dict[str, Command]:
+    """Commands of other packages."""
+    said: dict[str, tuple[str, str]] = {}
+    for entry in entry_points(group=PLUGIN_HELP):
+        said |= entry.load()
+    found = {}
+    for entry in sorted(entry_points(group=PLUGINS), key=lambda one: one.name):
+        text, panel = said.get(entry.name, ("", PANELS[-1]))
+        found[entry.name] = Command(entry.value, text, panel if panel in PANELS else PANELS[-1])
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,7 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in (arguments if arguments is not None else sys.argv[1:])
     args = [a for a in (sys.argv[1:] if arguments is None else arguments) if a != "--debug"]
     try:
-        _add_plugins(args)
+        app = build(args)
         result = app(args=list(args), prog_name="retrieval", standalone_mode=False, obj=list(args))
         if result == 130:  # Typer has caught the KeyboardInterrupt and says nothing
             raise KeyboardInterrupt

@@ -15,13 +15,6 @@ Name = Annotated[str, typer.Argument(help="Name of the collection, or of a versi
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line these commands."""
-    for command in (export, copy, backup, restore, doctor, recall):
-        app.command()(command)
-    app.command("import")(import_)
-
-
 def export(
     collection: Name,
     path: Annotated[Path, typer.Argument(metavar="FILE", help=".jsonl, .jsonl.gz or .parquet")],

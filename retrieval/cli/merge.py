@@ -20,11 +20,6 @@ _OPTIONS = ("pooling", "query_instruction", "max_length")
 _DOTS = ("…", "...")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `merge`."""
-    app.command()(merge)
-
-
 @with_model_options(*_OPTIONS, *(name for name in RUNNING if name != "dtype"))
 def merge(
     models: Annotated[

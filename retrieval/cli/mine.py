@@ -29,11 +29,6 @@ _SETTINGS = {
 }
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line this command."""
-    app.command()(mine)
-
-
 @with_model_options(*RUNNING, "long_passages")
 @with_options(settings=_SETTINGS)
 def mine(

@@ -13,7 +13,7 @@ from retrieval.errors import InvalidInput
 if TYPE_CHECKING:
     from retrieval.types import ModelKind
 
-_models = typer.Typer(
+models = typer.Typer(
     name="models",
     help="The models whose settings are known here, where their weights are, and fetching them. "
     "Others are read from their own config.",
@@ -21,12 +21,7 @@ _models = typer.Typer(
 )
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line these commands."""
-    app.add_typer(_models)
-
-
-@_models.callback()
+@models.callback()
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """List the models that are known."""
     if context.invoked_subcommand is not None:
@@ -44,7 +39,7 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
         write(models_as_text(specs, sources))
 
 
-@_models.command()
+@models.command()
 def get(
     names: Annotated[
         list[str],

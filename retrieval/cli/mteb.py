@@ -14,11 +14,6 @@ from retrieval.cli.output import listed, write
 _CHANGING = ("pooling", "passage_instruction", "max_length")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `mteb`."""
-    app.command()(mteb)
-
-
 @with_model_options(*_CHANGING, *RUNNING, *CUTTING, "long_passages")
 def mteb(
     tasks: Annotated[

@@ -33,11 +33,6 @@ _BATCH = 32
 """Queries of a file that are searched in one call."""
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its `search`."""
-    app.command()(search)
-
-
 @with_model_options(*RUNNING, "long_passages")
 @with_search_options()
 def search(

@@ -80,13 +80,6 @@ _GATE_OPTIONS: dict[str, Any] = {
 }
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line its group `train`."""
-    train_data.add_to(train)
-    train_gate.add_to(train)
-    app.add_typer(train)
-
-
 def _options(cls: type[TrainingSettings]) -> dict[str, Any]:
     """The settings of a stage as options; what is not given stays as the file or default has it."""
     declared = {
@@ -228,3 +221,7 @@ def _show(report: TrainingReport, gate: GateReport | None, as_json: bool) -> Non
     write(report.as_text())
     if gate is not None:
         write("\n" + gate_as_text(gate))
+
+
+train_data.add_to(train)
+train_gate.add_to(train)

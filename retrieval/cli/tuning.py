@@ -35,12 +35,6 @@ _OPTIONS = (
 )
 
 
-def add_to(app: typer.Typer) -> None:
-    """Give the command line these commands."""
-    app.command()(defaults)
-    app.command()(calibrate)
-
-
 @with_search_options(*_OPTIONS)
 def defaults(
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],

@@ -14,7 +14,7 @@ import pytest
 from language_model_peer import Peer, language_model_peer
 
 from app.commands.questions import questions
-from retrieval.cli import main
+from retrieval.cli import commands, main
 from retrieval.evaluation.judgements import load_judgements
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +45,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def command(
     store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Command]:
+) -> Command:
     """Runs a command on the store; what it wrote to both streams."""
-    here = list(main.app.registered_commands)
     # as the entry point does it, which needs the package installed anew
-    main.app.command("questions")(questions)
+    own = commands.Command("app.commands.questions:questions", "", commands.MEASURE)
+    monkeypatch.setattr(main, "_plugins", lambda: {"questions": own})
     for name in ("RETRIEVAL_LLM_URL", "RETRIEVAL_LLM_MODEL", "RETRIEVAL_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 
@@ -61,8 +61,7 @@ def command(
         assert "Traceback" not in captured.err
         return captured.out + captured.err
 
-    yield run
-    main.app.registered_commands[:] = here
+    return run
 
 
 @pytest.fixture(scope="module")

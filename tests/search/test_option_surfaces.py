@@ -38,7 +38,7 @@ from app.protocols.native import answer, search
 from app.protocols.openai import chat
 from app.settings.settings import Settings
 from hashing_encoder import HashingEncoder
-from retrieval.cli.main import app
+from retrieval.cli.main import build
 from retrieval.errors import InvalidInput
 from retrieval.index.bm25 import bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
@@ -75,7 +75,9 @@ print(json.dumps({
     "search": checks(lambda value: retriever.search("a", colour=value)),
     "search_batch": checks(lambda value: retriever.search_batch(["a"], colour=value)),
     "command line": all(
-        text in CliRunner().invoke(app, ["search", "--help"], env={"COLUMNS": "200"}).output
+        text in CliRunner().invoke(
+            build(["search"]), ["search", "--help"], env={"COLUMNS": "200"}
+        ).output
         for text in ("--colour", "auto|red|blue", "The colour of hits.")
     ),
     "/v1/search": described(bodies["SearchRequest"]["properties"]),
