@@ -16,18 +16,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-
-import httpx
+from typing import IO, TYPE_CHECKING
 
 from retrieval.errors import DiskFull, ModelFault, ModelNotFound
 from retrieval.models.sources.weights import VARIABLE, weights_dir
+
+if TYPE_CHECKING:
+    import httpx  # which takes its time
 
 CHOICE = "RETRIEVAL_HUB"
 ENDPOINT = "MODELSCOPE_ENDPOINT"
 _DEFAULT = "https://www.modelscope.cn"
 _BRANCH = "master"
-_TIMEOUT = httpx.Timeout(20, connect=10)
 _TRIES = 3  # of a file, each going on where the last one ended
 
 
@@ -127,6 +127,8 @@ def _part(target: Path) -> Iterator[IO[bytes]]:
 def _fetch_one(
     client: httpx.Client, repo: str, revision: str | None, file: RemoteFile, part: IO[bytes]
 ) -> None:
+    import httpx
+
     for tries_left in reversed(range(_TRIES)):
         try:
             _go_on(client, repo, revision, file, part)
@@ -151,6 +153,8 @@ def _go_on(
     client: httpx.Client, repo: str, revision: str | None, file: RemoteFile, part: IO[bytes]
 ) -> None:
     """Fetch what is missing of a file, and append it."""
+    import httpx
+
     have = part.seek(0, os.SEEK_END)
     if have > file.size:
         part.truncate(0)
@@ -171,9 +175,11 @@ def _go_on(
 
 
 def _client() -> httpx.Client:
+    import httpx
+
     # It refuses clients that do not say who they are; files may lie on another host.
     agent = {"User-Agent": "two-stage-retrieval"}
-    return httpx.Client(timeout=_TIMEOUT, headers=agent, follow_redirects=True)
+    return httpx.Client(timeout=httpx.Timeout(20, connect=10), headers=agent, follow_redirects=True)
 
 
 def _base(repo: str) -> str:
@@ -182,6 +188,8 @@ def _base(repo: str) -> str:
 
 @contextlib.contextmanager
 def _translated(repo: str) -> Iterator[None]:
+    import httpx
+
     try:
         yield
     except httpx.HTTPStatusError as error:
