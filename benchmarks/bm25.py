@@ -6,6 +6,7 @@ words. All read title and text, and give the best 100. nDCG@10 and recall@100, t
 with 95% intervals (paired bootstrap over queries), seconds to index, and queries a second, one at a
 time, from the query's text to document ids; systems take turns in blocks of queries.
 
+With --older the other system is this library with the rules of words that collections had before.
 Nothing is tuned on test splits: what training splits say is measured with --splits train.
 """
 
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from _judged import (
 from _report import OURS, Row, machine, median, parser, report
 
 from retrieval.evaluation.metrics import measure
+from retrieval.index.bm25 import VERSION, bm25_info
 from retrieval.index.embedded.index import EmbeddedIndex
 
 MEASURES = ("nDCG@10", "recall@100")
@@ -65,10 +67,16 @@ class System:
     search: Callable[[str], Ranked]
 
 
-def ours(judged: Judged, store: Path) -> tuple[System, str]:
-    """This library through its embedded index, and the language it found."""
+def ours(judged: Judged, store: Path, rules: int = VERSION) -> tuple[System, str]:
+    """This library through its embedded index, and the language it found.
+
+    Args:
+        rules: by which words are told, see `retrieval.index.bm25.VERSION`.
+    """
     start = time.perf_counter()
-    index = EmbeddedIndex.create(store, "set", manifest("set", 1, judged.passages))
+    made = manifest("set", 1, judged.passages)
+    made = replace(made, bm25=bm25_info(made.bm25.language, version=rules))
+    index = EmbeddedIndex.create(store, "set", made)
     fill(index, judged.passages, None)
     index.optimize()
     seconds = time.perf_counter() - start
@@ -77,7 +85,8 @@ def ours(judged: Judged, store: Path) -> tuple[System, str]:
         found = index.search(mode="sparse", limit=LIMIT, text=text)
         return [(one.passage.document_id, one.score) for one in found]
 
-    return System(OURS, seconds, search), index.manifest.bm25.language
+    name = OURS if rules == VERSION else f"{OURS}, rules {rules}"
+    return System(name, seconds, search), index.manifest.bm25.language
 
 
 Words = Literal["defaults", "stemmed", "jieba", "jieba for search"]
@@ -168,11 +177,17 @@ def run_in_turns(
     return runs, seconds
 
 
-def measure_set(judged: Judged, language: str, left_out: dict[str, str]) -> tuple[list[Row], str]:
+def measure_set(
+    judged: Judged, language: str, left_out: dict[str, str], older: bool
+) -> tuple[list[Row], str]:
     """The rows of a set, and the language that "auto" found."""
     with tempfile.TemporaryDirectory(prefix="bm25-") as store:
-        own, found = ours(judged, Path(store))
-        systems = [own, *peers(judged, language, left_out)]
+        own, found = ours(judged, Path(store) / "now")
+        systems = [own]
+        if older:
+            systems.append(ours(judged, Path(store) / "before", 1)[0])
+        else:
+            systems += peers(judged, language, left_out)
         runs, seconds = run_in_turns(systems, judged.beir.queries)
     case = (
         f"{judged.name}, {len(judged.passages):,} documents, {len(judged.beir.queries):,} queries"
@@ -196,6 +211,9 @@ def options() -> argparse.ArgumentParser:
     add_data_option(result)
     result.add_argument("--sets", nargs="+", choices=list(SETS), metavar="NAME", help="only these")
     result.add_argument("--splits", nargs="+", choices=("train", "test"), default=["test"])
+    result.add_argument(
+        "--older", action="store_true", help="beside collections of before, in place of bm25s"
+    )
     return result
 
 
@@ -221,7 +239,7 @@ def main() -> int:
         few = QUICK_DOCUMENTS if arguments.quick else None
         judged = load(arguments.data, folder, name, few, QUICK_QUERIES if arguments.quick else None)
         print(judged.name, file=sys.stderr, flush=True)
-        found, languages[folder] = measure_set(judged, SETS[folder], left_out)
+        found, languages[folder] = measure_set(judged, SETS[folder], left_out, arguments.older)
         rows += found
     report(
         rows,

@@ -95,7 +95,7 @@ def ingest(
     """Read, split, encode and write a source; documents that are stored unchanged are skipped.
 
     Args:
-        source: a file or folder (txt, md, html, pdf, docx, pptx, epub, jsonl, csv, BEIR),
+        source: a file or folder (texts, web pages, Office, mail, code, tables, BEIR),
             "python-docs", or documents.
         collection: made when it does not exist; otherwise its own models and splitter are used.
             Or an open retriever, whose index and encoder are used and stay open.

@@ -57,7 +57,7 @@ def index(
         list[str],
         typer.Argument(
             metavar="PATH…",
-            help="Files or folders (txt, md, html, pdf, docx, pptx, epub, jsonl, csv, BEIR), or "
+            help="Files or folders (texts, web pages, Office, mail, code, tables, BEIR), or "
             "python-docs.",
         ),
     ],
