@@ -178,7 +178,7 @@ def run_in_turns(
 
 
 def measure_set(
-    judged: Judged, language: str, left_out: dict[str, str], older: bool
+    judged: Judged, language: str, left_out: dict[str, str], older: bool = False
 ) -> tuple[list[Row], str]:
     """The rows of a set, and the language that "auto" found."""
     with tempfile.TemporaryDirectory(prefix="bm25-") as store:
