@@ -10,6 +10,7 @@ from typing import Protocol
 
 from retrieval.errors import CorpusError, InvalidInput
 from retrieval.index.payload import passage_to_payload
+from retrieval.ingestion.field_kinds import FieldKinds
 from retrieval.ingestion.seen_documents import SeenDocuments
 from retrieval.splitting.splitter import document_hash
 from retrieval.types import Document, DocumentState, Index, Passage, Problem, SplitterInfo
@@ -66,6 +67,7 @@ class Preparing:
     duplicates: int = 0
     duplicate_examples: list[tuple[str, str]] = field(default_factory=list)
     last_file: str = ""
+    field_kinds: FieldKinds = field(default_factory=FieldKinds)
 
     def prepare(self, documents: Sequence[Document]) -> Iterator[Prepared]:
         """One result for each document, in order; states are asked for all of them at once."""
@@ -88,6 +90,7 @@ class Preparing:
                 )
                 yield done
                 continue
+            self.field_kinds.add(document)
             try:
                 yield self._prepare(document, states.get(document.id)) or done
             except InvalidInput as error:

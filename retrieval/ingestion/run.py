@@ -87,7 +87,7 @@ def ingest_documents(
         if run.passages or pruned.documents:
             index.optimize()
         run.tell(force=True)
-        notices = pruned.notices
+        notices = (*preparing.field_kinds.notices(), *pruned.notices)
         if preparing.differing:
             notices = (differed(preparing.differing), *notices)
     return IngestReport(
