@@ -29,6 +29,7 @@ from retrieval.models.encoders.settings import encoder_info
 from retrieval.models.encoders.vectors import check_finite, unit_vectors
 from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
+from retrieval.models.forks import LoadedHere
 from retrieval.models.resolve import resolve
 from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import (
@@ -103,6 +104,7 @@ class BGEM3(Closing):
             cache_dir=cache_dir,
             calibration=calibration,
         )
+        self._loaded = LoadedHere()
         self._lock = threading.Lock()
         self._engines: dict[Head, Engine] = {}
 
@@ -155,6 +157,7 @@ class BGEM3(Closing):
                 fix="Set at least one of dense, sparse and multi_vector to True.",
             )
         check_texts(texts, kind)
+        self._loaded.check(self._info.model)
         output = Outputs(len(texts), self._info.dimension, dense, sparse, multi_vector)
         for start in range(0, len(texts), SLICE):
             tokenized = self._tokenizer.encode(

@@ -23,6 +23,7 @@ from retrieval.models.engines import load_engine
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head
 from retrieval.models.engines.hardware import check_devices
 from retrieval.models.examples import QueryExamples
+from retrieval.models.forks import LoadedHere
 from retrieval.models.tokenization.prefetch import tokenized_slices
 from retrieval.models.tokenization.tokenizer import Tokenized, Tokenizer
 from retrieval.types import (
@@ -142,6 +143,7 @@ class BiEncoder(Closing):
         self._token_engine: Engine | None = None
         self._token_engine_lock = threading.Lock()
         self._closed = False
+        self._loaded = LoadedHere()
         try:
             self._check_dimension()
         except BaseException:
@@ -231,6 +233,7 @@ class BiEncoder(Closing):
         Raises: as `encode_queries`.
         """
         _check_kind(texts, kind)
+        self._check_open()  # before the lock, which a thread of the parent may have held
         with self._token_engine_lock:
             self._check_open()
             if self._token_engine is None:
@@ -337,6 +340,7 @@ class BiEncoder(Closing):
             )
 
     def _check_open(self) -> None:
+        self._loaded.check(self._info.model)
         if self._closed:
             raise InvalidInput(
                 f"the encoder {self._info.model} was closed, and cannot encode any more",

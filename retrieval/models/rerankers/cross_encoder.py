@@ -16,6 +16,7 @@ from retrieval.errors import InvalidInput, ModelSettingUnknown
 from retrieval.models import cache_dir as cache
 from retrieval.models.batching import run_batches, unique_pairs
 from retrieval.models.engines import load_engine
+from retrieval.models.forks import LoadedHere
 from retrieval.models.rerankers.long_passages import LongPassages, most_overlap, window_pairs
 from retrieval.models.rerankers.pace import SECONDS, tokens_per_second
 from retrieval.models.rerankers.scores import check_scores, sigmoid
@@ -151,6 +152,7 @@ class CrossEncoderReranker:
         )
         self._threads = threads
         self._cache_dir = cache_dir
+        self._loaded = LoadedHere()
 
     @property
     def engine(self) -> str:
@@ -204,6 +206,7 @@ class CrossEncoderReranker:
             ModelFault: the device failed, or a score is not a finite number.
         """
         check_pairs(pairs)
+        self._loaded.check(self.info.model)
         unique, row_of = unique_pairs(pairs)
         sizes = [len(query) + len(passage) for query, passage in unique]
         slices = list(cuts(sizes, SLICE, SLICE_CHARS))

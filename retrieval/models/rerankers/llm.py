@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from retrieval._validate import check_pairs, whole_number
 from retrieval.errors import InvalidInput, ModelFault, ModelSettingUnknown
 from retrieval.models.batching import plan_batches, unique_pairs
+from retrieval.models.forks import LoadedHere
 from retrieval.models.model_folder import COST_WISE, read_folder
 from retrieval.models.rerankers.chat_prompts import ChatTemplate
 from retrieval.models.rerankers.llm_prompts import LIGHTWEIGHT_PROMPT, PROMPT, Prompts, Template
@@ -126,6 +127,7 @@ class LLMReranker:
                     resolved.path, _torch_dtype(self._dtype), cut, self._prompts.answer
                 )
                 copies[place] = _moved(loaded, place, resolved)
+        self._loaded = LoadedHere()
         self._workers = [Worker(copies[place], place) for place in places]
         if token_budget is None:
             token_budget = 2048 if places[0].type == "cpu" else 16_384
@@ -151,6 +153,7 @@ class LLMReranker:
             ModelFault: the device failed, or a score is not a finite number.
         """
         check_pairs(pairs)
+        self._loaded.check(self.info.model)
         unique, row_of = unique_pairs(pairs)
         repeats = np.bincount(row_of, minlength=len(unique))
         values = np.empty(len(unique), dtype=np.float64)
