@@ -127,7 +127,7 @@ def _add_ingest(routes: APIRouter, backend: Backend, settings: Settings) -> None
         operation_id="ingest",
         summary="Ingest documents or files in the background",
         description="JSON: documents, or a path on the service's machine. Form data: files (txt, "
-        "md, html, pdf, docx, xlsx, epub, eml, jsonl, csv …), each parsed by a process with limits; "
+        "md, html, pdf, docx, xlsx, eml, jsonl, csv …), each parsed by a process with limits; "
         "what cannot be parsed is a problem in the job's report. What was sent is on disk when "
         "this is answered, and the job goes on after a restart.",
         openapi_extra={"requestBody": _request_body()},
