@@ -68,7 +68,7 @@ def load_reranker_named(
     checked(options, encoder=False)
     if name != AUTO:
         check_reranker_named(name, options)
-    return reranker_of(name, encoder, options)
+    return reranker_of(name, encoder.info, options, encoder)
 
 
 def gives_term_weights(encoder: Encoder) -> bool:
@@ -86,11 +86,23 @@ def shorter_dimensions(encoder: EncoderInfo) -> tuple[int, ...]:
     return tuple(one for one in known.matryoshka if one < encoder.dimension)
 
 
+def loads_alone(name: str) -> bool:
+    """Whether a reranker needs nothing of the encoder's, and may be loaded beside it."""
+    return name != registry.MAXSIM
+
+
 def reranker_of(
-    name: str, encoder: Encoder, options: Mapping[str, Any]
+    name: str, first: EncoderInfo, options: Mapping[str, Any], encoder: Encoder | None = None
 ) -> tuple[Reranker | None, tuple[str, ...]]:
-    """The reranker of that name ("auto": the one that can be had), and what to say of it."""
-    choice = choose_models(encoder.info.model, name, device=first_device(options))
+    """The reranker of that name ("auto": the one that can be had), and what to say of it.
+
+    Args:
+        name: a model's name or folder, "starter" or "auto".
+        first: the first stage's encoder.
+        options: how the model runs.
+        encoder: the encoder itself, whose weights `maxsim` shares.
+    """
+    choice = choose_models(first.model, name, device=first_device(options))
     if choice.reranker is None:
         return None, choice.notices
     own, idle = for_reranker_named(choice.reranker, options)
@@ -105,7 +117,7 @@ def reranker_of(
     if loaded is None or rate is None:
         return loaded, notices
     smaller = None
-    if name == AUTO and rate < LEAST_RATE and _reads_english(encoder):
+    if name == AUTO and rate < LEAST_RATE and _reads_english(first):
         smaller = _smaller(loaded, options)
     if smaller is not None:
         close_models([loaded])
@@ -127,9 +139,9 @@ def _settled(reranker: Reranker | None) -> float | None:
     return reranker.settle_pace()
 
 
-def _reads_english(encoder: Encoder) -> bool:
+def _reads_english(encoder: EncoderInfo) -> bool:
     """Whether texts are English, as the starter's reranker reads it."""
-    known = registry.find(encoder.info.model)
+    known = registry.find(encoder.model)
     return known is not None and known.languages == ("en",)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from retrieval.api.models import encoder_of, language_notices, reranker_of
+from retrieval.api.models import encoder_of, language_notices, loads_alone, reranker_of
 from retrieval.index.store import DEFAULT_COLLECTION, DEFAULT_STORE, Store, StoreLike
 from retrieval.models.defaults import AUTO, NONE
 from retrieval.models.options import check_reranker_named, checked
@@ -76,20 +77,41 @@ def open(
         model_options.setdefault("dtype", defaults.dtype)
     if reranker == AUTO and defaults.reranker is not None:
         reranker = defaults.reranker
+    notices = language_notices(manifest)
     with contextlib.ExitStack() as on_failure:
-        loaded = encoder_of(manifest, encoder, model_options)
-        owned: list[object] = [] if loaded is encoder else [loaded]
-        on_failure.callback(close_models, owned)
-        notices = language_notices(manifest)
+        # Both models and the index open beside each other: most of it is reading and compiling.
+        pool = on_failure.enter_context(ThreadPoolExecutor(2, thread_name_prefix="retrieval-load"))
+        first = pool.submit(encoder_of, manifest, encoder, model_options)
+        on_failure.callback(_close, first, encoder)
+        beside = None
+        if isinstance(reranker, str) and loads_alone(reranker):
+            beside = pool.submit(reranker_of, reranker, manifest.encoder, model_options)
+            on_failure.callback(_close, beside)
+        index = on_failure.enter_context(place.open(version))
+        loaded = first.result()
         second = None if isinstance(reranker, str) else reranker
+        owned: list[object] = [] if loaded is encoder else [loaded]
         if isinstance(reranker, str):
-            second, more = reranker_of(reranker, loaded, model_options)
+            second, more = (
+                reranker_of(reranker, loaded.info, model_options, loaded)
+                if beside is None
+                else beside.result()
+            )
             notices += more
             owned.append(second)
-        index = on_failure.enter_context(place.open(version))
         retriever = TwoStageRetriever(
             loaded, index, second, mode=mode, candidates=candidates, blend=blend, tenant=tenant,
             notices=notices, owned=owned,
         )  # fmt: skip
         on_failure.pop_all()
+        pool.shutdown()
     return retriever
+
+
+def _close(loading: Future[Any], given: object = None) -> None:
+    """Close what a thread has loaded, unless it was given."""
+    with contextlib.suppress(Exception):
+        found = loading.result()
+        model = found[0] if isinstance(found, tuple) else found
+        if model is not given:
+            close_models([model])

@@ -73,6 +73,7 @@ class EdgePoints:
         self._pid = os.getpid()
         self._guard = threading.RLock()
         self._broken = ""
+        self._unflushed = False
         shard = path / SHARD
         # Edge makes an empty shard of a missing one, and the loss would never be noticed
         if not any(shard.glob("segments/*/segment.json")):
@@ -110,9 +111,10 @@ class EdgePoints:
             # others write to the same disk meanwhile
             self._require(_GROWTH * sum(p.size for p in some), f"write {len(some)} passages")
             with self._use("write") as shard:
+                self._unflushed = True
                 shard.update(edge.UpdateOperation.upsert_points([to_edge_point(p) for p in some]))
         with self._use("flush") as shard:
-            shard.flush()
+            self._flush(shard)
         self.check()  # what was written to files that are gone is not acknowledged
 
     def nearest(
@@ -224,8 +226,9 @@ class EdgePoints:
             kinds = 1 if self._manifest.layout.token_dimension is None else 3
             need = folder_bytes(self._path) * 3 // 2 + kinds * _SEGMENT_BYTES
             self._require(need, "rewrite the collection")
+            self._unflushed = True
             shard.optimize()
-            shard.flush()
+            self._flush(shard)
 
     def status(self) -> IndexStatus:
         """How the shard is doing; also of one that a panic broke."""
@@ -279,8 +282,9 @@ class EdgePoints:
             there = self._lock.is_of(self._path)
             try:
                 with edge_errors("close", self._path):
-                    if not self._broken and there:  # it opens files by their paths
-                        shard.flush()
+                    # it opens files by their paths
+                    if self._unflushed and not self._broken and there:
+                        self._flush(shard)
                     shard.close()
             except StoreFault:
                 if there:
@@ -289,12 +293,17 @@ class EdgePoints:
                 del shard
                 self._lock.release()
 
+    def _flush(self, shard: edge.EdgeShard) -> None:
+        shard.flush()
+        self._unflushed = False
+
     def _update(self, action: str, operation: edge.UpdateOperation) -> None:
         self.check()
         self._require(0, f"{action} passages")
         with self._use(action) as shard:
+            self._unflushed = True
             shard.update(operation)
-            shard.flush()
+            self._flush(shard)
         self.check()
 
     def _require(self, need: int, action: str) -> None:

@@ -21,6 +21,7 @@ from retrieval._validate import whole_number
 from retrieval.errors import InvalidInput, ModelFault
 from retrieval.models.engines.base import Dtype, Engine, EngineName, Head, TokenBatch
 from retrieval.models.engines.hardware import check_devices, cpu_cores, may_have_accelerator
+from retrieval.models.engines.making import ONE_AT_A_TIME
 
 __all__ = ["Dtype", "Engine", "EngineName", "Head", "TokenBatch", "load_engine"]
 
@@ -132,6 +133,10 @@ class _Model:
                 return self._openvino()
             except ModelFault as fault:
                 _log.warning("OpenVINO is not used: %s", fault.problem)
+        with ONE_AT_A_TIME:
+            return self._torch(device, on_cpu)
+
+    def _torch(self, device: str, on_cpu: bool) -> Engine:
         # Imported here, for torch takes a second.
         from retrieval.models.engines.packed import PackedEngine, packed_supports
         from retrieval.models.engines.transformers import TransformersEngine

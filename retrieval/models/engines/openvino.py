@@ -28,6 +28,7 @@ from retrieval.models.engines.calibration import (
     check_calibration,
 )
 from retrieval.models.engines.hardware import cpu_may_overflow_int8, cpu_multiplies_bf16
+from retrieval.models.engines.making import ONE_AT_A_TIME
 from retrieval.models.engines.openvino_export import (
     convert,
     graph_entry,
@@ -101,7 +102,8 @@ class OpenVINOEngine:
         core = openvino.Core()
         try:
             if self.dtype == "int8":
-                graph = self._int8_graph(core, path, threads, cache_dir, calibration)
+                with ONE_AT_A_TIME:
+                    graph = self._int8_graph(core, path, threads, cache_dir, calibration)
                 self._compile(core, graph, fast, threads)
             else:
                 self._load_float(core, path, self.dtype, threads, cache_dir)
@@ -191,9 +193,10 @@ class OpenVINOEngine:
         if graph is not None:
             self._compile(core, graph, precision, threads)
             return graph
-        module, graph = convert(path, self.head)
-        self._compile(core, graph, precision, threads)
-        self._check_against(module, path, limit=0.15 if precision == "bf16" else 0.001)
+        with ONE_AT_A_TIME:
+            module, graph = convert(path, self.head)
+            self._compile(core, graph, precision, threads)
+            self._check_against(module, path, limit=0.15 if precision == "bf16" else 0.001)
         keep_graph(graph, entry)
         return graph
 
