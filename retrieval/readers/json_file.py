@@ -19,7 +19,7 @@ def json_document(data: bytes, options: ReadOptions) -> Content | None:
     Raises:
         Unreadable: it is no JSON.
     """
-    found = decode(data, options.encoding)
+    found = decode(data, options.codec)
     value = _loaded(found.text)
     if _entries(value, options) is not None:
         return None
@@ -30,7 +30,7 @@ def read_json(
     data: bytes, options: ReadOptions, on_bad_row: Callable[[Unreadable], None]
 ) -> Iterator[DocumentRow]:
     """The documents of a list; `line` is an entry's place in it, from 1."""
-    entries = _entries(_loaded(decode(data, options.encoding).text), options)
+    entries = _entries(_loaded(decode(data, options.codec).text), options)
     for place, entry in enumerate(entries or (), 1):
         try:
             if not isinstance(entry, dict):

@@ -34,7 +34,7 @@ def read_jsonl(
     Raises:
         Unreadable: the file as a whole cannot be read.
     """
-    name = _settled(file, options.encoding, on_note)
+    name = _settled(file, options.codec, on_note)
     for number, line in _lines(file, name):
         try:
             if isinstance(line, Unreadable):
@@ -116,7 +116,7 @@ def read_csv(
     """
     # The limit is the process's own; it is only ever raised, so no other reader is hurt.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    name = _settled(binary, options.encoding, on_note)
+    name = _settled(binary, options.codec, on_note)
     # Bytes that are not UTF-8 come as surrogates and spoil their own row only.
     errors = "surrogateescape" if name.startswith("utf-8") else "strict"
     codec = "utf-8-sig" if name == "utf-8" else name

@@ -90,22 +90,26 @@ class ReadOptions:
         all_files: bool = False,
         follow_links: bool = False,
     ) -> ReadOptions:
-        """Checked, as callers give them; the encoding by Python's own name for it.
+        """Checked, as callers give them.
 
         Raises:
             InvalidInput: says which cannot be used.
         """
-        if encoding is not None:
-            if not isinstance(encoding, str) or not is_text_encoding(encoding):
-                raise InvalidInput(
-                    f"Python knows no text encoding named {encoding!r}",
-                    fix="Use a name such as utf-8, latin-1, cp1252, gb18030 or shift_jis.",
-                )
-            encoding = codecs.lookup(encoding).name
+        named = isinstance(encoding, str) and is_text_encoding(encoding)
+        if encoding is not None and not named:
+            raise InvalidInput(
+                f"Python knows no text encoding named {encoding!r}",
+                fix="Use a name such as utf-8, latin-1, cp1252, gb18030 or shift_jis.",
+            )
         for name, value in (("all_files", all_files), ("follow_links", follow_links)):
             if not isinstance(value, bool):
                 raise InvalidInput(f"{name} is {value!r}, expected True or False", fix="Use one.")
         return cls(encoding, Columns.of(columns), all_files, follow_links)
+
+    @property
+    def codec(self) -> str | None:
+        """Python's own name of the encoding: "utf-8" for "UTF8"."""
+        return None if self.encoding is None else codecs.lookup(self.encoding).name
 
     def as_arguments(self) -> dict[str, Any]:
         """As `read` takes them."""

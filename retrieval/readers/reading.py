@@ -127,7 +127,7 @@ class Reading:
             content = parse_file(file)
         else:
             kind, parse = DOCUMENTS[suffix]
-            content = parse(read_bytes(file), self.options.encoding)
+            content = parse(read_bytes(file), self.options.codec)
         yield from self._document(content, path, name, kind)
 
     def _document(self, content: Content, path: Path, name: str, kind: str) -> Iterator[Document]:
