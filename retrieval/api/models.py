@@ -6,7 +6,7 @@ collections does, too: it loads each model once, and gives it to `open` and `ing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from retrieval.errors import ModelNotFound
@@ -92,7 +92,11 @@ def loads_alone(name: str) -> bool:
 
 
 def reranker_of(
-    name: str, first: EncoderInfo, options: Mapping[str, Any], encoder: Encoder | None = None
+    name: str,
+    first: EncoderInfo,
+    options: Mapping[str, Any],
+    encoder: Encoder | None = None,
+    quiet: Callable[[], object] = lambda: None,
 ) -> tuple[Reranker | None, tuple[str, ...]]:
     """The reranker of that name ("auto": the one that can be had), and what to say of it.
 
@@ -101,6 +105,7 @@ def reranker_of(
         first: the first stage's encoder.
         options: how the model runs.
         encoder: the encoder itself, whose weights `maxsim` shares.
+        quiet: waits until nothing else is being loaded, before its speed is measured.
     """
     choice = choose_models(first.model, name, device=first_device(options))
     if choice.reranker is None:
@@ -113,6 +118,7 @@ def reranker_of(
             f"cuts long passages, whatever {' and '.join(idle)} say.",
         )
     loaded = load_reranker(choice.reranker, encoder=encoder, **own)
+    quiet()
     rate = _settled(loaded)
     if loaded is None or rate is None:
         return loaded, notices

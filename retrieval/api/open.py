@@ -85,7 +85,9 @@ def open(
         on_failure.callback(_close, first, encoder)
         beside = None
         if isinstance(reranker, str) and loads_alone(reranker):
-            beside = pool.submit(reranker_of, reranker, manifest.encoder, model_options)
+            beside = pool.submit(
+                reranker_of, reranker, manifest.encoder, model_options, quiet=first.exception
+            )
             on_failure.callback(_close, beside)
         index = on_failure.enter_context(place.open(version))
         loaded = first.result()

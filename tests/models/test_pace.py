@@ -190,7 +190,7 @@ def test_a_reranker_too_slow_that_nobody_asked_for_gives_way(
     monkeypatch.setattr(models, "choose_models", lambda *_, **__: Choice("starter", slow, ()))
     for there in (other, "a/model-that-nobody-has", slow):
         monkeypatch.setattr("retrieval.models.registry.STARTER_RERANKER", there)
-        found, notices = models.reranker_of("auto", starter_encoder, {"device": "cpu"})
+        found, notices = models.reranker_of("auto", starter_encoder.info, {"device": "cpu"})
         assert found is not None
         if there == other:
             assert found.info.model != CrossEncoderReranker(slow, device="cpu").info.model
@@ -198,6 +198,6 @@ def test_a_reranker_too_slow_that_nobody_asked_for_gives_way(
             continue
         assert found.info.model == CrossEncoderReranker(slow, device="cpu").info.model
         assert notices == ()
-    named, notices = models.reranker_of(slow, starter_encoder, {"device": "cpu"})
+    named, notices = models.reranker_of(slow, starter_encoder.info, {"device": "cpu"})
     assert named is not None
     assert notices == ()

@@ -171,7 +171,8 @@ def found_one(client: openai.OpenAI, document_id: str) -> Any:
         (("eq", "tags", "travel"), {"expenses"}),
         (("eq", "nested.level", 3), {"backups"}),
         (("eq", "title", "Lunch"), {"lunch"}),
-        (("eq", "year", "2024"), set()),
+        (("eq", "year", "2024"), {"expenses", "lunch"}),  # as the field's kind, with a notice
+        (("eq", "year", "2024.00"), set()),
         (("ne", "team", "it"), ALL - {"passwords", "backups"}),
         (("gt", "year", 2024), {"backups"}),
         (("gte", "year", 2024), {"expenses", "backups", "lunch"}),
