@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,7 +35,7 @@ from retrieval.cli.options import (
 )
 from retrieval.cli.options import MODELS as MODELS_PANEL
 from retrieval.cli.output import open_store, write, write_json
-from retrieval.errors import CorpusError, InvalidInput
+from retrieval.errors import CorpusError, InvalidInput, RetrievalError
 from retrieval.models.options import SETTINGS
 
 if TYPE_CHECKING:
@@ -128,15 +129,33 @@ def index(
     )
     if problems is not None:
         _write_problems(problems, ())  # before the long work, so that it can be
-    reports = [_indexed(source, run) for source in sources]
-    if problems is not None:
-        _write_problems(problems, reports)
-    if as_json:
-        write_json([report_as_dict(report) for report in reports])
-    else:
-        for source, report in zip(sources, reports, strict=True):
-            write(report_as_text(plain(source), report))
-    _check_some_indexed(sources, reports)
+    with _no_empty_collection(place, collection):
+        reports = [_indexed(source, run) for source in sources]
+        if problems is not None:
+            _write_problems(problems, reports)
+        if as_json:
+            write_json([report_as_dict(report) for report in reports])
+        else:
+            for source, report in zip(sources, reports, strict=True):
+                write(report_as_text(plain(source), report))
+        _check_some_indexed(sources, reports)
+
+
+@contextlib.contextmanager
+def _no_empty_collection(place: Place, collection: str) -> Iterator[None]:
+    """A first run that fails, or finds nothing, leaves no empty collection behind."""
+    is_new = not place.is_server and collection not in place.names()
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            # another process may have it by now, or it was never made
+            with contextlib.suppress(RetrievalError):
+                with place.open(collection) as index:
+                    is_empty = index.status().points == 0
+                if is_empty:
+                    place.delete(collection)
+        raise
 
 
 def _indexed(source: str, run: Callable[..., IngestReport]) -> IngestReport:

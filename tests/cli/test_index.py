@@ -155,3 +155,22 @@ def test_how_files_are_read_is_an_option_of_index_and_reindex(
         assert "node_modules/p.md" in {one for one, _ in index.document_sources()}
     assert run([*made, "--problems", str(tmp_path / "no" / "p.txt")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_first_run_that_fails_leaves_no_empty_collection(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.md").write_text(" \n")
+    place = ["--store", str(tmp_path / "store"), "--encoder", "all-MiniLM-L6-v2"]
+    assert run(["index", str(folder), *place]) == 2
+    assert Store(place[1]).names() == []
+    assert run(["index", str(folder), *place, "--on-error", "raise"]) == 2
+    assert Store(place[1]).names() == []
+    (folder / "a.md").write_text("Acorns grow.")
+    assert run(["index", str(folder), *place]) == 0
+    (folder / "a.md").write_text("")
+    assert run(["index", str(folder), *place]) == 2
+    assert Store(place[1]).names() == ["docs"], "what is there stays"
+    capsys.readouterr()
