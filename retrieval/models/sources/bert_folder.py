@@ -12,7 +12,6 @@ import numpy as np
 from retrieval.errors import ModelFault
 from retrieval.models.safetensors_file import write_safetensors
 from retrieval.models.sentence_files import write_encoder_files
-from retrieval.models.sources.low_rank import add_difference
 from retrieval.models.sources.packages import PackagedWeights
 from retrieval.models.sources.quantized_onnx import read_weights
 from retrieval.types import ModelSpec
@@ -39,8 +38,6 @@ def write_model(weights: PackagedWeights, source: Path, folder: Path) -> None:
             f"laid out as expected: {difference}",
             fix="Take the model from another source; this one has changed.",
         )
-    if weights.difference is not None:
-        found = add_difference(found, Path(__file__).parent / weights.difference)
     write_safetensors(
         folder / "model.safetensors",
         {name: ("F32", shape) for name, shape in shapes.items()},
@@ -118,15 +115,6 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _readme(weights: PackagedWeights) -> str:
     licence = "mit" if weights.licence == "MIT" else weights.licence.lower()
-    if weights.difference is not None:
-        return (
-            f"---\nlicense: {licence}\n---\n\n# {weights.model}\n\n"
-            f"The weights that `{weights.package.requirement}` carries in 8 bits "
-            f"(`{weights.folder}/model.onnx`, sha256 `{weights.files['model.onnx']}`), with the "
-            f"differences added by which two-stage-retrieval tuned them "
-            f"(`{weights.difference}`). What they were tuned on, and what was won and lost: "
-            "docs/models.md of two-stage-retrieval. LICENSE and NOTICE are the package's own.\n"
-        )
     return (
         f"---\nlicense: {licence}\n---\n\n"
         f"# {weights.model}, int8 origin\n\n"

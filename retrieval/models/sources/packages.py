@@ -49,8 +49,7 @@ class PackagedWeights:
     fingerprint: of the folder that is used in the end, see `retrieval.models.fingerprint`.
     licence: of the model. config: config.json of a model whose weights are converted from a
     quantised ONNX file; None for a folder that is used as it is. query_instruction: of such a
-    model that is an encoder; None for a reranker. difference: the file beside this one that holds
-    what is added to the package's weights, of a model that was tuned here.
+    model that is an encoder; None for a reranker.
     """
 
     model: str
@@ -61,17 +60,11 @@ class PackagedWeights:
     licence: str
     config: Mapping[str, Any] | None = None
     query_instruction: str | None = None
-    difference: str | None = None
-
-    @property
-    def is_converted(self) -> bool:
-        """Whether a folder must be made of the package's files."""
-        return self.config is not None
 
     @property
     def int8_origin(self) -> bool:
-        """Whether these stand in for published weights, from which 8 bits took something."""
-        return self.is_converted and self.difference is None
+        """Whether the weights were dequantised from 8 bits."""
+        return self.config is not None
 
     @property
     def full_name(self) -> str:

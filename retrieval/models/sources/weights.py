@@ -50,7 +50,7 @@ def find(weights: PackagedWeights) -> Path | None:
     with contextlib.suppress(ModelFault):
         if _is_whole(made := _target(weights), weights):
             return made
-    if weights.is_converted:
+    if weights.int8_origin:
         return None
     root = package_index.installed_root(weights.package)
     inside = None if root is None else root / weights.folder
@@ -113,7 +113,7 @@ def _make(weights: PackagedWeights, root: Path, draft: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=draft))
     folder.chmod(0o777 & ~_umask())
     source = root / weights.folder
-    if weights.is_converted:
+    if weights.int8_origin:
         from retrieval.models.sources.bert_folder import write_model  # numpy takes its time
 
         write_model(weights, source, folder)
