@@ -165,7 +165,7 @@ def reindex(
                 reasons += _broken(_tested(place, before, file, options), tested)
     except StoreLocked as locked:
         reasons.append(f"{before} could not be compared with: {locked.problem}")
-    if failed := sum(len(report.failed) for report in ingested):
+    if failed := sum(not one.is_note for report in ingested for one in report.failed):
         reasons.append(f"{failed} parts of the sources could not be read")
     wanted = switch if switch is not None else not reasons
     if wanted:

@@ -183,7 +183,9 @@ def reindex(
             **options, **model_options,
         )  # fmt: skip
     for one in report.ingested:
-        show_notices([plain(str(problem)) for problem in one.failed], label="skipped", most=20)
+        for label, is_note in (("skipped", False), ("note", True)):
+            told = [plain(str(each)) for each in one.failed if each.is_note is is_note]
+            show_notices(told, label=label, most=20)
     if as_json:
         write_json(report.as_dict())
     else:

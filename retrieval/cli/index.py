@@ -144,10 +144,12 @@ def index(
 @contextlib.contextmanager
 def _no_empty_collection(place: Place, collection: str) -> Iterator[None]:
     """A first run that fails, or finds nothing, leaves no empty collection behind."""
-    is_new = not place.is_server and collection not in place.names()
+    is_new = False
+    with contextlib.suppress(RetrievalError):  # said when it is opened
+        is_new = not place.is_server and collection not in place.names()
     try:
         yield
-    except BaseException:
+    except Exception:  # an interrupted run is gone on with
         if is_new:
             # another process may have it by now, or it was never made
             with contextlib.suppress(RetrievalError):
@@ -219,7 +221,9 @@ def _tell(report: IngestReport, shown: Sequence[str]) -> None:
     from retrieval.cli.render import plain
 
     most = 20
-    show_notices([plain(str(problem)) for problem in report.failed], label="skipped", most=most)
+    for label, is_note in (("skipped", False), ("note", True)):
+        told = [plain(str(one)) for one in report.failed if one.is_note is is_note]
+        show_notices(told, label=label, most=most)
     if len(report.failed) > most:
         show_notices(["--problems FILE writes them all to a file."])
     show_notices(

@@ -87,7 +87,8 @@ def report_as_text(source: str, report: IngestReport) -> str:
     text = (
         f"{source} → {report.collection}: {report.read:,} documents read: {report.new:,} new, "
         f"{report.changed:,} changed, {report.unchanged:,} unchanged, "
-        f"{len(report.failed):,} skipped; {report.passages:,} passages "
+        f"{sum(not one.is_note for one in report.failed):,} skipped; "
+        f"{report.passages:,} passages "
         f"({report.tokens:,} tokens) written in {report.seconds:.1f} s"
     )
     if report.passages and report.seconds > 0:

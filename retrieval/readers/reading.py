@@ -94,6 +94,7 @@ class Reading:
                     _shown(left_out[0]),
                     f"{which} left out as packages, builds or named by .gitignore; all_files "
                     "(--all-files) reads them",
+                    is_note=True,
                 )
             )
         if not readable:
@@ -138,7 +139,7 @@ class Reading:
         for reason in content.failures:
             self._problem(path, reason)
         for reason in content.notes:
-            self.on_problem(Problem(_shown(path), reason))
+            self.on_problem(Problem(_shown(path), reason, is_note=True))
         metadata = {**content.metadata, "path": name, "format": kind}
         yield Document(name, content.text, content.title, metadata, _shown(path), content.pages)
 
@@ -161,7 +162,7 @@ class Reading:
                 self._problem(path, bad.reason, bad.line)
 
         def on_note(reason: str) -> None:
-            self.on_problem(Problem(_shown(path), reason))
+            self.on_problem(Problem(_shown(path), reason, is_note=True))
 
         rows: Iterator[DocumentRow]
         if suffix in (".csv", ".tsv"):

@@ -88,11 +88,13 @@ class Problem:
         source: the file, or its row.
         reason: a sentence.
         line: of the file, from 1; None where it is not about one line.
+        is_note: nothing failed: it says what was left out, or how a file was read.
     """
 
     source: str
     reason: str
     line: int | None = None
+    is_note: bool = False
 
     def __str__(self) -> str:
         where = self.source if self.line is None else f"{self.source}:{self.line}"

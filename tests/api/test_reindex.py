@@ -231,3 +231,16 @@ def test_info_tells_how_a_collection_is_kept(
     assert told["stored vectors"] == "dense, BM25"
     assert told["storage"] == "whole vectors, HNSW m 16, ef_construct 128, in memory"
     assert told["indexed fields"] == "year (number)"
+
+
+def test_notes_of_the_reader_do_not_keep_the_old_version(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "node_modules").mkdir(parents=True)
+    (folder / "node_modules" / "p.md").write_text("Packaged.")
+    (folder / "a.md").write_text("Acorns grow.")
+    encoder = HashingEncoder()
+    retrieval.ingest(folder, "c", store=tmp_path / "store", encoder=encoder)
+    report = reindex([folder], "c", store=tmp_path / "store", encoder=encoder)
+    (ingested,) = report.ingested
+    assert [one.is_note for one in ingested.failed] == [True]
+    assert report.switched, report.kept_because
