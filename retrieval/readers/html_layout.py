@@ -77,7 +77,6 @@ class _Inside:
     """What is in an element, as an element of no kind: a cell is read without being one."""
 
     name = "span"
-    attrs: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, tag: Any) -> None:
         self.contents = tag.contents

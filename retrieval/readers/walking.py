@@ -33,6 +33,7 @@ def walk(
     of `within`, or without `follow_links` out of `root`, is unreadable. Hidden files, and what
     `Ignored` leaves out, are passed over without `all_files`.
     """
+    # os.path asks, and not pathlib, which raises where it may not look: that is said by `look`
     seen: set[tuple[int, int]] = set()
     linked: list[tuple[Path, Ignored]] = []
     real = Path(os.path.realpath(root))
@@ -41,7 +42,7 @@ def walk(
         return (
             within is None
             and not options.follow_links
-            and path.is_symlink()
+            and os.path.islink(path)  # noqa: PTH114
             and not Path(os.path.realpath(path)).is_relative_to(real)
         )
 
@@ -67,14 +68,15 @@ def walk(
                 own = ignored if options.all_files else ignored.of(path, children, within)
                 names = frozenset(child.name for child in children)
                 for child in children:
-                    below = child.is_dir()
+                    below = os.path.isdir(child)  # noqa: PTH112
                     if not options.all_files:
                         if child.name.startswith("."):
                             continue
                         if own.leaves_out(child, is_folder=below, siblings=names):
                             on_left_out(child)
                             continue
-                    (linked if below and child.is_symlink() else waiting).append((child, own))
+                    is_link = below and os.path.islink(child)  # noqa: PTH114
+                    (linked if is_link else waiting).append((child, own))
 
     yield from visit(root, Ignored())
     while linked:

@@ -548,6 +548,19 @@ def test_what_permissions_forbid_is_named() -> None:
             list(read(folder / "b.txt", on_error="raise"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such permissions there")
+def test_a_folder_that_may_be_listed_and_not_entered() -> None:
+    with someone_else() as folder:
+        make(folder, {"a.txt": "a", "f/x.txt": "x"})
+        (folder / "f").chmod(0o444)
+        try:
+            documents, problems = read_all(folder)
+        finally:
+            (folder / "f").chmod(0o755)
+        assert list(documents) == ["a.txt"]
+        assert told(problems, folder) == ["f/x.txt: cannot be read: permission denied"]
+
+
 # --- the call itself ------------------------------------------------------------------------
 
 
